@@ -1,0 +1,12 @@
+//! The part of Packetboat that decides: ids, knowledge, packets, the tree, the check, planning.
+//!
+//! It takes state, input and, where needed, time and randomness, and returns decisions.
+//! It does no I/O, reads no clock, makes no randomness and knows no runtime, database or network.
+
+pub mod content;
+pub mod ids;
+pub mod keys;
+pub mod knowledge;
+pub mod name;
+pub mod store;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! One device's copy of a vault: the local folder, and the index beside it.
+
+pub mod fs;
