@@ -3,10 +3,16 @@
 //! It takes state, input and, where needed, time and randomness, and returns decisions.
 //! It does no I/O, reads no clock, makes no randomness and knows no runtime, database or network.
 
+pub mod body;
+pub mod change;
 pub mod content;
 pub mod ids;
+pub mod item;
 pub mod keys;
 pub mod knowledge;
+pub mod local;
 pub mod name;
+pub mod packet;
 pub mod store;
+pub mod tree;
 pub mod wire;

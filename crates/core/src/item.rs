@@ -1,0 +1,321 @@
+//! The folded state of one item, and the check.
+//!
+//! Invariants, whatever the order in which concurrent packets were folded:
+//! an item has at least one head and one placement; a head or placement that a delete names stays, marked,
+//! until something replaces it, so that an unseen edit or move can bring the item back;
+//! everything here is a function of the set of changes folded, never of their order.
+
+use std::collections::BTreeMap;
+
+use crate::change::Mark;
+use crate::content::Content;
+use crate::ids::{Dot, ItemId, Lamport, Stamp};
+use crate::name::Name;
+
+/// What all packets folded so far say of one item.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// The item.
+    pub id: ItemId,
+    /// Content versions that no other known version replaces, sorted by dot; at least one.
+    pub heads: Vec<Head>,
+    /// Placements that no other known placement replaces, sorted by stamp; at least one.
+    pub placements: Vec<Placement>,
+    /// The placement in force: the last in total order that closes no cycle.
+    pub at: Placed,
+    /// Permission bits; none for symlinks and where nobody set them.
+    pub mode: Option<Register<u32>>,
+    /// Extended attributes; a removed one is kept as `None`.
+    pub xattrs: BTreeMap<Vec<u8>, Register<Option<Vec<u8>>>>,
+    /// The packets whose deletes named this item with its placements, sorted.
+    pub deletes: Vec<Dot>,
+}
+
+/// One content version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Head {
+    /// The packet that set it.
+    pub dot: Dot,
+    /// That packet's Lamport time.
+    pub lamport: Lamport,
+    /// That packet's time in seconds since 1970 UTC, for the name of a conflict copy.
+    pub time: i64,
+    /// What it holds.
+    pub content: Content,
+    /// The line of versions it came from, newest first.
+    pub trail: Vec<Mark>,
+    /// Whether a delete named it.
+    pub deleted: bool,
+}
+
+/// One placement.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// Where and since when.
+    pub placed: Placed,
+    /// Whether a delete named it.
+    pub deleted: bool,
+}
+
+/// A place in the tree and the change that set it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// The change.
+    pub stamp: Stamp,
+    /// The directory.
+    pub parent: ItemId,
+    /// The name there.
+    pub name: Name,
+}
+
+/// A value that the last writer in total order sets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Register<T> {
+    /// The change that set it.
+    pub stamp: Stamp,
+    /// The value.
+    pub value: T,
+}
+
+/// What the check found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Checked {
+    /// The new version contains every change synchronised so far: it replaced all heads.
+    Replaced,
+    /// Heads that it does not name hold the same: agreement.
+    Agreed,
+    /// The exception: heads that it does not name stand beside it.
+    Exception {
+        /// Those heads.
+        standing: Vec<Dot>,
+    },
+}
+
+impl Item {
+    /// A new item with one head and one placement.
+    pub fn new(id: ItemId, head: Head, placed: Placed) -> Self {
+        Self {
+            id,
+            heads: vec![head],
+            placements: vec![Placement { placed: placed.clone(), deleted: false }],
+            at: placed,
+            mode: None,
+            xattrs: BTreeMap::new(),
+            deletes: Vec::new(),
+        }
+    }
+
+    /// Whether this is a directory; decided when the item was made.
+    pub fn is_directory(&self) -> bool {
+        self.heads.first().is_some_and(|head| head.content.is_directory())
+    }
+
+    /// The check: does the author's version contain every change synchronised so far?
+    ///
+    /// It does when every head is among those that the change names; they are replaced.
+    /// Otherwise what it does not name is not replaced. Returns also the heads that were replaced.
+    pub fn fold_content(&mut self, head: Head, replaces: &[Dot]) -> (Checked, Vec<Head>) {
+        let mut replaced = Vec::new();
+        self.heads.retain(|standing| {
+            let named = replaces.contains(&standing.dot);
+            if named {
+                replaced.push(standing.clone());
+            }
+            !named
+        });
+        let standing: Vec<&Head> = self.heads.iter().filter(|standing| !standing.deleted).collect();
+        let checked = if standing.is_empty() {
+            Checked::Replaced
+        } else if standing.iter().all(|standing| standing.content.agrees(&head.content)) {
+            Checked::Agreed
+        } else {
+            Checked::Exception { standing: standing.iter().map(|standing| standing.dot).collect() }
+        };
+        let at = self.heads.partition_point(|standing| standing.dot < head.dot);
+        self.heads.insert(at, head);
+        (checked, replaced)
+    }
+
+    /// Adds a placement; returns those that it replaced. [`at`](Self::at) is the caller's to set.
+    pub fn fold_placement(&mut self, placed: Placed, replaces: &[Dot]) -> Vec<Placed> {
+        let mut replaced = Vec::new();
+        self.placements.retain(|standing| {
+            let named = replaces.contains(&standing.placed.stamp.dot());
+            if named {
+                replaced.push(standing.placed.clone());
+            }
+            !named
+        });
+        let at = self.placements.partition_point(|standing| standing.placed.stamp < placed.stamp);
+        self.placements.insert(at, Placement { placed, deleted: false });
+        replaced
+    }
+
+    /// Marks what a delete names.
+    pub fn fold_delete(&mut self, delete: Dot, heads: &[Dot], placements: &[Dot]) {
+        for head in &mut self.heads {
+            head.deleted |= heads.contains(&head.dot);
+        }
+        for placement in &mut self.placements {
+            placement.deleted |= placements.contains(&placement.placed.stamp.dot());
+        }
+        if !placements.is_empty() {
+            if let Err(at) = self.deletes.binary_search(&delete) {
+                self.deletes.insert(at, delete);
+            }
+        }
+    }
+
+    /// Whether a head or placement stands that no delete named.
+    ///
+    /// An item without one may still live by the unseen move of a directory above it; see [`crate::tree`].
+    pub fn lives_by_itself(&self) -> bool {
+        self.heads.iter().any(|head| !head.deleted) || self.has_unseen_placement()
+    }
+
+    /// Whether a placement stands that no delete named.
+    pub fn has_unseen_placement(&self) -> bool {
+        self.placements.iter().any(|placement| !placement.deleted)
+    }
+
+    /// The last placement in total order, cycles disregarded: where a file stands.
+    pub fn last_placement(&self) -> &Placed {
+        &self.placements.last().expect("an item has a placement").placed
+    }
+
+    /// The contents that people see, winner first: heads with equal bytes are one seat.
+    ///
+    /// Heads that a delete named are seen only where nothing else is left, in an item that a move keeps alive.
+    pub fn seats(&self) -> Vec<Seat<'_>> {
+        let any_live = self.heads.iter().any(|head| !head.deleted);
+        let shown: Vec<&Head> = self.heads.iter().filter(|head| !any_live || !head.deleted).collect();
+        let mut seats: Vec<Seat<'_>> = Vec::new();
+        for head in &shown {
+            let began = branch_began(head, &shown);
+            match seats.iter_mut().find(|seat| seat.head.content.agrees(&head.content)) {
+                Some(seat) => {
+                    seat.dots.push(head.dot);
+                    if (began, head.dot) > (seat.began, seat.head.dot) {
+                        (seat.began, seat.head) = (began, head);
+                    }
+                }
+                None => seats.push(Seat { head, began, dots: vec![head.dot] }),
+            }
+        }
+        seats.sort_by(|a, b| (b.began, b.head.dot).cmp(&(a.began, a.head.dot)));
+        seats
+    }
+}
+
+/// One of the contents that an item shows: a branch's latest version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seat<'a> {
+    /// The version; of several that agree, the one whose branch began last.
+    pub head: &'a Head,
+    /// When its branch began: (Lamport, dot) of the first version that no other shown head came from.
+    pub began: (Lamport, Dot),
+    /// All heads that hold this content, sorted.
+    pub dots: Vec<Dot>,
+}
+
+/// When the branch of `head` began: its earliest version that is not in the line of another head.
+///
+/// Later edits of a branch do not move this, so they change no seats, as long as a branch is at most
+/// [`MAX_TRAIL`](crate::change::MAX_TRAIL) versions long when the conflict is first seen.
+fn branch_began(head: &Head, shown: &[&Head]) -> (Lamport, Dot) {
+    let in_another_line = |dot: &Dot| {
+        shown
+            .iter()
+            .filter(|other| other.dot != head.dot)
+            .any(|other| other.dot == *dot || other.trail.iter().any(|mark| mark.dot == *dot))
+    };
+    let mut began = (head.lamport, head.dot);
+    for mark in &head.trail {
+        if in_another_line(&mark.dot) {
+            break;
+        }
+        began = (mark.lamport, mark.dot);
+    }
+    began
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::DeviceId;
+
+    fn dot(device: u8, counter: u64) -> Dot {
+        Dot { device: DeviceId([device; 32]), counter }
+    }
+
+    fn head(dot: Dot, lamport: Lamport, target: &str, trail: &[(Dot, Lamport)]) -> Head {
+        let trail = trail.iter().map(|(dot, lamport)| Mark { dot: *dot, lamport: *lamport }).collect();
+        let content = Content::Symlink(target.as_bytes().to_vec());
+        Head { dot, lamport, time: 0, content, trail, deleted: false }
+    }
+
+    fn item() -> Item {
+        let stamp = Stamp { lamport: 1, device: DeviceId([1; 32]), counter: 1, index: 0 };
+        let placed = Placed { stamp, parent: ItemId::ROOT, name: Name::new(*b"f").unwrap() };
+        Item::new(ItemId([9; 16]), head(dot(1, 1), 1, "a", &[]), placed)
+    }
+
+    #[test]
+    fn a_version_that_names_every_head_replaces_them() {
+        let mut item = item();
+        let (checked, replaced) = item.fold_content(head(dot(2, 1), 2, "b", &[]), &[dot(1, 1)]);
+        assert_eq!(checked, Checked::Replaced);
+        assert_eq!(replaced.len(), 1);
+        assert_eq!(item.seats().len(), 1);
+    }
+
+    #[test]
+    fn a_head_that_is_not_named_is_an_exception_and_stands() {
+        let mut item = item();
+        item.fold_content(head(dot(2, 1), 2, "b", &[]), &[dot(1, 1)]);
+        let (checked, _) = item.fold_content(head(dot(3, 1), 2, "c", &[]), &[dot(1, 1)]);
+        assert_eq!(checked, Checked::Exception { standing: vec![dot(2, 1)] });
+        assert_eq!(item.seats().len(), 2);
+    }
+
+    #[test]
+    fn equal_bytes_are_agreement() {
+        let mut item = item();
+        item.fold_content(head(dot(2, 1), 2, "b", &[]), &[dot(1, 1)]);
+        let (checked, _) = item.fold_content(head(dot(3, 1), 2, "b", &[]), &[dot(1, 1)]);
+        assert_eq!(checked, Checked::Agreed);
+        let seats = item.seats();
+        assert_eq!(seats.len(), 1);
+        assert_eq!(seats[0].dots, [dot(2, 1), dot(3, 1)]);
+    }
+
+    #[test]
+    fn further_edits_of_one_branch_change_no_seats() {
+        let mut item = item();
+        let root = (dot(1, 1), 1);
+        item.fold_content(head(dot(2, 1), 2, "b", &[root]), &[dot(1, 1)]);
+        item.fold_content(head(dot(3, 1), 3, "c", &[root]), &[dot(1, 1)]);
+        assert_eq!(item.seats()[0].head.dot, dot(3, 1));
+        // Device 2 goes on, not knowing of device 3, and its Lamport time passes that of 3.
+        for (counter, lamport) in [(2, 5), (3, 9)] {
+            let mut trail: Vec<_> = (1..counter).rev().map(|c| (dot(2, c), if c == 1 { 2 } else { 5 })).collect();
+            trail.push(root);
+            item.fold_content(head(dot(2, counter), lamport, "bb", &trail), &[dot(2, counter - 1)]);
+            assert_eq!(item.seats()[0].head.dot, dot(3, 1), "after edit {counter}");
+        }
+    }
+
+    #[test]
+    fn an_unseen_edit_beats_a_delete_in_either_order() {
+        let edit = || head(dot(2, 1), 2, "b", &[]);
+        let mut before = item();
+        before.fold_delete(dot(3, 1), &[dot(1, 1)], &[dot(1, 1)]);
+        assert!(!before.lives_by_itself());
+        before.fold_content(edit(), &[dot(1, 1)]);
+        let mut after = item();
+        after.fold_content(edit(), &[dot(1, 1)]);
+        after.fold_delete(dot(3, 1), &[dot(1, 1)], &[dot(1, 1)]);
+        assert_eq!(before, after);
+        assert!(before.lives_by_itself());
+    }
+}

@@ -1,0 +1,443 @@
+//! The tree: folding changes into items, and the replay of directory moves.
+//!
+//! Folding works through a port, [`TreeRead`] and [`TreeWrite`], so that no replica holds a whole tree in memory.
+//! What it writes is a function of the set of packets folded; any causal order of folding gives the same items.
+//!
+//! Directory moves are replayed in total order (Kleppmann, Mulligan, Gomes, Beresford:
+//! "A highly-available move operation for replicated trees", 2021): a move that would close a cycle is passed over,
+//! and a late one is put in its place by undoing and redoing those after it.
+//! A directory's first placement needs no replay: nobody can have placed anything beneath it before.
+//!
+//! An item is *alive* when a head or placement of it stands that no delete named, or when a delete that removed it also
+//! removed a directory above it which was moved unseen. A dead directory is *shown* while something alive lies beneath.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::change::{Change, Removed};
+use crate::ids::{Dot, ItemId, Stamp};
+use crate::item::{Checked, Head, Item, Placed, Register};
+use crate::name::Name;
+use crate::packet::Packet;
+
+/// Reads the folded items.
+pub trait TreeRead {
+    /// Why reading failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// An item; `None` for the root, which has no state, and for what is not known.
+    fn item(&self, id: ItemId) -> Result<Option<Item>, Self::Error>;
+
+    /// The items in force at this place ([`Item::at`]), dead ones included, sorted by id.
+    fn named(&self, parent: ItemId, name: &Name) -> Result<Vec<ItemId>, Self::Error>;
+
+    /// At most `limit` items in force beneath `parent`, dead ones included, in the order of a cursor of the implementation's choice.
+    fn children(
+        &self,
+        parent: ItemId,
+        after: Option<ChildCursor>,
+        limit: usize,
+    ) -> Result<Vec<(ChildCursor, ItemId)>, Self::Error>;
+
+    /// The recorded directory moves after `stamp`, in total order.
+    fn moves_after(&self, stamp: &Stamp) -> Result<Vec<MoveRecord>, Self::Error>;
+}
+
+/// Writes the folded items.
+pub trait TreeWrite: TreeRead {
+    /// Stores an item's state.
+    fn put_item(&mut self, item: &Item) -> Result<(), Self::Error>;
+
+    /// Stores a directory move, or what a replay made of it.
+    fn put_move(&mut self, record: &MoveRecord) -> Result<(), Self::Error>;
+
+    /// Keeps a value that was replaced, for the item's history.
+    fn put_history(&mut self, item: ItemId, past: &Past) -> Result<(), Self::Error>;
+
+    /// Notes that what this item shows may now differ from what is on this disk.
+    fn touch(&mut self, item: ItemId) -> Result<(), Self::Error>;
+}
+
+/// Where to go on in a listing of children; opaque to callers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ChildCursor(pub Vec<u8>);
+
+/// A directory move as it was replayed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MoveRecord {
+    /// The directory.
+    pub item: ItemId,
+    /// Where the move puts it, and its place in the total order.
+    pub to: Placed,
+    /// Where it stood before this move.
+    pub before: Placed,
+    /// Whether it was passed over because it would have closed a cycle.
+    pub passed_over: bool,
+}
+
+/// A value of an item that something has replaced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Past {
+    /// A content version.
+    Content(Head),
+    /// A placement.
+    Placed(Placed),
+    /// Permission bits.
+    Mode(Register<u32>),
+}
+
+/// What folding one packet did.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Folded {
+    /// Exceptions raised by the check: the item, the packet's version, and the heads that it did not name.
+    pub exceptions: Vec<(ItemId, Dot, Vec<Dot>)>,
+    /// How many changes of each kind the packet holds.
+    pub summary: Summary,
+}
+
+/// How many changes of each kind a packet holds, for a log.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Summary {
+    /// New items.
+    pub created: u32,
+    /// New contents of known items.
+    pub edited: u32,
+    /// Moves and renames.
+    pub moved: u32,
+    /// Items removed.
+    pub deleted: u32,
+    /// Changes of permissions and extended attributes.
+    pub attributes: u32,
+}
+
+/// Folds the item changes of a packet whose prerequisite is folded. Changes about devices and garbage are left to others.
+///
+/// A change that refers to what no member could know (an unknown item, another kind of content) does nothing;
+/// a placement beneath what is no known directory is beneath the root.
+pub fn fold_packet<T: TreeWrite>(tree: &mut T, packet: &Packet) -> Result<Folded, T::Error> {
+    let mut folder =
+        Folder { tree, packet, folded: Folded::default(), known_directories: HashSet::from([ItemId::ROOT]) };
+    for (index, change) in packet.body.changes.iter().enumerate() {
+        let stamp = Stamp {
+            lamport: packet.body.lamport,
+            device: packet.dot.device,
+            counter: packet.dot.counter,
+            index: u32::try_from(index).expect("a packet's size bounds its changes"),
+        };
+        folder.change(change, stamp)?;
+    }
+    Ok(folder.folded)
+}
+
+struct Folder<'a, T> {
+    tree: &'a mut T,
+    packet: &'a Packet,
+    folded: Folded,
+    /// Directories already looked up: most changes of a packet share their parents.
+    known_directories: HashSet<ItemId>,
+}
+
+impl<T: TreeWrite> Folder<'_, T> {
+    fn change(&mut self, change: &Change, stamp: Stamp) -> Result<(), T::Error> {
+        match change {
+            Change::Create { item, parent, name, content, mode, xattrs } => {
+                if self.tree.item(*item)?.is_some() {
+                    return Ok(());
+                }
+                let parent = self.directory_or_root(*parent)?;
+                let head = self.head(content.clone(), Vec::new());
+                let mut new = Item::new(*item, head, Placed { stamp, parent, name: name.clone() });
+                new.mode = mode.map(|value| Register { stamp, value });
+                for (name, value) in xattrs {
+                    new.xattrs.insert(name.clone(), Register { stamp, value: Some(value.clone()) });
+                }
+                if content.is_directory() {
+                    self.known_directories.insert(*item);
+                }
+                self.folded.summary.created += 1;
+                self.tree.put_item(&new)?;
+                touch_place(self.tree, parent, name)?;
+                self.touch_dead_above(parent)
+            }
+            Change::Content { item, content, replaces, trail } => {
+                let Some(mut state) = self.tree.item(*item)? else { return Ok(()) };
+                if state.is_directory() || content.is_directory() {
+                    return Ok(());
+                }
+                let head = self.head(content.clone(), trail.clone());
+                let (checked, replaced) = state.fold_content(head, replaces);
+                if let Checked::Exception { standing } = checked {
+                    self.folded.exceptions.push((*item, self.packet.dot, standing));
+                }
+                for head in replaced {
+                    self.tree.put_history(*item, &Past::Content(head))?;
+                }
+                self.folded.summary.edited += 1;
+                self.store(&state)
+            }
+            Change::Place { item, parent, name, replaces } => {
+                let Some(state) = self.tree.item(*item)? else { return Ok(()) };
+                let parent = self.directory_or_root(*parent)?;
+                self.folded.summary.moved += 1;
+                self.place(state, Placed { stamp, parent, name: name.clone() }, replaces)
+            }
+            Change::Mode { item, mode } => {
+                let Some(mut state) = self.tree.item(*item)? else { return Ok(()) };
+                let new = Register { stamp, value: *mode };
+                self.folded.summary.attributes += 1;
+                let past = match &mut state.mode {
+                    Some(standing) if standing.stamp > stamp => Some(new),
+                    standing => standing.replace(new),
+                };
+                if let Some(past) = past {
+                    self.tree.put_history(*item, &Past::Mode(past))?;
+                }
+                self.store(&state)
+            }
+            Change::Xattr { item, name, value } => {
+                let Some(mut state) = self.tree.item(*item)? else { return Ok(()) };
+                self.folded.summary.attributes += 1;
+                if state.xattrs.get(name).is_none_or(|standing| standing.stamp < stamp) {
+                    state.xattrs.insert(name.clone(), Register { stamp, value: value.clone() });
+                }
+                self.store(&state)
+            }
+            Change::Delete { removed } => self.delete(removed),
+            _ => Ok(()),
+        }
+    }
+
+    fn head(&self, content: crate::content::Content, trail: Vec<crate::change::Mark>) -> Head {
+        let body = &self.packet.body;
+        let time = body.time.div_euclid(1000);
+        Head { dot: self.packet.dot, lamport: body.lamport, time, content, trail, deleted: false }
+    }
+
+    fn directory_or_root(&mut self, parent: ItemId) -> Result<ItemId, T::Error> {
+        if self.known_directories.contains(&parent) {
+            return Ok(parent);
+        }
+        if self.tree.item(parent)?.is_some_and(|item| item.is_directory()) {
+            self.known_directories.insert(parent);
+            return Ok(parent);
+        }
+        Ok(ItemId::ROOT)
+    }
+
+    /// Stores an item whose content or attributes changed; its place did not.
+    fn store(&mut self, state: &Item) -> Result<(), T::Error> {
+        self.tree.put_item(state)?;
+        touch_place(self.tree, state.at.parent, &state.at.name)?;
+        self.touch_dead_above(state.at.parent)
+    }
+
+    fn place(&mut self, mut state: Item, placed: Placed, replaces: &[Dot]) -> Result<(), T::Error> {
+        let item = state.id;
+        let replaced = state.fold_placement(placed.clone(), replaces);
+        for placed in replaced {
+            self.tree.put_history(item, &Past::Placed(placed))?;
+        }
+        if !state.is_directory() {
+            let before = std::mem::replace(&mut state.at, Placed { ..placed.clone() });
+            state.at = state.last_placement().clone();
+            let after = state.at.clone();
+            self.tree.put_item(&state)?;
+            self.touch_moved(item, &before, &after)?;
+            return Ok(());
+        }
+        self.tree.put_item(&state)?;
+        self.tree.touch(item)?;
+        let changed = replay(self.tree, MoveRecord { item, to: placed.clone(), before: placed, passed_over: false })?;
+        for (item, before, after) in changed {
+            self.touch_moved(item, &before, &after)?;
+        }
+        if !state.deletes.is_empty() {
+            self.touch_beneath(item, &state.deletes)?;
+        }
+        Ok(())
+    }
+
+    fn touch_moved(&mut self, item: ItemId, before: &Placed, after: &Placed) -> Result<(), T::Error> {
+        self.tree.touch(item)?;
+        for place in [before, after] {
+            touch_place(self.tree, place.parent, &place.name)?;
+            self.touch_dead_above(place.parent)?;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, removed: &[Removed]) -> Result<(), T::Error> {
+        for Removed { item, heads, placements } in removed {
+            let Some(mut state) = self.tree.item(*item)? else { continue };
+            state.fold_delete(self.packet.dot, heads, placements);
+            self.folded.summary.deleted += 1;
+            self.store(&state)?;
+        }
+        // A delete that comes after the unseen move of a directory it names leaves what lies beneath alive;
+        // all of it is named in the same delete and was touched above.
+        Ok(())
+    }
+
+    /// Touches the dead directories above a place: whether they are shown may have changed.
+    fn touch_dead_above(&mut self, mut directory: ItemId) -> Result<(), T::Error> {
+        while directory != ItemId::ROOT {
+            let Some(state) = self.tree.item(directory)? else { return Ok(()) };
+            if state.lives_by_itself() {
+                return Ok(());
+            }
+            touch_place(self.tree, state.at.parent, &state.at.name)?;
+            directory = state.at.parent;
+        }
+        Ok(())
+    }
+
+    /// Touches what one of `deletes` removed beneath a directory that was moved unseen by it.
+    fn touch_beneath(&mut self, directory: ItemId, deletes: &[Dot]) -> Result<(), T::Error> {
+        let mut pending = vec![directory];
+        while let Some(directory) = pending.pop() {
+            let mut after = None;
+            loop {
+                let page = self.tree.children(directory, after, PAGE)?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                for (_, child) in page {
+                    let Some(state) = self.tree.item(child)? else { continue };
+                    if state.deletes.iter().any(|delete| deletes.contains(delete)) {
+                        touch_place(self.tree, state.at.parent, &state.at.name)?;
+                        if state.is_directory() {
+                            pending.push(child);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Touches every item that stands at a place: what one of them shows depends on the others.
+fn touch_place<T: TreeWrite>(tree: &mut T, parent: ItemId, name: &Name) -> Result<(), T::Error> {
+    for item in tree.named(parent, name)? {
+        tree.touch(item)?;
+    }
+    Ok(())
+}
+
+/// Puts one directory move in its place in the total order; returns the directories whose place that changed.
+///
+/// `record.before` and `record.passed_over` are found here.
+fn replay<T: TreeWrite>(tree: &mut T, record: MoveRecord) -> Result<Vec<(ItemId, Placed, Placed)>, T::Error> {
+    let mut later = tree.moves_after(&record.to.stamp)?;
+    let mut places: HashMap<ItemId, Placed> = HashMap::new();
+    for undone in later.iter().rev() {
+        if !undone.passed_over {
+            places.insert(undone.item, undone.before.clone());
+        }
+    }
+    later.insert(0, record);
+    for redone in &mut later {
+        let standing = place_of(tree, &places, redone.item)?;
+        redone.passed_over = closes_cycle(tree, &places, redone.item, redone.to.parent)?;
+        redone.before = standing;
+        if !redone.passed_over {
+            places.insert(redone.item, redone.to.clone());
+        }
+        tree.put_move(redone)?;
+    }
+    let mut changed = Vec::new();
+    for (item, after) in places {
+        let Some(mut state) = tree.item(item)? else { continue };
+        if state.at != after {
+            let before = std::mem::replace(&mut state.at, after.clone());
+            tree.put_item(&state)?;
+            changed.push((item, before, after));
+        }
+    }
+    changed.sort_by_key(|(item, ..)| *item);
+    Ok(changed)
+}
+
+fn place_of<T: TreeRead>(tree: &T, places: &HashMap<ItemId, Placed>, item: ItemId) -> Result<Placed, T::Error> {
+    if let Some(placed) = places.get(&item) {
+        return Ok(placed.clone());
+    }
+    Ok(tree.item(item)?.expect("a moved directory is known").at)
+}
+
+fn closes_cycle<T: TreeRead>(
+    tree: &T,
+    places: &HashMap<ItemId, Placed>,
+    item: ItemId,
+    parent: ItemId,
+) -> Result<bool, T::Error> {
+    let mut above = parent;
+    while above != ItemId::ROOT {
+        if above == item {
+            return Ok(true);
+        }
+        above = match places.get(&above) {
+            Some(placed) => placed.parent,
+            None => match tree.item(above)? {
+                Some(state) => state.at.parent,
+                None => return Ok(false),
+            },
+        };
+    }
+    Ok(false)
+}
+
+/// Whether an item is alive.
+pub fn is_alive<T: TreeRead>(tree: &T, item: &Item) -> Result<bool, T::Error> {
+    if item.lives_by_itself() {
+        return Ok(true);
+    }
+    for delete in &item.deletes {
+        let mut above = item.at.parent;
+        while above != ItemId::ROOT {
+            let Some(directory) = tree.item(above)? else { break };
+            if directory.deletes.binary_search(delete).is_err() {
+                break;
+            }
+            if directory.has_unseen_placement() {
+                return Ok(true);
+            }
+            above = directory.at.parent;
+        }
+    }
+    Ok(false)
+}
+
+/// Whether an item stands in the tree that people see: it is alive, or a directory with something alive beneath it.
+pub fn is_shown<T: TreeRead>(tree: &T, item: &Item) -> Result<bool, T::Error> {
+    if is_alive(tree, item)? {
+        return Ok(true);
+    }
+    if !item.is_directory() {
+        return Ok(false);
+    }
+    let mut pending = vec![item.id];
+    let mut seen = BTreeSet::new();
+    while let Some(directory) = pending.pop() {
+        let mut after = None;
+        loop {
+            let page = tree.children(directory, after, PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (_, child) in page {
+                let Some(state) = tree.item(child)? else { continue };
+                if is_alive(tree, &state)? {
+                    return Ok(true);
+                }
+                if state.is_directory() && seen.insert(child) {
+                    pending.push(child);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// How many children are read at once.
+const PAGE: usize = 256;
+
+#[cfg(test)]
+mod tests;
