@@ -289,7 +289,7 @@ impl Encoder {
                 self.out.varint(trail.len() as u64);
                 for mark in trail {
                     self.dot(&mark.dot);
-                    self.out.varint(mark.lamport);
+                    self.out.varint(mark.lamport).signed(mark.time);
                 }
             }
             Change::Place { item, parent, name, replaces } => {
@@ -559,8 +559,8 @@ impl<'a> Decoder<'a> {
                 let content = self.content()?;
                 let replaces = self.dots()?;
                 let mut trail = Vec::new();
-                for _ in 0..self.input.count(3)? {
-                    trail.push(Mark { dot: self.dot()?, lamport: self.input.varint()? });
+                for _ in 0..self.input.count(4)? {
+                    trail.push(Mark { dot: self.dot()?, lamport: self.input.varint()?, time: self.input.signed()? });
                 }
                 if trail.len() > MAX_TRAIL {
                     return Err(WireError::Invalid { what: "trail" });

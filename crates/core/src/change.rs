@@ -18,6 +18,8 @@ pub struct Mark {
     pub dot: Dot,
     /// Its packet's Lamport time.
     pub lamport: Lamport,
+    /// Its packet's time in seconds since 1970 UTC, for the name of a conflict copy.
+    pub time: i64,
 }
 
 /// One change.

@@ -159,10 +159,10 @@ impl Item {
         for placement in &mut self.placements {
             placement.deleted |= placements.contains(&placement.placed.stamp.dot());
         }
-        if !placements.is_empty() {
-            if let Err(at) = self.deletes.binary_search(&delete) {
-                self.deletes.insert(at, delete);
-            }
+        if !placements.is_empty()
+            && let Err(at) = self.deletes.binary_search(&delete)
+        {
+            self.deletes.insert(at, delete);
         }
     }
 
@@ -195,14 +195,14 @@ impl Item {
             match seats.iter_mut().find(|seat| seat.head.content.agrees(&head.content)) {
                 Some(seat) => {
                     seat.dots.push(head.dot);
-                    if (began, head.dot) > (seat.began, seat.head.dot) {
+                    if (&began, head.dot) > (&seat.began, seat.head.dot) {
                         (seat.began, seat.head) = (began, head);
                     }
                 }
                 None => seats.push(Seat { head, began, dots: vec![head.dot] }),
             }
         }
-        seats.sort_by(|a, b| (b.began, b.head.dot).cmp(&(a.began, a.head.dot)));
+        seats.sort_by(|a, b| (&b.began, b.head.dot).cmp(&(&a.began, a.head.dot)));
         seats
     }
 }
@@ -212,29 +212,40 @@ impl Item {
 pub struct Seat<'a> {
     /// The version; of several that agree, the one whose branch began last.
     pub head: &'a Head,
-    /// When its branch began: (Lamport, dot) of the first version that no other shown head came from.
-    pub began: (Lamport, Dot),
+    /// When its branch began: the first version that no other shown head came from.
+    pub began: Began,
     /// All heads that hold this content, sorted.
     pub dots: Vec<Dot>,
+}
+
+/// The version with which a branch began; ordered as seats are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Began {
+    /// Its packet's Lamport time.
+    pub lamport: Lamport,
+    /// The version.
+    pub dot: Dot,
+    /// Its packet's time in seconds since 1970 UTC; decided by the two before it.
+    pub time: i64,
 }
 
 /// When the branch of `head` began: its earliest version that is not in the line of another head.
 ///
 /// Later edits of a branch do not move this, so they change no seats, as long as a branch is at most
 /// [`MAX_TRAIL`](crate::change::MAX_TRAIL) versions long when the conflict is first seen.
-fn branch_began(head: &Head, shown: &[&Head]) -> (Lamport, Dot) {
+fn branch_began(head: &Head, shown: &[&Head]) -> Began {
     let in_another_line = |dot: &Dot| {
         shown
             .iter()
             .filter(|other| other.dot != head.dot)
             .any(|other| other.dot == *dot || other.trail.iter().any(|mark| mark.dot == *dot))
     };
-    let mut began = (head.lamport, head.dot);
+    let mut began = Began { lamport: head.lamport, dot: head.dot, time: head.time };
     for mark in &head.trail {
         if in_another_line(&mark.dot) {
             break;
         }
-        began = (mark.lamport, mark.dot);
+        began = Began { lamport: mark.lamport, dot: mark.dot, time: mark.time };
     }
     began
 }
@@ -249,7 +260,7 @@ mod tests {
     }
 
     fn head(dot: Dot, lamport: Lamport, target: &str, trail: &[(Dot, Lamport)]) -> Head {
-        let trail = trail.iter().map(|(dot, lamport)| Mark { dot: *dot, lamport: *lamport }).collect();
+        let trail = trail.iter().map(|(dot, lamport)| Mark { dot: *dot, lamport: *lamport, time: 0 }).collect();
         let content = Content::Symlink(target.as_bytes().to_vec());
         Head { dot, lamport, time: 0, content, trail, deleted: false }
     }

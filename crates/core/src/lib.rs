@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod change;
+pub mod conflict_name;
 pub mod content;
 pub mod ids;
 pub mod item;
@@ -13,6 +14,9 @@ pub mod knowledge;
 pub mod local;
 pub mod name;
 pub mod packet;
+pub mod plan;
+pub mod publish;
 pub mod store;
 pub mod tree;
+pub mod view;
 pub mod wire;

@@ -1,0 +1,226 @@
+//! What this disk's own changes mean to the vault: from what was seen before and what the disk shows now to changes.
+//!
+//! Every change names what the disk had last agreed on with the vault ([`Seen`]), not what was learned a moment ago.
+//! A local change that the vault already holds (both sides did the same) is agreement and publishes nothing.
+
+use crate::change::{Change, MAX_TRAIL, Mark, Removed};
+use crate::content::Content;
+use crate::ids::{Dot, ItemId};
+use crate::item::Item;
+use crate::local::{LocalEntry, Seen, View};
+use crate::name::Name;
+use crate::plan::HistoryRead;
+use crate::tree::{TreeRead, is_shown};
+use crate::view::{Shown, ViewRead, Viewer};
+
+/// What becomes of one local change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Publish {
+    /// The vault holds it already; the entry has now seen this.
+    Agreed(Seen),
+    /// Publish these. In the entry afterwards, the packet's dot stands where [`SeenAfter`] says.
+    Changes(Vec<Change>, SeenAfter),
+}
+
+/// Which parts of an entry's `seen` the new packet sets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SeenAfter {
+    /// Its content: it has seen the new head alone.
+    Content,
+    /// Its placement: it has seen the new placement alone.
+    Place,
+    /// Both: it stands for this new item.
+    Created(ItemId),
+    /// Neither.
+    Unchanged,
+}
+
+impl SeenAfter {
+    /// What an entry has seen after a packet with this dot.
+    pub fn apply(&self, seen: &Seen, dot: Dot) -> Seen {
+        let mut after = seen.clone();
+        match self {
+            SeenAfter::Content => after.heads = vec![dot],
+            SeenAfter::Place => {
+                after.placements = vec![dot];
+                after.view = View::Plain;
+            }
+            SeenAfter::Created(item) => after = created(*item, dot),
+            SeenAfter::Unchanged => return after,
+        }
+        // Twins of a file are absorbed by any change; directories stay seen as one.
+        after.twins.clear();
+        after
+    }
+}
+
+/// What has been seen of an item that the packet `dot` made.
+pub fn created(item: ItemId, dot: Dot) -> Seen {
+    Seen { item, heads: vec![dot], placements: vec![dot], view: View::Plain, twins: Vec::new() }
+}
+
+/// The bytes of a file or the target of a symlink were changed.
+pub fn edited<T: ViewRead + HistoryRead>(tree: &T, seen: &Seen, content: Content) -> Result<Publish, T::Error> {
+    if let Some(item) = tree.item(seen.item)? {
+        let standing = item.heads.iter().any(|head| seen.heads.contains(&head.dot));
+        if !standing
+            && is_shown(tree, &item)?
+            && let Some(seat) = item.seats().iter().find(|seat| seat.head.content.agrees(&content))
+        {
+            return Ok(Publish::Agreed(Seen { heads: seat.dots.clone(), ..seen.clone() }));
+        }
+    }
+    let trail = trail_of(tree, seen)?;
+    let mut changes = vec![Change::Content { item: seen.item, content, replaces: seen.heads.clone(), trail }];
+    changes.extend(absorb_twins(seen));
+    Ok(Publish::Changes(changes, SeenAfter::Content))
+}
+
+/// The line of versions that an edit of what was seen continues.
+fn trail_of<T: HistoryRead>(tree: &T, seen: &Seen) -> Result<Vec<Mark>, T::Error> {
+    let Some(dot) = seen.heads.last() else { return Ok(Vec::new()) };
+    let Some(head) = tree.version(seen.item, dot)? else { return Ok(Vec::new()) };
+    let mut trail = vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }];
+    trail.extend(head.trail);
+    trail.truncate(MAX_TRAIL);
+    Ok(trail)
+}
+
+/// An object was moved or renamed to (`parent`, `name`), where `parent` is a directory's item.
+///
+/// `new_item` is used where a conflict copy was moved away: it becomes an item of its own, with `content` and attributes.
+pub fn moved<T: ViewRead + HistoryRead>(
+    viewer: &Viewer<'_, T>,
+    entry: &LocalEntry,
+    parent: ItemId,
+    name: &Name,
+    new_item: ItemId,
+) -> Result<Publish, T::Error> {
+    let (tree, seen) = (viewer.tree(), &entry.seen);
+    let item = tree.item(seen.item)?;
+    if let Some(item) = &item
+        && viewer.stands_for(item.at.parent)? == viewer.stands_for(parent)?
+        && item.at.name == *name
+    {
+        let placements = crate::view::placement_dots(item);
+        return Ok(Publish::Agreed(Seen { placements, view: View::Plain, ..seen.clone() }));
+    }
+    if seen.view == View::Copy {
+        let head = match seen.heads.last() {
+            Some(dot) => tree.version(seen.item, dot)?,
+            None => None,
+        };
+        if let Some(head) = head {
+            let mut mode = entry.mode;
+            if matches!(head.content, Content::Symlink(_)) {
+                mode = None;
+            }
+            let create = Change::Create {
+                item: new_item,
+                parent,
+                name: name.clone(),
+                content: head.content,
+                mode,
+                xattrs: entry.xattrs.clone(),
+            };
+            let drop = drop_heads(seen);
+            return Ok(Publish::Changes(vec![create, drop], SeenAfter::Created(new_item)));
+        }
+    }
+    let place = |item: ItemId, replaces: &[Dot]| Change::Place {
+        item,
+        parent,
+        name: name.clone(),
+        replaces: replaces.to_vec(),
+    };
+    let mut changes = vec![place(seen.item, &seen.placements)];
+    if entry.own_dir.is_some() {
+        changes.extend(seen.twins.iter().map(|twin| place(twin.item, &twin.placements)));
+    } else {
+        changes.extend(absorb_twins(seen));
+    }
+    Ok(Publish::Changes(changes, SeenAfter::Place))
+}
+
+/// What a delete names for objects of one item that are gone from the disk.
+///
+/// `others_remain` says whether other objects of the item are still there: then only these heads go.
+/// Returns nothing where the vault already has them gone.
+pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry], others_remain: bool) -> Result<Vec<Removed>, T::Error> {
+    let mut all = Vec::new();
+    for entry in gone {
+        let seen = &entry.seen;
+        let placements = if others_remain { Vec::new() } else { seen.placements.clone() };
+        merge_removed(&mut all, Removed { item: seen.item, heads: seen.heads.clone(), placements: placements.clone() });
+        for twin in &seen.twins {
+            let removed = Removed { item: twin.item, heads: twin.heads.clone(), placements: twin.placements.clone() };
+            merge_removed(&mut all, removed);
+        }
+    }
+    let mut still_there = Vec::new();
+    for removed in all {
+        if let Some(item) = tree.item(removed.item)?
+            && removes_something(&item, &removed)
+        {
+            still_there.push(removed);
+        }
+    }
+    Ok(still_there)
+}
+
+fn removes_something(item: &Item, removed: &Removed) -> bool {
+    item.heads.iter().any(|head| !head.deleted && removed.heads.contains(&head.dot))
+        || item.placements.iter().any(|p| !p.deleted && removed.placements.contains(&p.placed.stamp.dot()))
+}
+
+fn merge_removed(all: &mut Vec<Removed>, new: Removed) {
+    let Some(known) = all.iter_mut().find(|known| known.item == new.item) else { return all.push(new) };
+    for (known, new) in [(&mut known.heads, new.heads), (&mut known.placements, new.placements)] {
+        known.extend(new);
+        known.sort();
+        known.dedup();
+    }
+}
+
+/// An object stands at a place where this disk had none.
+///
+/// `shown` is what the vault shows there and this disk does not have yet, if anything.
+pub fn appeared(
+    shown: Option<&Shown>,
+    new_item: ItemId,
+    parent: ItemId,
+    name: &Name,
+    content: Content,
+    mode: Option<u32>,
+    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Publish {
+    if let Some(shown) = shown {
+        let seen = crate::plan::seen_of(shown, &shown.view);
+        if shown.content.agrees(&content) {
+            return Publish::Agreed(seen);
+        }
+        if !shown.content.is_directory() && !content.is_directory() && shown.view == View::Plain {
+            // Not a new file but another content of the one that others know here: one conflict, not two files.
+            let change = Change::Content { item: shown.item, content, replaces: Vec::new(), trail: Vec::new() };
+            return Publish::Changes(vec![change], SeenAfter::Content);
+        }
+    }
+    let create = Change::Create { item: new_item, parent, name: name.clone(), content, mode, xattrs };
+    Publish::Changes(vec![create], SeenAfter::Created(new_item))
+}
+
+/// The removal of one side of a conflict.
+fn drop_heads(seen: &Seen) -> Change {
+    let removed = Removed { item: seen.item, heads: seen.heads.clone(), placements: Vec::new() };
+    Change::Delete { removed: vec![removed] }
+}
+
+/// A change of a file acts on all that are seen as one with it: they are absorbed.
+fn absorb_twins(seen: &Seen) -> Option<Change> {
+    let removed: Vec<Removed> = seen
+        .twins
+        .iter()
+        .map(|twin| Removed { item: twin.item, heads: twin.heads.clone(), placements: twin.placements.clone() })
+        .collect();
+    (!removed.is_empty()).then_some(Change::Delete { removed })
+}
