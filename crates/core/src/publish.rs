@@ -23,34 +23,40 @@ pub enum Publish {
 }
 
 /// Which parts of an entry's `seen` the new packet sets.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum SeenAfter {
-    /// Its content: it has seen the new head alone.
-    Content,
-    /// Its placement: it has seen the new placement alone.
-    Place,
-    /// Both: it stands for this new item.
-    Created(ItemId),
-    /// Neither.
-    Unchanged,
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SeenAfter {
+    /// It stands for this new item.
+    pub created: Option<ItemId>,
+    /// It has seen the new head alone.
+    pub content: bool,
+    /// It has seen the new placement alone.
+    pub place: bool,
 }
 
 impl SeenAfter {
     /// What an entry has seen after a packet with this dot.
     pub fn apply(&self, seen: &Seen, dot: Dot) -> Seen {
-        let mut after = seen.clone();
-        match self {
-            SeenAfter::Content => after.heads = vec![dot],
-            SeenAfter::Place => {
-                after.placements = vec![dot];
-                after.view = View::Plain;
-            }
-            SeenAfter::Created(item) => after = created(*item, dot),
-            SeenAfter::Unchanged => return after,
+        if let Some(item) = self.created {
+            return created(item, dot);
         }
-        // Twins of a file are absorbed by any change; directories stay seen as one.
-        after.twins.clear();
+        let mut after = seen.clone();
+        if self.content {
+            after.heads = vec![dot];
+        }
+        if self.place {
+            after.placements = vec![dot];
+            after.view = View::Plain;
+        }
         after
+    }
+
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            created: self.created.or(other.created),
+            content: self.content || other.content,
+            place: self.place || other.place,
+        }
     }
 }
 
@@ -73,7 +79,7 @@ pub fn edited<T: ViewRead + HistoryRead>(tree: &T, seen: &Seen, content: Content
     let trail = trail_of(tree, seen)?;
     let mut changes = vec![Change::Content { item: seen.item, content, replaces: seen.heads.clone(), trail }];
     changes.extend(absorb_twins(seen));
-    Ok(Publish::Changes(changes, SeenAfter::Content))
+    Ok(Publish::Changes(changes, SeenAfter { content: true, ..SeenAfter::default() }))
 }
 
 /// The line of versions that an edit of what was seen continues.
@@ -88,13 +94,14 @@ fn trail_of<T: HistoryRead>(tree: &T, seen: &Seen) -> Result<Vec<Mark>, T::Error
 
 /// An object was moved or renamed to (`parent`, `name`), where `parent` is a directory's item.
 ///
-/// `new_item` is used where a conflict copy was moved away: it becomes an item of its own, with `content` and attributes.
+/// Where a conflict copy was moved away, it becomes the item `new_item` with what was `found` there.
 pub fn moved<T: ViewRead + HistoryRead>(
     viewer: &Viewer<'_, T>,
     entry: &LocalEntry,
     parent: ItemId,
     name: &Name,
     new_item: ItemId,
+    found: &Found,
 ) -> Result<Publish, T::Error> {
     let (tree, seen) = (viewer.tree(), &entry.seen);
     let item = tree.item(seen.item)?;
@@ -106,26 +113,16 @@ pub fn moved<T: ViewRead + HistoryRead>(
         return Ok(Publish::Agreed(Seen { placements, view: View::Plain, ..seen.clone() }));
     }
     if seen.view == View::Copy {
-        let head = match seen.heads.last() {
-            Some(dot) => tree.version(seen.item, dot)?,
-            None => None,
+        let create = Change::Create {
+            item: new_item,
+            parent,
+            name: name.clone(),
+            content: found.content.clone(),
+            mode: found.mode,
+            xattrs: found.xattrs.clone(),
         };
-        if let Some(head) = head {
-            let mut mode = entry.mode;
-            if matches!(head.content, Content::Symlink(_)) {
-                mode = None;
-            }
-            let create = Change::Create {
-                item: new_item,
-                parent,
-                name: name.clone(),
-                content: head.content,
-                mode,
-                xattrs: entry.xattrs.clone(),
-            };
-            let drop = drop_heads(seen);
-            return Ok(Publish::Changes(vec![create, drop], SeenAfter::Created(new_item)));
-        }
+        let after = SeenAfter { created: Some(new_item), ..SeenAfter::default() };
+        return Ok(Publish::Changes(vec![create, drop_heads(seen)], after));
     }
     let place = |item: ItemId, replaces: &[Dot]| Change::Place {
         item,
@@ -139,7 +136,7 @@ pub fn moved<T: ViewRead + HistoryRead>(
     } else {
         changes.extend(absorb_twins(seen));
     }
-    Ok(Publish::Changes(changes, SeenAfter::Place))
+    Ok(Publish::Changes(changes, SeenAfter { place: true, ..SeenAfter::default() }))
 }
 
 /// What a delete names for objects of one item that are gone from the disk.
@@ -182,31 +179,35 @@ fn merge_removed(all: &mut Vec<Removed>, new: Removed) {
     }
 }
 
+/// What was found on disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// What it holds.
+    pub content: Content,
+    /// Permission bits; none for symlinks.
+    pub mode: Option<u32>,
+    /// Extended attributes, sorted by name.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
 /// An object stands at a place where this disk had none.
 ///
 /// `shown` is what the vault shows there and this disk does not have yet, if anything.
-pub fn appeared(
-    shown: Option<&Shown>,
-    new_item: ItemId,
-    parent: ItemId,
-    name: &Name,
-    content: Content,
-    mode: Option<u32>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-) -> Publish {
+pub fn appeared(shown: Option<&Shown>, new_item: ItemId, parent: ItemId, name: &Name, found: &Found) -> Publish {
+    let content = found.content.clone();
     if let Some(shown) = shown {
-        let seen = crate::plan::seen_of(shown, &shown.view);
         if shown.content.agrees(&content) {
-            return Publish::Agreed(seen);
+            return Publish::Agreed(crate::plan::seen_of(shown, &shown.view));
         }
         if !shown.content.is_directory() && !content.is_directory() && shown.view == View::Plain {
             // Not a new file but another content of the one that others know here: one conflict, not two files.
             let change = Change::Content { item: shown.item, content, replaces: Vec::new(), trail: Vec::new() };
-            return Publish::Changes(vec![change], SeenAfter::Content);
+            return Publish::Changes(vec![change], SeenAfter { content: true, ..SeenAfter::default() });
         }
     }
+    let (mode, xattrs) = (found.mode, found.xattrs.clone());
     let create = Change::Create { item: new_item, parent, name: name.clone(), content, mode, xattrs };
-    Publish::Changes(vec![create], SeenAfter::Created(new_item))
+    Publish::Changes(vec![create], SeenAfter { created: Some(new_item), ..SeenAfter::default() })
 }
 
 /// The removal of one side of a conflict.

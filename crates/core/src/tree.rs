@@ -113,9 +113,9 @@ pub struct Summary {
 ///
 /// A change that refers to what no member could know (an unknown item, another kind of content) does nothing;
 /// a placement beneath what is no known directory is beneath the root.
-pub fn fold_packet<T: TreeWrite>(tree: &mut T, packet: &Packet) -> Result<Folded, T::Error> {
+pub fn fold_packet<T: TreeWrite>(tree: &mut T, packet: &Packet, folding: Folding) -> Result<Folded, T::Error> {
     let mut folder =
-        Folder { tree, packet, folded: Folded::default(), known_directories: HashSet::from([ItemId::ROOT]) };
+        Folder { tree, packet, folding, folded: Folded::default(), known_directories: HashSet::from([ItemId::ROOT]) };
     for (index, change) in packet.body.changes.iter().enumerate() {
         let stamp = Stamp {
             lamport: packet.body.lamport,
@@ -128,9 +128,19 @@ pub fn fold_packet<T: TreeWrite>(tree: &mut T, packet: &Packet) -> Result<Folded
     Ok(folder.folded)
 }
 
+/// Whose packet is folded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Folding {
+    /// This device's own: its new items are on its disk already.
+    Own,
+    /// Another device's.
+    Other,
+}
+
 struct Folder<'a, T> {
     tree: &'a mut T,
     packet: &'a Packet,
+    folding: Folding,
     folded: Folded,
     /// Directories already looked up: most changes of a packet share their parents.
     known_directories: HashSet<ItemId>,
@@ -155,7 +165,9 @@ impl<T: TreeWrite> Folder<'_, T> {
                 }
                 self.folded.summary.created += 1;
                 self.tree.put_item(&new)?;
-                touch_place(self.tree, parent, name)?;
+                if self.folding == Folding::Other || self.tree.named(parent, name)?.len() > 1 {
+                    touch_place(self.tree, parent, name)?;
+                }
                 self.touch_dead_above(parent)
             }
             Change::Content { item, content, replaces, trail } => {

@@ -7,6 +7,7 @@
 //!
 //! A view is a function of the folded items alone, so it is the same on every replica.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -56,13 +57,27 @@ pub struct Shown {
 /// Answers what is seen where; remembers what it looked up, so make a new one when the tree changes.
 pub struct Viewer<'a, T> {
     tree: &'a T,
-    directories: std::cell::RefCell<HashMap<ItemId, Rc<[ItemId]>>>,
+    directories: RefCell<ViewMemory>,
 }
+
+/// What a viewer remembers; good for another viewer as long as the tree is the same.
+#[derive(Default, Debug)]
+pub struct ViewMemory(HashMap<ItemId, Rc<[ItemId]>>);
 
 impl<'a, T: ViewRead> Viewer<'a, T> {
     /// A viewer of the tree as it is now.
     pub fn new(tree: &'a T) -> Self {
-        Self { tree, directories: Default::default() }
+        Self::with_memory(tree, ViewMemory::default())
+    }
+
+    /// A viewer that goes on with what another remembered of the same tree.
+    pub fn with_memory(tree: &'a T, memory: ViewMemory) -> Self {
+        Self { tree, directories: RefCell::new(memory) }
+    }
+
+    /// What it remembers.
+    pub fn into_memory(self) -> ViewMemory {
+        self.directories.into_inner()
     }
 
     /// The tree it views.
@@ -77,7 +92,7 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
         if directory == ItemId::ROOT {
             return Ok(Rc::from([ItemId::ROOT]));
         }
-        if let Some(class) = self.directories.borrow().get(&directory) {
+        if let Some(class) = self.directories.borrow().0.get(&directory) {
             return Ok(Rc::clone(class));
         }
         let class: Rc<[ItemId]> = match self.tree.item(directory)? {
@@ -92,7 +107,7 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
         };
         let mut known = self.directories.borrow_mut();
         for member in class.iter() {
-            known.insert(*member, Rc::clone(&class));
+            known.0.insert(*member, Rc::clone(&class));
         }
         Ok(class)
     }

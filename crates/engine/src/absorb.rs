@@ -1,0 +1,497 @@
+//! Absorbing local changes: from what the scan found to changes in packets and records in the index.
+//!
+//! Everything is done in an order in which a packet's changes can be replayed: arrivals and moves top down, then edits,
+//! then removals. What vanished is matched with what arrived: by inode in the scan, by content here, so a removal is
+//! published only when everything that could be its other end was read.
+
+use std::collections::{HashMap, HashSet};
+
+use packetboat_core::change::{Change, Removed};
+use packetboat_core::content::Content;
+use packetboat_core::ids::{ContentId, DeviceId, Dot, ItemId};
+use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead, View};
+use packetboat_core::name::{Name, RelPath};
+use packetboat_core::plan::HistoryRead;
+use packetboat_core::publish::{self, Found, Publish, SeenAfter};
+use packetboat_core::tree::{TreeRead, TreeWrite, is_shown};
+use packetboat_core::view::{Shown, Viewer};
+use packetboat_replica::fs::{FileKind, Fs, Stat};
+use packetboat_replica::index::Index;
+
+use crate::builder::{After, Builder};
+use crate::error::SyncError;
+use crate::paths;
+use crate::ports::{Entropy, Note, Observer};
+use crate::prepare::{Event, Job, Prepared, Preparer, prepare_all};
+use crate::scan::{Arrival, Holder, Scanned, Suspect, fingerprint, state_at};
+
+/// Counts of what a round sent.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// New files, directories and symlinks.
+    pub created: u64,
+    /// Changed contents.
+    pub edited: u64,
+    /// Moves and renames.
+    pub moved: u64,
+    /// Removals.
+    pub deleted: u64,
+    /// Changed permissions and extended attributes.
+    pub attributes: u64,
+    /// Objects found equal to what the vault holds.
+    pub agreed: u64,
+    /// Bytes of files read.
+    pub bytes_read: u64,
+    /// Objects left for the next round.
+    pub postponed: u64,
+}
+
+/// Publishes what the scan found.
+pub(crate) fn absorb(
+    fs: &dyn Fs,
+    preparer: &Preparer<'_>,
+    threads: usize,
+    builder: &mut Builder<'_>,
+    scanned: Scanned,
+    now_ns: i64,
+    entropy: &mut dyn Entropy,
+    observer: &mut dyn Observer,
+) -> Result<Sent, SyncError> {
+    let Scanned { suspects, arrivals, vanished, frozen, .. } = scanned;
+    for (dir, name) in frozen {
+        freeze(builder.index, dir, &name)?;
+    }
+    let mut batch_random = [0u8; 16];
+    entropy.fill(&mut batch_random);
+    batch_random[12..].fill(0);
+    let mut absorber = Absorber {
+        fs,
+        now_ns,
+        holders: vec![None; arrivals.len()],
+        item_base: ItemId(batch_random),
+        items_made: 0,
+        vanished_contents: contents_of(builder.index, &vanished)?,
+        matched: HashSet::new(),
+        arrivals: &arrivals,
+        sent: Sent::default(),
+        builder,
+    };
+    let mut feed_entropy = entropy.fork();
+    {
+        let arrival_jobs = arrivals.iter().enumerate().map(|(at, arrival)| {
+            let read = arrival.stat.kind != FileKind::Directory;
+            let job = read.then(|| Job { path: arrival.path.clone(), stat: arrival.stat });
+            (job, Tag::Arrival(at))
+        });
+        let suspect_jobs = suspects.iter().enumerate().map(|(at, suspect)| {
+            let read = suspect.stat.kind != FileKind::Directory;
+            let job = read.then(|| Job { path: suspect.path.clone(), stat: suspect.stat });
+            (job, Tag::Suspect(at))
+        });
+        let mut feed = arrival_jobs.chain(suspect_jobs);
+        prepare_all(preparer, threads, &mut *feed_entropy, &mut feed, &mut |event| {
+            if observer.interrupted() {
+                return Err(SyncError::Interrupted);
+            }
+            match event {
+                Event::Chunk(chunk) => {
+                    let bytes = u64::from(chunk.sealed.len);
+                    observer.advance(0, bytes);
+                    absorber.sent.bytes_read += bytes;
+                    absorber.builder.chunk(chunk, entropy)
+                }
+                Event::Ready(tag, prepared) => {
+                    let prepared = match prepared.transpose() {
+                        Ok(prepared) => prepared,
+                        Err(error) => {
+                            let path = match tag {
+                                Tag::Arrival(at) => arrivals[at].path.clone(),
+                                Tag::Suspect(at) => suspects[at].path.clone(),
+                            };
+                            absorber.postpone(&tag);
+                            let mut reason = error.to_string();
+                            if let Some(cause) = std::error::Error::source(&error) {
+                                reason = format!("{reason}: {cause}");
+                            }
+                            observer.note(Note::Skipped { path, reason });
+                            return Ok(());
+                        }
+                    };
+                    if let Some(prepared) = &prepared {
+                        let bytes = if prepared.stat.size <= crate::prepare::SMALL_FILE { prepared.stat.size } else { 0 };
+                        observer.advance(1, bytes);
+                        absorber.sent.bytes_read += bytes;
+                    }
+                    match tag {
+                        Tag::Arrival(at) => absorber.arrival(at, prepared, entropy),
+                        Tag::Suspect(at) => absorber.suspect(&suspects[at], prepared, entropy),
+                    }
+                }
+            }
+        })?;
+    }
+    let matched = absorber.matched;
+    let mut sent = absorber.sent;
+    let gone: Vec<LocalEntry> =
+        vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone()))).collect();
+    sent.deleted += remove(builder, gone, entropy)?;
+    Ok(sent)
+}
+
+enum Tag {
+    Arrival(usize),
+    Suspect(usize),
+}
+
+struct Absorber<'a, 'b> {
+    fs: &'a dyn Fs,
+    now_ns: i64,
+    /// For each arrival that is a directory: its number and item, once they are known.
+    holders: Vec<Option<(DirId, ItemId, bool)>>,
+    item_base: ItemId,
+    items_made: u32,
+    /// Contents of vanished files, to find where they went.
+    vanished_contents: HashMap<ContentId, Vec<LocalEntry>>,
+    /// Vanished files that were found elsewhere.
+    matched: HashSet<(DirId, Name)>,
+    arrivals: &'a [Arrival],
+    sent: Sent,
+    builder: &'a mut Builder<'b>,
+}
+
+impl Absorber<'_, '_> {
+    fn new_item(&mut self) -> ItemId {
+        let item = self.item_base.successor(self.items_made);
+        self.items_made += 1;
+        item
+    }
+
+    /// A file that could not be read: nothing is published of it, and what it may have been is not removed.
+    fn postpone(&mut self, tag: &Tag) {
+        self.sent.postponed += 1;
+        if let Tag::Arrival(at) = tag {
+            if let Some(from) = &self.arrivals[*at].from {
+                self.matched.insert((from.dir, from.name.clone()));
+            }
+        }
+    }
+
+    fn arrival(
+        &mut self,
+        at: usize,
+        prepared: Option<Prepared>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), SyncError> {
+        let arrival = &self.arrivals[at];
+        let (dir, parent, parent_is_new) = match arrival.holder {
+            Holder::Known(dir) => (dir, paths::item_of_dir(self.builder.index, dir)?, false),
+            Holder::New(holder) => match self.holders[holder] {
+                Some(holder) => holder,
+                // The directory was postponed; so is what it holds.
+                None => return Ok(()),
+            },
+        };
+        let (stat, found) = self.take(&arrival.path, &arrival.stat, prepared, entropy)?;
+        let from = match &arrival.from {
+            Some(from) => Some(from.clone()),
+            None => self.same_content(&found.content),
+        };
+        if let Some(from) = from {
+            return self.moved(at, from, dir, parent, &stat, found, entropy);
+        }
+        let new_item = self.new_item();
+        let shown = if parent_is_new { None } else { self.unseen_at(parent, &arrival.name)? };
+        let own_dir = found.content.is_directory().then(|| self.builder.index.new_dir_id()).transpose()?;
+        let published = publish::appeared(shown.as_ref(), new_item, parent, &arrival.name, &found);
+        let mut entry = LocalEntry {
+            dir,
+            name: arrival.name.clone(),
+            own_dir,
+            seen: publish::created(new_item, NO_DOT),
+            mode: found.mode,
+            xattrs: found.xattrs,
+            stat: fingerprint(&stat),
+            state: state_at(&stat, self.now_ns),
+        };
+        let (changes, after) = match (published, shown) {
+            (Publish::Agreed(seen), Some(shown)) => {
+                self.sent.agreed += 1;
+                entry.seen = seen;
+                // Permissions are the vault's, set by the plan that follows; attributes that only this disk has stay.
+                self.builder.index.touch(entry.seen.item)?;
+                (xattrs_beyond(&shown, &entry), SeenAfter::default())
+            }
+            (Publish::Changes(changes, after), Some(shown)) if after.content => {
+                self.sent.edited += 1;
+                entry.seen = packetboat_core::plan::seen_of(&shown, &View::Plain);
+                entry.seen.twins.clear();
+                (changes, after)
+            }
+            (Publish::Changes(changes, after), _) => {
+                self.sent.created += 1;
+                (changes, after)
+            }
+            (Publish::Agreed(_), None) => unreachable!("agreement is with something shown"),
+        };
+        if let Some(own_dir) = own_dir {
+            let item = after.created.unwrap_or(entry.seen.item);
+            self.holders[at] = Some((own_dir, item, after.created.is_some()));
+        }
+        self.builder.change(changes, vec![After::Put { entry, seen: after, was: None }], entropy)
+    }
+
+    /// Hands over the chunks of what was read; of a directory reads the attributes.
+    fn take(
+        &mut self,
+        path: &RelPath,
+        scanned: &Stat,
+        prepared: Option<Prepared>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Stat, Found), SyncError> {
+        let Some(prepared) = prepared else {
+            let mut xattrs = self.fs.xattrs(path).unwrap_or_default();
+            xattrs.sort();
+            let found = Found { content: Content::Directory, mode: Some(scanned.mode & 0o777), xattrs };
+            return Ok((*scanned, found));
+        };
+        for chunk in prepared.chunks {
+            self.builder.chunk(chunk, entropy)?;
+        }
+        let mode = (prepared.stat.kind != FileKind::Symlink).then_some(prepared.stat.mode & 0o777);
+        Ok((prepared.stat, Found { content: prepared.content, mode, xattrs: prepared.xattrs }))
+    }
+
+    /// What the vault shows at a place where this disk had nothing recorded, if no other object stands for it here.
+    fn unseen_at(&self, parent: ItemId, name: &Name) -> Result<Option<Shown>, SyncError> {
+        let index = &*self.builder.index;
+        let Some(shown) = Viewer::new(index).at(parent, name)? else { return Ok(None) };
+        for entry in index.entries_of(shown.item)? {
+            let same_seat = entry.seen.heads.iter().any(|dot| shown.heads.contains(dot));
+            if same_seat || shown.content.is_directory() || entry.seen.view == shown.view {
+                return Ok(None);
+            }
+        }
+        Ok(Some(shown))
+    }
+
+    fn same_content(&mut self, content: &Content) -> Option<LocalEntry> {
+        let Content::File(file) = content else { return None };
+        let candidates = self.vanished_contents.get_mut(&file.id)?;
+        candidates.retain(|entry| !self.matched.contains(&(entry.dir, entry.name.clone())));
+        candidates.first().cloned()
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn moved(
+        &mut self,
+        at: usize,
+        from: LocalEntry,
+        dir: DirId,
+        parent: ItemId,
+        stat: &Stat,
+        found: Found,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), SyncError> {
+        let name = self.arrivals[at].name.clone();
+        let was = (from.dir, from.name.clone());
+        self.matched.insert(was.clone());
+        let new_item = self.new_item();
+        let mut entry = from.clone();
+        (entry.dir, entry.name) = (dir, name.clone());
+        let viewer = Viewer::new(&*self.builder.index);
+        let (mut changes, mut after) = match publish::moved(&viewer, &from, parent, &name, new_item, &found)? {
+            Publish::Agreed(seen) => {
+                self.sent.agreed += 1;
+                entry.seen = seen;
+                (Vec::new(), SeenAfter::default())
+            }
+            Publish::Changes(changes, after) => {
+                self.sent.moved += 1;
+                (changes, after)
+            }
+        };
+        if changes.is_empty() {
+            self.builder.index.touch(entry.seen.item)?;
+        }
+        if after.created.is_none() {
+            let (edits, edited) = self.edits(&mut entry, stat, &found)?;
+            changes.extend(edits);
+            after = after.and(edited);
+        }
+        if let Some(own_dir) = entry.own_dir {
+            self.holders[at] = Some((own_dir, after.created.unwrap_or(entry.seen.item), false));
+        } else if after.place || after.content {
+            // What was seen as one with it is absorbed by the change.
+            entry.seen.twins.clear();
+        }
+        (entry.mode, entry.xattrs) = (found.mode, found.xattrs);
+        entry.stat = fingerprint(stat);
+        entry.state = state_at(stat, self.now_ns);
+        self.builder.change(changes, vec![After::Put { entry, seen: after, was: Some(was) }], entropy)
+    }
+
+    /// The changes of bytes and attributes since they were agreed on.
+    fn edits(
+        &mut self,
+        entry: &mut LocalEntry,
+        stat: &Stat,
+        found: &Found,
+    ) -> Result<(Vec<Change>, SeenAfter), SyncError> {
+        let mut changes = Vec::new();
+        let mut after = SeenAfter::default();
+        let old = self.agreed_content(entry)?;
+        if old.is_none_or(|old| !old.agrees(&found.content)) && !found.content.is_directory() {
+            match publish::edited(&*self.builder.index, &entry.seen, found.content.clone())? {
+                Publish::Agreed(agreed) => {
+                    self.sent.agreed += 1;
+                    entry.seen = agreed;
+                }
+                Publish::Changes(edits, edited) => {
+                    self.sent.edited += 1;
+                    (changes, after) = (edits, edited);
+                }
+            }
+        }
+        let attributes = attribute_changes(entry, stat, &found.xattrs);
+        if !attributes.is_empty() {
+            self.sent.attributes += 1;
+            changes.extend(attributes);
+        }
+        Ok((changes, after))
+    }
+
+    /// The content that disk and vault had agreed on.
+    fn agreed_content(&self, entry: &LocalEntry) -> Result<Option<Content>, SyncError> {
+        let Some(dot) = entry.seen.heads.first() else { return Ok(None) };
+        Ok(self.builder.index.version(entry.seen.item, dot)?.map(|head| head.content))
+    }
+
+    fn suspect(
+        &mut self,
+        suspect: &Suspect,
+        prepared: Option<Prepared>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), SyncError> {
+        let Some(mut entry) = self.builder.index.entry_at(suspect.dir, &suspect.name)? else { return Ok(()) };
+        if suspect.thawed {
+            let Some(item) = self.builder.index.item(entry.seen.item)? else { return Ok(()) };
+            if !is_shown(self.builder.index, &item)? {
+                return Ok(());
+            }
+            self.builder.index.touch(entry.seen.item)?;
+        }
+        let (stat, found) = self.take(&suspect.path, &suspect.stat, prepared, entropy)?;
+        let (changes, after) = self.edits(&mut entry, &stat, &found)?;
+        if after.content {
+            entry.seen.twins.clear();
+        }
+        (entry.mode, entry.xattrs) = (found.mode, found.xattrs);
+        entry.stat = fingerprint(&stat);
+        entry.state = state_at(&stat, self.now_ns);
+        self.builder.change(changes, vec![After::Put { entry, seen: after, was: None }], entropy)
+    }
+}
+
+/// Attributes on disk that the vault does not have: they are added there, so that agreeing on the bytes loses none.
+fn xattrs_beyond(shown: &Shown, entry: &LocalEntry) -> Vec<Change> {
+    entry
+        .xattrs
+        .iter()
+        .filter(|(name, _)| !shown.xattrs.iter().any(|(known, _)| known == name))
+        .map(|(name, value)| Change::Xattr { item: shown.item, name: name.clone(), value: Some(value.clone()) })
+        .collect()
+}
+
+/// Changes of permissions and extended attributes of a file or directory since they were agreed on.
+fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Vec<Change> {
+    let item = entry.seen.item;
+    let mut changes = Vec::new();
+    if stat.kind == FileKind::Symlink {
+        return changes;
+    }
+    let mode = stat.mode & 0o777;
+    if entry.mode != Some(mode) {
+        changes.push(Change::Mode { item, mode });
+    }
+    for (name, value) in xattrs {
+        if !entry.xattrs.iter().any(|(n, v)| n == name && v == value) {
+            changes.push(Change::Xattr { item, name: name.clone(), value: Some(value.clone()) });
+        }
+    }
+    for (name, _) in &entry.xattrs {
+        if !xattrs.iter().any(|(n, _)| n == name) {
+            changes.push(Change::Xattr { item, name: name.clone(), value: None });
+        }
+    }
+    changes
+}
+
+/// Publishes the removal of what is gone.
+fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn Entropy) -> Result<u64, SyncError> {
+    let places: HashSet<(DirId, &Name)> = gone.iter().map(|entry| (entry.dir, &entry.name)).collect();
+    let mut by_item: Vec<(ItemId, Vec<LocalEntry>)> = Vec::new();
+    let mut position: HashMap<ItemId, usize> = HashMap::new();
+    for entry in &gone {
+        let at = *position.entry(entry.seen.item).or_insert_with(|| {
+            by_item.push((entry.seen.item, Vec::new()));
+            by_item.len() - 1
+        });
+        by_item[at].1.push(entry.clone());
+    }
+    let mut count = 0;
+    let mut removed: Vec<Removed> = Vec::new();
+    let mut records = Vec::new();
+    for (item, entries) in by_item {
+        let others_remain =
+            builder.index.entries_of(item)?.iter().any(|other| !places.contains(&(other.dir, &other.name)));
+        let named = publish::removed(&*builder.index, &entries, others_remain)?;
+        if named.is_empty() {
+            builder.index.touch(item)?;
+        } else {
+            count += entries.len() as u64;
+        }
+        // One delete names an item once, whoever stood for it.
+        removed.extend(named.into_iter().filter(|new| !position_named(&removed, new)));
+        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name)));
+        if removed.len() >= MAX_REMOVED {
+            let change = Change::Delete { removed: std::mem::take(&mut removed) };
+            builder.change(vec![change], vec![After::Gone(std::mem::take(&mut records))], entropy)?;
+        }
+    }
+    if !records.is_empty() {
+        let changes = if removed.is_empty() { Vec::new() } else { vec![Change::Delete { removed }] };
+        builder.change(changes, vec![After::Gone(records)], entropy)?;
+    }
+    Ok(count)
+}
+
+/// Whether a twin was named already. Twins are rare, and they stand near each other.
+fn position_named(removed: &[Removed], new: &Removed) -> bool {
+    removed.iter().rev().take(NEAR).any(|known| known.item == new.item)
+}
+
+/// Marks an entry as ignored.
+fn freeze(index: &mut Index, dir: DirId, name: &Name) -> Result<(), SyncError> {
+    if let Some(entry) = index.entry_at(dir, name)? {
+        index.set_fingerprint(dir, name, &entry.stat, &EntryState::Frozen)?;
+    }
+    Ok(())
+}
+
+/// The contents of vanished files: where else one of them turns up, it was moved.
+fn contents_of(index: &Index, vanished: &[LocalEntry]) -> Result<HashMap<ContentId, Vec<LocalEntry>>, SyncError> {
+    let mut contents: HashMap<ContentId, Vec<LocalEntry>> = HashMap::new();
+    for entry in vanished.iter().filter(|entry| entry.own_dir.is_none() && entry.stat.size > 0) {
+        let Some(dot) = entry.seen.heads.first() else { continue };
+        if let Some(Content::File(file)) = index.version(entry.seen.item, dot)?.map(|head| head.content) {
+            contents.entry(file.id).or_default().push(entry.clone());
+        }
+    }
+    Ok(contents)
+}
+
+/// Stands in an entry until its packet is sealed.
+const NO_DOT: Dot = Dot { device: DeviceId([0; 32]), counter: 0 };
+/// Most items that one delete names.
+const MAX_REMOVED: usize = 200_000;
+const NEAR: usize = 1024;

@@ -1,0 +1,446 @@
+//! From local changes to sealed packets: what a round stores and publishes, in bounded memory.
+//!
+//! A change waits until the packs that hold its chunks are stored; then it joins the packet being built. When that is
+//! large enough, or the round ends, the packet is sealed, recorded, folded, and the entries on disk that it accounts for
+//! are recorded with it: one transaction, durable before the packet's first byte leaves the device.
+//!
+//! Small contents travel inside the packet as long as there are few; beyond that they go to packs like the rest.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Mutex;
+
+use packetboat_core::body::PacketBody;
+use packetboat_core::change::{Change, Unit};
+use packetboat_core::content::{ChunkRef, Content, PackIndex};
+use packetboat_core::ids::{ChunkId, Dot, PackId, PacketHash};
+use packetboat_core::knowledge::{Knowledge, Learned};
+use packetboat_core::local::{DirId, LocalEntry};
+use packetboat_core::name::Name;
+use packetboat_core::packet::SealedPacket;
+use packetboat_core::publish::SeenAfter;
+use packetboat_core::store::Store;
+use packetboat_core::tree::{Folding, fold_packet};
+use packetboat_replica::index::{ChunkPlace, Index, PackState, Stage};
+use packetboat_storage::chunk::SealedChunk;
+use packetboat_storage::pack::{self, PackWriter};
+
+use crate::Keys;
+use crate::error::SyncError;
+use crate::ports::Entropy;
+use crate::prepare::{INLINE_CHUNK, KnownChunks, NewChunk};
+
+/// What the index records once a change is folded.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// An entry, with what it has seen then; the place it had before, if that was another.
+    Put { entry: LocalEntry, seen: SeenAfter, was: Option<(DirId, Name)> },
+    /// Entries that are gone.
+    Gone(Vec<(DirId, Name)>),
+}
+
+/// A local change on its way into a packet.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) after: Vec<After>,
+    /// The pack that must be stored before this may be published; 0 for none.
+    needs_pack: u64,
+}
+
+/// Gathers a round's changes into packets.
+pub(crate) struct Builder<'a> {
+    pub(crate) index: &'a mut Index,
+    store: &'a dyn Store,
+    keys: &'a Keys,
+    place: String,
+    now_ms: i64,
+    known: &'a RoundChunks,
+    /// The pack being filled and its number within the round, from 1.
+    pack: PackWriter,
+    pack_number: u64,
+    queue: VecDeque<Pending>,
+    /// Small chunks that travel inside the packet, while there are few.
+    inline: Vec<NewChunk>,
+    inline_bytes: usize,
+    packing_all: bool,
+    body: Body,
+    pub(crate) totals: Totals,
+}
+
+/// What a round published.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Totals {
+    /// Packets sealed.
+    pub packets: u64,
+    /// Packs stored.
+    pub packs: u64,
+    /// Changes in these packets.
+    pub changes: u64,
+}
+
+#[derive(Default)]
+struct Body {
+    changes: Vec<Change>,
+    after: Vec<(After, usize)>,
+    units: HashSet<Unit>,
+    packs: Vec<PackIndex>,
+    weight: usize,
+    /// A pack that must be stored before this is sealed: small chunks moved to it after their changes had come here.
+    needs_pack: u64,
+}
+
+impl<'a> Builder<'a> {
+    /// A builder; opens a transaction on the index that [`finish`](Self::finish) commits.
+    pub(crate) fn new(
+        index: &'a mut Index,
+        store: &'a dyn Store,
+        keys: &'a Keys,
+        place: String,
+        now_ms: i64,
+        known: &'a RoundChunks,
+    ) -> Result<Self, SyncError> {
+        index.begin()?;
+        let pack = PackWriter::new(keys.ring.vault(), keys.ring.current());
+        Ok(Self {
+            index,
+            store,
+            keys,
+            place,
+            now_ms,
+            known,
+            pack,
+            pack_number: 1,
+            queue: VecDeque::new(),
+            inline: Vec::new(),
+            inline_bytes: 0,
+            packing_all: false,
+            body: Body::default(),
+            totals: Totals::default(),
+        })
+    }
+
+    /// Takes a new chunk: into the packet while it is small and there are few, else into a pack.
+    pub(crate) fn chunk(&mut self, chunk: NewChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        if let (Some(plain), false) = (&chunk.plain, self.packing_all) {
+            debug_assert!(plain.len() <= INLINE_CHUNK);
+            self.inline_bytes += plain.len();
+            self.inline.push(chunk);
+            if self.inline_bytes > INLINE_TOTAL {
+                self.pack_everything(entropy)?;
+            }
+            return Ok(());
+        }
+        self.pack_chunk(&chunk.sealed, entropy)
+    }
+
+    /// Takes a change whose new chunks were handed to [`chunk`](Self::chunk) before.
+    pub(crate) fn change(
+        &mut self,
+        changes: Vec<Change>,
+        after: Vec<After>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), SyncError> {
+        let needs_pack = if self.packing_all || !self.pack.is_empty() { self.pack_number } else { self.pack_number - 1 };
+        self.queue.push_back(Pending { changes, after, needs_pack });
+        self.release(self.pack_number - 1, entropy)
+    }
+
+    /// Stores, seals and records all that is left, and commits.
+    pub(crate) fn finish(mut self, entropy: &mut dyn Entropy) -> Result<Totals, SyncError> {
+        if !self.pack.is_empty() {
+            self.store_pack(entropy)?;
+        }
+        self.release(u64::MAX, entropy)?;
+        self.seal(entropy)?;
+        self.index.commit()?;
+        Ok(self.totals)
+    }
+
+    fn pack_everything(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        self.packing_all = true;
+        self.inline_bytes = 0;
+        let inline = std::mem::take(&mut self.inline);
+        for chunk in &inline {
+            self.pack_chunk(&chunk.sealed, entropy)?;
+        }
+        for pending in &mut self.queue {
+            pending.needs_pack = self.pack_number;
+        }
+        self.body.needs_pack = self.pack_number;
+        Ok(())
+    }
+
+    fn pack_chunk(&mut self, chunk: &SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        self.pack.push(chunk)?;
+        if self.pack.is_full() {
+            self.store_pack(entropy)?;
+            self.release(self.pack_number - 1, entropy)?;
+        }
+        Ok(())
+    }
+
+    /// Records the pack, then puts it. After a crash in between its chunks are looked for there before they are used.
+    fn store_pack(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        let fresh = PackWriter::new(self.keys.ring.vault(), self.keys.ring.current());
+        let (pack, bytes) = std::mem::replace(&mut self.pack, fresh).finish(&self.keys.ring, entropy.nonce())?;
+        self.store.put_new(&pack::object_name(&pack.pack), &bytes)?;
+        self.index.put_pack(&pack, PackState::Stored)?;
+        self.index.commit()?;
+        self.index.begin()?;
+        self.known.forget(pack.chunks.iter().map(|chunk| chunk.id));
+        self.body.weight += 40 * pack.chunks.len();
+        self.body.packs.push(pack);
+        self.pack_number += 1;
+        self.totals.packs += 1;
+        Ok(())
+    }
+
+    /// Moves the changes whose packs are stored into the packet.
+    fn release(&mut self, stored: u64, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        while self.queue.front().is_some_and(|pending| pending.needs_pack <= stored) {
+            let pending = self.queue.pop_front().expect("there is a front");
+            self.add(pending, entropy)?;
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, pending: Pending, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        let units: Vec<Unit> = pending.changes.iter().flat_map(Change::units).collect();
+        let clash = units.iter().any(|unit| self.body.units.contains(unit));
+        if clash || self.body.changes.len() >= MAX_CHANGES || self.body.weight >= MAX_WEIGHT {
+            self.seal(entropy)?;
+        }
+        self.body.units.extend(units);
+        self.body.weight += pending.changes.iter().map(weight).sum::<usize>();
+        let first = self.body.changes.len();
+        self.body.changes.extend(pending.changes);
+        self.body.after.extend(pending.after.into_iter().map(|after| (after, first)));
+        Ok(())
+    }
+
+    /// Seals what was gathered as the device's next packet, and folds it.
+    fn seal(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        if !self.body.changes.is_empty() && self.body.needs_pack >= self.pack_number && !self.pack.is_empty() {
+            self.store_pack(entropy)?;
+        }
+        let body = std::mem::take(&mut self.body);
+        if body.changes.is_empty() {
+            // Packs that no change refers to yet stay for the packet that will.
+            self.body.packs = body.packs;
+            for (after, _) in body.after {
+                self.record(after, None)?;
+            }
+            return Ok(());
+        }
+        let inline: Vec<(ChunkId, Vec<u8>)> = self
+            .inline
+            .drain(..)
+            .map(|chunk| (chunk.sealed.id, chunk.plain.expect("only small chunks travel inside")))
+            .collect();
+        self.inline_bytes = 0;
+        let own_packs: HashSet<PackId> = body.packs.iter().map(|pack| pack.pack).collect();
+        let own_chunks: HashSet<ChunkId> = inline
+            .iter()
+            .map(|(id, _)| *id)
+            .chain(body.packs.iter().flat_map(|pack| pack.chunks.iter().map(|chunk| chunk.id)))
+            .collect();
+        let needs = self.needed_packs(&body.changes, &own_chunks, &own_packs)?;
+        let inline_ids: Vec<ChunkId> = inline.iter().map(|(id, _)| *id).collect();
+        let body_changes = body.changes.len() as u64;
+        let draft = Draft { needs, packs: body.packs, inline, changes: body.changes };
+        let packet = seal_own(self.index, self.keys, self.now_ms, draft, entropy)?;
+        for id in &inline_ids {
+            self.index.put_inline_chunk(id, packet.dot())?;
+        }
+        self.known.forget(inline_ids.into_iter());
+        for (after, _) in body.after {
+            self.record(after, Some(packet.dot()))?;
+        }
+        self.index.commit()?;
+        self.index.begin()?;
+        self.totals.packets += 1;
+        self.totals.changes += body_changes;
+        Ok(())
+    }
+
+    fn record(&mut self, after: After, dot: Option<Dot>) -> Result<(), SyncError> {
+        match after {
+            After::Put { mut entry, seen, was } => {
+                if let Some(dot) = dot {
+                    entry.seen = seen.apply(&entry.seen, dot);
+                }
+                if let Some((dir, name)) = was.filter(|(dir, name)| (*dir, name) != (entry.dir, &entry.name)) {
+                    self.index.move_entry((dir, &name), (entry.dir, &entry.name))?;
+                }
+                self.index.put_entry(&entry)?;
+            }
+            After::Gone(places) => {
+                for (dir, name) in places {
+                    self.index.remove_entry(dir, &name)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs of earlier packets to which these changes refer.
+    fn needed_packs(
+        &self,
+        changes: &[Change],
+        own_chunks: &HashSet<ChunkId>,
+        own_packs: &HashSet<PackId>,
+    ) -> Result<Vec<PackId>, SyncError> {
+        let mut needs = BTreeSet::new();
+        for chunk in changes.iter().filter_map(content_of).flat_map(chunks_of) {
+            if own_chunks.contains(&chunk.id) {
+                continue;
+            }
+            if let Some(ChunkPlace::Pack { pack, .. }) = self.index.chunk_place(&chunk.id)? {
+                if !own_packs.contains(&pack) {
+                    needs.insert(pack);
+                }
+            }
+        }
+        Ok(needs.into_iter().collect())
+    }
+
+    /// The name of the intermediary in the index.
+    pub(crate) fn place(&self) -> &str {
+        &self.place
+    }
+}
+
+/// What goes into a packet of one's own.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub(crate) needs: Vec<PackId>,
+    pub(crate) packs: Vec<PackIndex>,
+    pub(crate) inline: Vec<(ChunkId, Vec<u8>)>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// Seals this device's next packet, records and folds it. Within the caller's transaction.
+pub(crate) fn seal_own(
+    index: &mut Index,
+    keys: &Keys,
+    now_ms: i64,
+    draft: Draft,
+    entropy: &mut dyn Entropy,
+) -> Result<SealedPacket, SyncError> {
+    let device = keys.device.device();
+    let knowledge = index.knowledge();
+    let own = knowledge.of(&device);
+    let before = index.lane_prerequisite(&device)?;
+    let mut others = knowledge.since(&before);
+    others = without(&others, &device);
+    let body = PacketBody {
+        lamport: index.max_lamport()? + 1,
+        time: now_ms,
+        prerequisite: others,
+        needs: draft.needs,
+        packs: draft.packs,
+        inline: draft.inline,
+        changes: draft.changes,
+    };
+    let counter = own.map_or(0, |own| own.counter) + 1;
+    let previous = own.map_or(PacketHash([0; 32]), |own| own.hash);
+    let sealed = SealedPacket::seal(&keys.device, &keys.ring, counter, previous, entropy.nonce(), &body)?;
+    let packet = sealed.open(&keys.ring)?;
+    record_folded(index, &sealed, &packet, &knowledge, Folding::Own)?;
+    Ok(sealed)
+}
+
+/// Folds an admitted packet and records that it was folded. Within the caller's transaction.
+pub(crate) fn record_folded(
+    index: &mut Index,
+    sealed: &SealedPacket,
+    packet: &packetboat_core::packet::Packet,
+    prerequisite: &Knowledge,
+    folding: Folding,
+) -> Result<packetboat_core::tree::Folded, SyncError> {
+    for pack in &packet.body.packs {
+        if index.pack_index(&pack.pack)?.is_none() {
+            index.put_pack(pack, PackState::Stored)?;
+        }
+    }
+    for (id, _) in &packet.body.inline {
+        if index.chunk_place(id)?.is_none() {
+            index.put_inline_chunk(id, packet.dot)?;
+        }
+    }
+    index.put_packet(sealed, Stage::Folded)?;
+    let folded = fold_packet(index, packet, folding)?;
+    crate::members::fold(index, packet)?;
+    let learned = Learned { counter: packet.dot.counter, hash: packet.hash };
+    index.set_folded(packet.dot, packet.body.lamport, packet.body.time, &folded.summary)?;
+    index.advance_lane(packet.dot.device, learned, packet.body.lamport, prerequisite)?;
+    Ok(folded)
+}
+
+fn without(knowledge: &Knowledge, device: &packetboat_core::ids::DeviceId) -> Knowledge {
+    let mut rest = Knowledge::new();
+    for (other, learned) in knowledge.iter().filter(|(other, _)| *other != device) {
+        rest.advance(*other, *learned);
+    }
+    rest
+}
+
+/// The content that a change sets.
+pub(crate) fn content_of(change: &Change) -> Option<&Content> {
+    match change {
+        Change::Create { content, .. } | Change::Content { content, .. } => Some(content),
+        _ => None,
+    }
+}
+
+/// The chunks that a content names.
+pub(crate) fn chunks_of(content: &Content) -> &[ChunkRef] {
+    match content {
+        Content::File(file) => file.chunks.first(),
+        _ => &[],
+    }
+}
+
+/// About how many bytes a change takes in a packet.
+fn weight(change: &Change) -> usize {
+    match change {
+        Change::Delete { removed } => removed.len() * 24,
+        Change::Create { content, name, .. } => 24 + name.as_bytes().len() + 6 * chunks_of(content).len(),
+        change => 48 + content_of(change).map_or(0, |content| 38 * chunks_of(content).len()),
+    }
+}
+
+/// The chunks that are stored, or about to be by this round.
+pub(crate) struct RoundChunks {
+    stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
+    claimed: Mutex<HashMap<ChunkId, ()>>,
+}
+
+impl RoundChunks {
+    pub(crate) fn new(stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>) -> Self {
+        Self { stored, claimed: Mutex::default() }
+    }
+
+    /// Forgets claims on chunks that the index records now.
+    fn forget(&self, chunks: impl Iterator<Item = ChunkId>) {
+        let mut claimed = self.claimed.lock().expect("nobody panics holding this");
+        for chunk in chunks {
+            claimed.remove(&chunk);
+        }
+    }
+}
+
+impl KnownChunks for RoundChunks {
+    fn claim(&self, id: &ChunkId) -> bool {
+        if (self.stored)(id) {
+            return false;
+        }
+        let mut claimed = self.claimed.lock().expect("nobody panics holding this");
+        claimed.insert(*id, ()).is_none()
+    }
+}
+
+/// How many bytes of small contents travel inside packets, per round.
+const INLINE_TOTAL: usize = 256 * 1024;
+const MAX_CHANGES: usize = 20_000;
+const MAX_WEIGHT: usize = 4 * 1024 * 1024;

@@ -1,0 +1,433 @@
+//! The scan: what stands on disk, compared with what was recorded there.
+//!
+//! Directories are read by worker threads and compared here, one directory's entries against one range of the index,
+//! so memory grows with what changed, not with the tree. A path that still exists is still its item; only what vanished
+//! and what arrived are matched with each other: directories by inode and birth time here, files by inode, and then by
+//! content once they were read ([`crate::absorb`]).
+//!
+//! What cannot be read is left alone: an unreadable directory neither changes nor vanishes.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+
+use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, LocalRead};
+use packetboat_core::name::{Name, RelPath};
+use packetboat_replica::fs::{DirEntry, FileKind, Fs, Stat};
+use packetboat_replica::index::{Index, IndexError, ScannedEntry};
+
+use crate::ignore_rules::IgnoreRules;
+
+/// What a scan found.
+#[derive(Default, Debug)]
+pub struct Scanned {
+    /// Objects whose `stat` is not the recorded one, or whose record is not trusted.
+    pub suspects: Vec<Suspect>,
+    /// Objects at places where none was recorded, in an order in which a directory stands before what it holds.
+    pub arrivals: Vec<Arrival>,
+    /// Recorded objects that are not there, without those that arrived elsewhere by inode.
+    /// A directory stands before what it held.
+    pub vanished: Vec<LocalEntry>,
+    /// Objects that are left alone, and why.
+    pub skipped: Vec<(RelPath, Skip)>,
+    /// Entries that the ignore rules now cover.
+    pub frozen: Vec<(DirId, Name)>,
+    /// How many objects stand on disk, ignored ones not counted.
+    pub objects: u64,
+}
+
+/// An object whose record may be out of date.
+#[derive(Clone, Debug)]
+pub struct Suspect {
+    /// The directory that holds it.
+    pub dir: DirId,
+    /// Its name.
+    pub name: Name,
+    /// Where it is.
+    pub path: RelPath,
+    /// What `stat` says now.
+    pub stat: Stat,
+    /// Whether it was ignored until now.
+    pub thawed: bool,
+}
+
+/// An object at a place where none was recorded.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The directory that holds it.
+    pub holder: Holder,
+    /// Its name.
+    pub name: Name,
+    /// Where it is.
+    pub path: RelPath,
+    /// What `stat` says.
+    pub stat: Stat,
+    /// The recorded object that this is, by inode; it was moved here.
+    pub from: Option<LocalEntry>,
+}
+
+/// A directory that holds an arrival: a recorded one, or one that itself arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Holder {
+    /// Recorded under this number.
+    Known(DirId),
+    /// Index into [`Scanned::arrivals`].
+    New(usize),
+}
+
+/// Why an object is left alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Skip {
+    /// A socket, fifo or device.
+    Special,
+    /// The system refuses to read it.
+    Unreadable(String),
+    /// Its path is too long or its name cannot travel.
+    Name,
+}
+
+/// Compares the disk with the index.
+pub fn scan(
+    fs: &dyn Fs,
+    index: &Index,
+    rules: &IgnoreRules,
+    threads: usize,
+) -> Result<Scanned, ScanError> {
+    let mut scan = Scan {
+        fs,
+        index,
+        rules,
+        found: Scanned::default(),
+        moved: HashSet::new(),
+        lost_directories: Vec::new(),
+        queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root() }],
+    };
+    if threads <= 1 {
+        while let Some(task) = scan.queue.pop() {
+            let listing = list(fs, &task.path);
+            scan.directory(task, listing)?;
+        }
+    } else {
+        scan.run_with_threads(threads)?;
+    }
+    scan.finish()
+}
+
+struct Scan<'a> {
+    fs: &'a dyn Fs,
+    index: &'a Index,
+    rules: &'a IgnoreRules,
+    found: Scanned,
+    /// Recorded directories that were found at another place.
+    moved: HashSet<DirId>,
+    /// Recorded directories that are not where they were.
+    lost_directories: Vec<LocalEntry>,
+    queue: Vec<Task>,
+}
+
+struct Task {
+    holder: Holder,
+    path: RelPath,
+}
+
+/// Reads one directory, sorted by name.
+fn list(fs: &dyn Fs, path: &RelPath) -> io::Result<Vec<DirEntry>> {
+    let mut entries = fs.read_dir(path)?;
+    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
+}
+
+impl Scan<'_> {
+    fn run_with_threads(&mut self, threads: usize) -> Result<(), ScanError> {
+        let fs = self.fs;
+        let (task_tx, task_rx) = crossbeam_channel::unbounded::<Task>();
+        let (done_tx, done_rx) = crossbeam_channel::bounded::<(Task, io::Result<Vec<DirEntry>>)>(64);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                let (task_rx, done_tx) = (task_rx.clone(), done_tx.clone());
+                scope.spawn(move || {
+                    for task in task_rx {
+                        let listing = list(fs, &task.path);
+                        if done_tx.send((task, listing)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop(done_tx);
+            let mut under_way = 0usize;
+            let result = loop {
+                for task in self.queue.drain(..) {
+                    under_way += 1;
+                    let _ = task_tx.send(task);
+                }
+                if under_way == 0 {
+                    break Ok(());
+                }
+                let Ok((task, listing)) = done_rx.recv() else { break Ok(()) };
+                under_way -= 1;
+                if let Err(error) = self.directory(task, listing) {
+                    break Err(error);
+                }
+            };
+            drop(task_tx);
+            drop(done_rx);
+            result
+        })
+    }
+
+    /// Compares one directory's entries with its range of the index; both are in name order.
+    fn directory(&mut self, task: Task, listing: io::Result<Vec<DirEntry>>) -> Result<(), ScanError> {
+        let listing = match listing {
+            Ok(listing) => listing,
+            Err(source) if task.path.is_root() => return Err(ScanError::Root { source }),
+            Err(error) => {
+                self.found.skipped.push((task.path, Skip::Unreadable(error.to_string())));
+                return Ok(());
+            }
+        };
+        let mut entries = listing.into_iter().peekable();
+        let root = task.path.is_root();
+        if let Holder::Known(dir) = task.holder {
+            let index = self.index;
+            index.for_each_fingerprint(dir, |row| {
+                while entries.peek().is_some_and(|entry| entry.name.as_slice() < row.name) {
+                    let entry = entries.next().expect("peeked");
+                    self.arrived(&task, root, entry);
+                }
+                let here = entries.next_if(|entry| entry.name.as_slice() == row.name);
+                self.recorded(&task, dir, row, here)
+            })?;
+        }
+        for entry in entries {
+            self.arrived(&task, root, entry);
+        }
+        Ok(())
+    }
+
+    fn recorded(
+        &mut self,
+        task: &Task,
+        dir: DirId,
+        row: ScannedEntry<'_>,
+        here: Option<DirEntry>,
+    ) -> Result<(), ScanError> {
+        let stat = match here {
+            Some(DirEntry { stat: Ok(stat), .. }) => Some(stat),
+            // It is there and cannot be looked at: leave it as it is recorded.
+            Some(DirEntry { stat: Err(errno), .. }) if errno != ENOENT => return Ok(()),
+            _ => None,
+        };
+        let frozen = row.state == EntryState::Frozen;
+        let Some(stat) = stat else {
+            if !frozen {
+                let entry = self.entry(dir, row.name)?;
+                self.vanished(entry);
+            }
+            return Ok(());
+        };
+        let is_directory = stat.kind == FileKind::Directory;
+        let needs_path = is_directory || !self.rules.is_empty();
+        let name = || Name::new(row.name).expect("recorded names are sound");
+        let path = needs_path.then(|| task.path.join(&name()));
+        if let Some(path) = path.as_ref().filter(|_| !self.rules.is_empty()) {
+            if self.rules.ignores(path, is_directory) {
+                if !frozen {
+                    self.found.frozen.push((dir, name()));
+                }
+                return Ok(());
+            }
+        }
+        self.found.objects += 1;
+        let same_kind = match row.own_dir {
+            Some(_) => is_directory,
+            None => matches!(stat.kind, FileKind::File | FileKind::Symlink),
+        };
+        if !same_kind {
+            let entry = self.entry(dir, row.name)?;
+            self.vanished(entry);
+            self.arrived(task, false, DirEntry { name: row.name.to_vec(), stat: Ok(stat) });
+            return Ok(());
+        }
+        let path = path.unwrap_or_else(|| task.path.join(&name()));
+        if let Some(own_dir) = row.own_dir {
+            self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone() });
+        }
+        if frozen || row.state == EntryState::Racy || !unchanged(&row.stat, &stat) {
+            self.found.suspects.push(Suspect { dir, name: name(), path, stat, thawed: frozen });
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, task: &Task, in_root: bool, entry: DirEntry) {
+        if in_root && entry.name == crate::MARKER_DIR.as_bytes() {
+            return;
+        }
+        let Ok(stat) = entry.stat else { return };
+        let Some(name) = Name::new(entry.name) else { return };
+        let path = task.path.join(&name);
+        let is_directory = stat.kind == FileKind::Directory;
+        if self.rules.ignores(&path, is_directory) {
+            return;
+        }
+        if stat.kind == FileKind::Special {
+            self.found.skipped.push((path, Skip::Special));
+            return;
+        }
+        if path.as_bytes().len() > MAX_PATH {
+            self.found.skipped.push((path, Skip::Name));
+            return;
+        }
+        self.found.objects += 1;
+        let from = if is_directory { self.same_directory(&stat) } else { None };
+        let arrival = Arrival { holder: task.holder, name, path: path.clone(), stat, from };
+        let own = match &arrival.from {
+            Some(entry) => {
+                let own_dir = entry.own_dir.expect("a directory has a number");
+                self.moved.insert(own_dir);
+                Holder::Known(own_dir)
+            }
+            None => Holder::New(self.found.arrivals.len()),
+        };
+        self.found.arrivals.push(arrival);
+        if is_directory {
+            self.queue.push(Task { holder: own, path });
+        }
+    }
+
+    /// The recorded directory that this one is, if it stands no longer where it was recorded.
+    fn same_directory(&self, stat: &Stat) -> Option<LocalEntry> {
+        let entry = self.index.dir_by_inode(stat.inode, stat.btime.unwrap_or(0)).ok().flatten()?;
+        let own_dir = entry.own_dir?;
+        if self.moved.contains(&own_dir) || entry.state == EntryState::Frozen {
+            return None;
+        }
+        let path = crate::paths::entry_path(self.index, &entry).ok()?;
+        let still_there =
+            self.fs.lstat(&path).is_ok_and(|there| there.inode == stat.inode && there.kind == FileKind::Directory);
+        (!still_there).then_some(entry)
+    }
+
+    fn vanished(&mut self, entry: LocalEntry) {
+        if entry.own_dir.is_some() {
+            self.lost_directories.push(entry);
+        } else {
+            self.found.vanished.push(entry);
+        }
+    }
+
+    fn entry(&self, dir: DirId, name: &[u8]) -> Result<LocalEntry, ScanError> {
+        let name = Name::new(name).expect("recorded names are sound");
+        Ok(self.index.entry_at(dir, &name)?.expect("the row was just read"))
+    }
+
+    /// Adds what lost directories held, and takes away what arrived elsewhere by inode.
+    fn finish(mut self) -> Result<Scanned, ScanError> {
+        let mut directories = Vec::new();
+        let mut pending = std::mem::take(&mut self.lost_directories);
+        while let Some(directory) = pending.pop() {
+            let own_dir = directory.own_dir.expect("only directories are here");
+            if self.moved.contains(&own_dir) {
+                continue;
+            }
+            let mut after: Option<Name> = None;
+            loop {
+                let page = self.index.entries_in(own_dir, after.as_ref(), 1000)?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.name.clone());
+                for entry in page {
+                    match (&entry.state, entry.own_dir) {
+                        (EntryState::Frozen, _) => {}
+                        (_, Some(_)) => pending.push(entry),
+                        _ => self.found.vanished.push(entry),
+                    }
+                }
+            }
+            directories.push(directory);
+        }
+        match_files_by_inode(&mut self.found);
+        directories.append(&mut self.found.vanished);
+        self.found.vanished = directories;
+        Ok(self.found)
+    }
+}
+
+/// Matches files that vanished with files that arrived and are the same inode.
+fn match_files_by_inode(found: &mut Scanned) {
+    if found.vanished.is_empty() || found.arrivals.is_empty() {
+        return;
+    }
+    let mut by_inode: HashMap<u64, usize> = HashMap::new();
+    for (at, entry) in found.vanished.iter().enumerate() {
+        by_inode.insert(entry.stat.inode, at);
+    }
+    let mut matched = HashSet::new();
+    for arrival in &mut found.arrivals {
+        if arrival.stat.kind == FileKind::Directory {
+            continue;
+        }
+        let Some(at) = by_inode.get(&arrival.stat.inode) else { continue };
+        let entry = &found.vanished[*at];
+        // An inode number is used again at once; the same size and time say that it is the same file.
+        let same = entry.stat.size == arrival.stat.size && entry.stat.mtime == arrival.stat.mtime;
+        if same && matched.insert(*at) {
+            arrival.from = Some(entry.clone());
+        }
+    }
+    let mut at = 0;
+    found.vanished.retain(|_| {
+        at += 1;
+        !matched.contains(&(at - 1))
+    });
+}
+
+/// Whether a `stat` is the recorded one. Directories change with what they hold; of them only the mode counts.
+fn unchanged(recorded: &Fingerprint, stat: &Stat) -> bool {
+    if stat.kind == FileKind::Directory {
+        return recorded.mode == stat.mode && recorded.inode == stat.inode;
+    }
+    recorded.size == stat.size
+        && recorded.mtime == stat.mtime
+        && recorded.ctime == stat.ctime
+        && recorded.inode == stat.inode
+        && recorded.mode == stat.mode
+}
+
+/// The fingerprint of a `stat`.
+pub fn fingerprint(stat: &Stat) -> Fingerprint {
+    let directory = stat.kind == FileKind::Directory;
+    Fingerprint {
+        size: if directory { 0 } else { stat.size },
+        mtime: if directory { 0 } else { stat.mtime },
+        ctime: if directory { 0 } else { stat.ctime },
+        inode: stat.inode,
+        btime: if directory { stat.btime.unwrap_or(0) } else { 0 },
+        mode: stat.mode,
+    }
+}
+
+/// Whether a record made at `now` of a file with this modification time could miss a write that follows at once.
+pub fn state_at(stat: &Stat, now_ns: i64) -> EntryState {
+    let racy = stat.kind == FileKind::File && stat.mtime > now_ns - RACY_WINDOW_NS;
+    if racy { EntryState::Racy } else { EntryState::Settled }
+}
+
+/// Why a scan could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The folder itself cannot be read.
+    #[error("cannot read the folder")]
+    Root {
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// Longest path that is synchronised, in bytes.
+const MAX_PATH: usize = 4000;
+/// File systems stamp times as coarsely as this (FAT: two seconds), and clocks of servers differ a little.
+const RACY_WINDOW_NS: i64 = 2_500_000_000;
+const ENOENT: i32 = 2;
