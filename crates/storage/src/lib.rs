@@ -1,6 +1,7 @@
 //! Adapters to intermediaries, and how content lies there: chunks, packs, encryption at rest.
 //!
-//! A file is cut into chunks ([`chunker`]), and a chunk is compressed and sealed ([`chunk`]).
+//! A file is cut into chunks ([`chunker`]), a chunk is compressed and sealed ([`chunk`]), sealed chunks are gathered in
+//! packs ([`pack`]).
 //! A [`Store`](packetboat_core::store::Store) keeps them: a folder ([`folder`]), or memory in tests ([`memory`]);
 //! [`counting`] wraps any of them to show what a round costs.
 //!
@@ -11,6 +12,7 @@ pub mod chunker;
 pub mod counting;
 pub mod folder;
 pub mod memory;
+pub mod pack;
 
 #[cfg(test)]
 mod conformance;
