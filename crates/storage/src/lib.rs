@@ -1,7 +1,7 @@
 //! Adapters to intermediaries, and how content lies there: chunks, packs, encryption at rest.
 //!
 //! A file is cut into chunks ([`chunker`]), a chunk is compressed and sealed ([`chunk`]), sealed chunks are gathered in
-//! packs ([`pack`]).
+//! packs ([`pack`]), and packs are read back in few, bounded ranges ([`fetch`]).
 //! A [`Store`](packetboat_core::store::Store) keeps them: a folder ([`folder`]), or memory in tests ([`memory`]);
 //! [`counting`] wraps any of them to show what a round costs.
 //!
@@ -10,6 +10,7 @@
 pub mod chunk;
 pub mod chunker;
 pub mod counting;
+pub mod fetch;
 pub mod folder;
 pub mod memory;
 pub mod pack;
