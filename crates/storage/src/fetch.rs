@@ -7,7 +7,8 @@
 //!
 //! Each entry is answered exactly once, unless the sink stops earlier; a chunk wanted twice is read once and answered twice.
 //! In memory there are, for each thread, one range and two opened chunks at a time.
-//! With one thread answers come in order: packs as they first appear, chunks as they lie in them.
+//! Impossible places are answered first; with one thread the others follow in order: packs as they first appear, chunks as
+//! they lie in them.
 //!
 //! Left out: finding out where chunks lie, trying another intermediary, and retrying in time; an answer says which it needs.
 

@@ -4,9 +4,10 @@
 //! name in one step, so that a name never stands for half an object; the directory is made durable before a put returns.
 //! How a name is given only if it is free depends on the file system, and the first way that works is kept:
 //!
-//! 1. `renameat2` with `RENAME_NOREPLACE`: exclusive (ext4, XFS, Btrfs, tmpfs, FAT, SMB);
+//! 1. `renameat2` with `RENAME_NOREPLACE`: exclusive (the usual local file systems, and SMB);
 //! 2. `link`, then removing the temporary name: exclusive (NFS, and older kernels);
-//! 3. a look, then `rename` (exFAT and some FUSE file systems, which have neither): exclusive within this process only.
+//! 3. a look, then `rename` (exFAT on some kernels and some FUSE file systems, which have neither): exclusive only within
+//!    this process.
 //!    Of two devices that put one name in the same instant, the later replaces the earlier, each whole.
 //!    Nothing above the port relies on more: packets and packs are known by their hashes.
 //!
