@@ -47,6 +47,23 @@ fn a_pack_explains_itself() {
     assert_eq!(verified, Verified { index, damaged: vec![] });
 }
 
+/// Written once, by the first release that had this format; what it holds is told by the test.
+const FIRST_PACK: &[u8] = include_bytes!("../../fixtures/pack-v1.bin");
+
+#[test]
+fn a_pack_of_the_first_format_opens_for_ever() {
+    let ring = ring();
+    let index = read_index(&ring, FIRST_PACK).unwrap();
+    let mut codec = ChunkCodec::new();
+    let plains = [b"raw".to_vec(), b"compressed ".repeat(20)];
+    assert_eq!(index.chunks.len(), plains.len());
+    for (chunk, plain) in index.chunks.iter().zip(plains) {
+        let sealed = &FIRST_PACK[chunk.offset as usize..][..chunk.sealed_len as usize];
+        assert_eq!(open_chunk_by_id(&ring, &mut codec, 0, &chunk.id, sealed), Ok(plain));
+    }
+    assert!(verify_pack(&ring, &index.pack, FIRST_PACK, Depth::Chunks).unwrap().damaged.is_empty());
+}
+
 #[test]
 fn an_index_is_fetched_with_three_reads_of_a_listed_pack() {
     let (ring, store) = (ring(), CountingStore::new(MemoryStore::new()));
