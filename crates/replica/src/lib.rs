@@ -1,3 +1,4 @@
 //! One device's copy of a vault: the local folder, and the index beside it.
 
 pub mod fs;
+pub mod index;

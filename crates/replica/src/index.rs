@@ -1,0 +1,234 @@
+//! The index: what a replica knows of its vault and of its disk, in one SQLite database.
+//!
+//! Everything in it is one transaction's work or nothing: it is what makes a crash at any instant harmless.
+//! It implements the core's ports ([`TreeRead`](packetboat_core::tree::TreeRead),
+//! [`TreeWrite`](packetboat_core::tree::TreeWrite), [`LocalRead`](packetboat_core::local::LocalRead)) and keeps
+//! packets, lanes, packs, members and the notes of a round; it decides nothing.
+//!
+//! Rows are small, because a vault may have millions of files: devices and items have numbers ([`numbers`]),
+//! and what is mostly the same is written as a flag ([`item_code`], [`entry_code`]). [`schema`] draws the tables.
+//!
+//! Invariants: memory does not grow with the number of files (every cache is bounded);
+//! what is cached is what the database holds, also after a rollback;
+//! no row can make it panic: one that cannot be read is [`IndexError::Damaged`].
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use packetboat_core::ids::ItemId;
+use packetboat_core::item::Item;
+use packetboat_core::knowledge::Knowledge;
+use packetboat_core::wire::WireError;
+use rusqlite::{Connection, ErrorCode};
+use thiserror::Error;
+
+pub use chunks::{ChunkPlace, PackRow, PackState};
+pub use entries::ScannedEntry;
+pub use members::Member;
+pub use notes::Problem;
+pub use packets::{FoldedPacket, PacketRow, Stage};
+
+use numbers::Numbers;
+
+/// A replica's index.
+///
+/// Writes outside [`begin`](Self::begin) and [`commit`](Self::commit) are transactions of their own.
+#[derive(Debug)]
+pub struct Index {
+    sql: Connection,
+    numbers: Numbers,
+    knowledge: Knowledge,
+    /// Directory items: folding looks the same parents up again and again.
+    directories: RefCell<HashMap<ItemId, Item>>,
+    /// How many transactions are open, one within the other.
+    depth: u32,
+}
+
+impl Index {
+    /// Opens the index at `path`; makes it, and its directory, when missing, readable by their owner alone.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error)?;
+        }
+        // SQLite gives its own files beside this one the same mode.
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(io_error)?;
+        Self::prepare(Connection::open(path)?)
+    }
+
+    /// An index that is gone when dropped, for tests.
+    pub fn in_memory() -> Result<Self, IndexError> {
+        Self::prepare(Connection::open_in_memory()?)
+    }
+
+    fn prepare(sql: Connection) -> Result<Self, IndexError> {
+        sql.busy_timeout(BUSY_TIMEOUT)?;
+        sql.set_prepared_statement_cache_capacity(STATEMENTS);
+        sql.execute_batch(schema::SETTINGS)?;
+        schema::create_or_check(&sql)?;
+        let numbers = Numbers::load(&sql)?;
+        let directories = RefCell::default();
+        let mut index = Self { sql, numbers, knowledge: Knowledge::new(), directories, depth: 0 };
+        index.knowledge = index.load_knowledge()?;
+        Ok(index)
+    }
+
+    /// Begins a transaction, within the one that is open if there is one.
+    pub fn begin(&mut self) -> Result<(), IndexError> {
+        match self.depth {
+            0 => self.sql.execute_batch("BEGIN IMMEDIATE")?,
+            depth => self.sql.execute_batch(&format!("SAVEPOINT level{depth}"))?,
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    /// Keeps what was written since the last [`begin`](Self::begin); the outermost makes it durable.
+    ///
+    /// After a failure the transaction is still open: call [`rollback`](Self::rollback).
+    pub fn commit(&mut self) -> Result<(), IndexError> {
+        match self.depth {
+            0 | 1 => self.sql.execute_batch("COMMIT")?,
+            depth => self.sql.execute_batch(&format!("RELEASE level{}", depth - 1))?,
+        }
+        self.depth = self.depth.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Takes back what was written since the last [`begin`](Self::begin); does nothing outside a transaction.
+    pub fn rollback(&mut self) -> Result<(), IndexError> {
+        if self.depth == 0 {
+            return Ok(());
+        }
+        self.depth -= 1;
+        // A full disk makes SQLite take the whole transaction back by itself.
+        if self.sql.is_autocommit() {
+            self.depth = 0;
+        } else if self.depth == 0 {
+            self.sql.execute_batch("ROLLBACK")?;
+        } else {
+            let depth = self.depth;
+            self.sql.execute_batch(&format!("ROLLBACK TO level{depth}; RELEASE level{depth}"))?;
+        }
+        self.directories.borrow_mut().clear();
+        self.numbers = Numbers::load(&self.sql)?;
+        self.knowledge = self.load_knowledge()?;
+        Ok(())
+    }
+
+    /// Whether a transaction is open.
+    pub fn in_transaction(&self) -> bool {
+        self.depth > 0
+    }
+
+    /// Writes the log back into the database and lets SQLite refresh what it knows of the tables; call it when idle.
+    pub fn tidy(&mut self) -> Result<(), IndexError> {
+        Ok(self.sql.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)")?)
+    }
+
+    /// Rewrites the database without the gaps that removals and growth left in it; it needs as much space again meanwhile.
+    pub fn compact(&mut self) -> Result<(), IndexError> {
+        Ok(self.sql.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)")?)
+    }
+
+    /// Has SQLite check every page; `Damaged` where one is not in order.
+    pub fn check(&self) -> Result<(), IndexError> {
+        let answer: String = self.sql.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if answer == "ok" { Ok(()) } else { Err(IndexError::Damaged { what: "a page" }) }
+    }
+}
+
+/// Why the index could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// The disk is full: nothing was written; free some space and try again.
+    #[error("the disk that holds the index is full")]
+    Full,
+    /// The disk failed to read or write: look at the disk and try again.
+    #[error("the disk that holds the index failed")]
+    Disk {
+        /// What it said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Not an index, or not in the form it was written in: rebuild it from disk and vault.
+    #[error("the index is damaged: {what} cannot be read")]
+    Damaged {
+        /// What was read.
+        what: &'static str,
+    },
+    /// Written by a newer Packetboat: use that one.
+    #[error("the index has format {version}, which this version of packetboat cannot read")]
+    Newer {
+        /// Its format version.
+        version: i64,
+    },
+    /// Another process holds it: try again later.
+    #[error("the index is in use by another process")]
+    Busy,
+    /// Anything else that SQLite refuses; a bug.
+    #[error("the index refused an operation")]
+    Sql(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for IndexError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+        match error {
+            FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..) => {
+                Self::Damaged { what: "a column" }
+            }
+            error => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => Self::Full,
+                Some(ErrorCode::SystemIoFailure) => Self::Disk { source: Box::new(error) },
+                Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { what: "a page" },
+                Some(ErrorCode::NotADatabase) => Self::Damaged { what: "the file" },
+                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+                _ => Self::Sql(error),
+            },
+        }
+    }
+}
+
+impl From<WireError> for IndexError {
+    fn from(_: WireError) -> Self {
+        Self::Damaged { what: "a row" }
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for IndexError {
+    fn from(_: rusqlite::types::FromSqlError) -> Self {
+        Self::Damaged { what: "a column" }
+    }
+}
+
+fn io_error(error: io::Error) -> IndexError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => IndexError::Full,
+        _ => IndexError::Disk { source: Box::new(error) },
+    }
+}
+
+/// How long to wait for another process before saying [`IndexError::Busy`].
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many prepared statements are kept: more than there are.
+const STATEMENTS: usize = 256;
+
+mod chunks;
+mod content_code;
+mod entries;
+mod entry_code;
+mod item_code;
+mod items;
+mod lanes;
+mod members;
+mod notes;
+mod numbers;
+mod packets;
+mod schema;
+#[cfg(test)]
+mod tests;

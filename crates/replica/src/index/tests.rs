@@ -1,0 +1,66 @@
+//! Tests of the index, by what they are about.
+
+use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent};
+use packetboat_core::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, PacketHash, Stamp};
+use packetboat_core::item::{Head, Item, Placed};
+use packetboat_core::knowledge::Learned;
+use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, Seen, View};
+use packetboat_core::name::Name;
+
+use super::*;
+
+mod measure;
+mod model;
+mod round_trip;
+mod tables;
+mod transactions;
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect("a sound name")
+}
+
+fn item_id(n: u32) -> ItemId {
+    ItemId([7; 16]).successor(n)
+}
+
+fn dot(device: u8, counter: u64) -> Dot {
+    Dot { device: DeviceId([device; 32]), counter }
+}
+
+fn stamp(device: u8, counter: u64, index: u32) -> Stamp {
+    Stamp { lamport: counter + 10, device: DeviceId([device; 32]), counter, index }
+}
+
+fn placed(stamp: Stamp, parent: ItemId, text: &str) -> Placed {
+    Placed { stamp, parent, name: name(text) }
+}
+
+fn new_item(id: ItemId, parent: ItemId, text: &str, content: Content) -> Item {
+    let stamp = stamp(1, 1, 0);
+    let head = Head { dot: stamp.dot(), lamport: stamp.lamport, time: 5, content, trail: Vec::new(), deleted: false };
+    Item::new(id, head, placed(stamp, parent, text))
+}
+
+fn file(id: [u8; 32], size: u32, mtime: i64) -> Content {
+    let chunks = ChunkList::Inline(vec![ChunkRef { id: ChunkId(id), len: size }]);
+    Content::File(FileContent { id: ContentId(id), size: u64::from(size), mtime, chunks })
+}
+
+fn entry(dir: DirId, text: &str, item: ItemId) -> LocalEntry {
+    let seen = Seen { item, heads: vec![dot(1, 1)], placements: vec![dot(1, 1)], view: View::Plain, twins: Vec::new() };
+    let stat = Fingerprint { size: 10, mtime: 1_700_000_000_000_000_000, inode: 99, mode: 0o644, ..Default::default() };
+    LocalEntry {
+        dir,
+        name: name(text),
+        own_dir: None,
+        seen,
+        mode: Some(0o644),
+        xattrs: Vec::new(),
+        stat,
+        state: EntryState::Settled,
+    }
+}
+
+fn learned(counter: u64) -> Learned {
+    Learned { counter, hash: PacketHash([counter as u8; 32]) }
+}
