@@ -1,3 +1,5 @@
 //! One device's copy of a vault: the local folder, and the index beside it.
 
 pub mod fs;
+pub mod lock;
+pub mod real_fs;
