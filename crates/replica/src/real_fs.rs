@@ -10,7 +10,11 @@
 //!
 //! What is not promised: permission bits given to `mkdir` are lessened by the process's umask,
 //! `sync_all` covers the file system of the root and none that is mounted beneath it,
-//! and `rename_new` without the kernel's help is not atomic (see [`RealFs::rename_new`](Fs::rename_new) below).
+//! and `rename_new` without the kernel's help is not atomic (see `rename_new_by_link`).
+
+mod look;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,11 +23,11 @@ use std::path::Path;
 use packetboat_core::name::{Name, RelPath};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Statx, StatxFlags,
-    StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
+    AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags,
 };
 use rustix::io::{Errno, retry_on_intr};
 
+use self::look::{list, stat_name, stat_open};
 use crate::fs::{DirEntry, FileKind, Fs, FsFile, Stat};
 
 /// The computer's file system beneath one directory.
@@ -141,35 +145,6 @@ impl RealFs {
         }
         Ok(Some(self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?))
     }
-
-    /// `rename_new` where the file system does not know how: a hard link never replaces anything.
-    ///
-    /// A crash in between leaves both names. A directory can have no second link,
-    /// but renaming one replaces an empty directory at worst, and that is looked for first.
-    fn rename_new_by_link(&self, from: (&Parent<'_>, &[u8]), to: (&Parent<'_>, &[u8])) -> io::Result<()> {
-        let before = stat_name(from.0.as_fd(), from.1)?;
-        if before.kind == FileKind::Directory {
-            return match stat_name(to.0.as_fd(), to.1) {
-                Ok(_) => Err(Errno::EXIST.into()),
-                Err(Errno::NOENT) => Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?),
-                Err(error) => Err(error.into()),
-            };
-        }
-        match rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty()) {
-            Ok(()) => {}
-            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::INVAL) => {
-                return Err(unsupported());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        // Only what was linked may go: another file may have taken the old name in this instant.
-        let linked = stat_name(to.0.as_fd(), to.1)?;
-        let now = stat_name(from.0.as_fd(), from.1)?;
-        if (now.inode, now.device) == (linked.inode, linked.device) {
-            rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())?;
-        }
-        Ok(())
-    }
 }
 
 impl Fs for RealFs {
@@ -224,7 +199,7 @@ impl Fs for RealFs {
         let (from, to) = (from.as_bytes(), to.as_bytes());
         match rustix::fs::renameat_with(&from_parent, from, &to_parent, to, RenameFlags::NOREPLACE) {
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                self.rename_new_by_link((&from_parent, from), (&to_parent, to))
+                rename_new_by_link((&from_parent, from), (&to_parent, to))
             }
             result => Ok(result?),
         }
@@ -387,45 +362,33 @@ impl FsFile for RealFile {
     }
 }
 
-/// Reads a whole directory and looks at each entry.
-fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<DirEntry>> {
-    let mut buffer = Vec::with_capacity(LISTING_BUFFER);
-    let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
-    let mut names: Vec<(u64, Vec<u8>)> = Vec::new();
-    while let Some(entry) = listing.next() {
-        let entry = match entry {
-            Err(Errno::INTR) => continue,
-            entry => entry?,
+/// `rename_new` where the file system does not know how: a hard link never replaces anything.
+///
+/// A crash in between leaves both names. A directory can have no second link,
+/// but renaming one replaces an empty directory at worst, and that is looked for first.
+fn rename_new_by_link(from: (&Parent<'_>, &[u8]), to: (&Parent<'_>, &[u8])) -> io::Result<()> {
+    let before = stat_name(from.0.as_fd(), from.1)?;
+    if before.kind == FileKind::Directory {
+        return match stat_name(to.0.as_fd(), to.1) {
+            Ok(_) => Err(Errno::EXIST.into()),
+            Err(Errno::NOENT) => Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?),
+            Err(error) => Err(error.into()),
         };
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push((entry.ino(), name.to_vec()));
+    }
+    match rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty()) {
+        Ok(()) => {}
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK | Errno::INVAL) => {
+            return Err(unsupported());
         }
+        Err(error) => return Err(error.into()),
     }
-    if names.len() <= MANY_ENTRIES {
-        return Ok(look(dir, names));
+    // Only what was linked may go: another file may have taken the old name in this instant.
+    let linked = stat_name(to.0.as_fd(), to.1)?;
+    let now = stat_name(from.0.as_fd(), from.1)?;
+    if (now.inode, now.device) == (linked.inode, linked.device) {
+        rustix::fs::unlinkat(from.0, from.1, AtFlags::empty())?;
     }
-    // In a large directory the listing's order is that of a hash; by inode number, tables are read once.
-    names.sort_unstable_by_key(|(inode, _)| *inode);
-    let later = names.split_off(names.len() / 2);
-    let (mut first, second) = std::thread::scope(|scope| {
-        let second = scope.spawn(move || look(dir, later));
-        (look(dir, names), second.join())
-    });
-    match second {
-        Ok(second) => first.extend(second),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-    Ok(first)
-}
-
-/// Looks at each named entry of a directory.
-fn look(dir: BorrowedFd<'_>, names: Vec<(u64, Vec<u8>)>) -> Vec<DirEntry> {
-    let look = |(_, name): (u64, Vec<u8>)| {
-        let stat = stat_name(dir, &name).map_err(Errno::raw_os_error);
-        DirEntry { name, stat }
-    };
-    names.into_iter().map(look).collect()
+    Ok(())
 }
 
 /// Opens one name in a directory; a symlink is `ELOOP`, as the kernel's resolver has it.
@@ -437,43 +400,6 @@ fn open_name(dir: BorrowedFd<'_>, name: &Name, flags: OFlags, mode: Mode) -> Res
         },
         result => result,
     }
-}
-
-/// What lies under a name in a directory.
-fn stat_name(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Errno> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    Ok(stat_from(&rustix::fs::statx(dir, name, flags, wanted())?))
-}
-
-/// What an open descriptor stands for.
-fn stat_open(fd: BorrowedFd<'_>) -> Result<Stat, Errno> {
-    Ok(stat_from(&rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted())?))
-}
-
-fn stat_from(found: &Statx) -> Stat {
-    let mode = u32::from(found.stx_mode);
-    let has_btime = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
-    Stat {
-        kind: match FileType::from_raw_mode(mode) {
-            FileType::RegularFile => FileKind::File,
-            FileType::Directory => FileKind::Directory,
-            FileType::Symlink => FileKind::Symlink,
-            _ => FileKind::Special,
-        },
-        size: found.stx_size,
-        mtime: nanoseconds(&found.stx_mtime),
-        ctime: nanoseconds(&found.stx_ctime),
-        btime: has_btime.then(|| nanoseconds(&found.stx_btime)),
-        inode: found.stx_ino,
-        device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
-        mode: mode & 0o7777,
-        links: u64::from(found.stx_nlink),
-    }
-}
-
-/// Times beyond the years 1677 and 2262 become the nearest that can be told.
-fn nanoseconds(time: &StatxTimestamp) -> i64 {
-    time.tv_sec.saturating_mul(NANOS).saturating_add(i64::from(time.tv_nsec))
 }
 
 /// Reads what may grow between asking for its size and reading it.
@@ -509,17 +435,6 @@ fn beneath() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
 }
 
-fn wanted() -> StatxFlags {
-    StatxFlags::TYPE
-        | StatxFlags::MODE
-        | StatxFlags::NLINK
-        | StatxFlags::INO
-        | StatxFlags::SIZE
-        | StatxFlags::MTIME
-        | StatxFlags::CTIME
-        | StatxFlags::BTIME
-}
-
 fn unsupported() -> io::Error {
     io::ErrorKind::Unsupported.into()
 }
@@ -527,143 +442,3 @@ fn unsupported() -> io::Error {
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 const USER: &[u8] = b"user.";
 const NANOS: i64 = 1_000_000_000;
-
-/// Bytes of directory listing asked for at once: some 1,000 entries.
-const LISTING_BUFFER: usize = 64 * 1024;
-
-/// Above this many entries, two threads look at them.
-const MANY_ENTRIES: usize = 4_000;
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use super::*;
-
-    fn path(text: &str) -> RelPath {
-        RelPath::new(text.as_bytes()).unwrap()
-    }
-
-    /// Creates files beneath `inside/swapped` while that is swapped with a symlink to `outside`.
-    fn nothing_escapes(open: fn(&Path) -> io::Result<RealFs>) {
-        let temp = tempfile::tempdir().unwrap();
-        let (inside, outside) = (temp.path().join("inside"), temp.path().join("outside"));
-        std::fs::create_dir_all(inside.join("swapped/deep")).unwrap();
-        std::fs::create_dir_all(outside.join("deep")).unwrap();
-        symlink(&outside, inside.join("other")).unwrap();
-        let fs = open(&inside).unwrap();
-        let done = AtomicBool::new(false);
-        let (created, refused) = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let swapper = RealFs::open(&inside).unwrap();
-                while !done.load(Ordering::Relaxed) {
-                    swapper.exchange(&path("swapped"), &path("other")).unwrap();
-                }
-            });
-            let (mut created, mut refused) = (0, 0);
-            let mut count = |result: io::Result<()>| match result {
-                Ok(()) => created += 1,
-                Err(error) => {
-                    assert_ne!(error.kind(), io::ErrorKind::AlreadyExists);
-                    refused += 1;
-                }
-            };
-            for round in 0..4_000 {
-                count(fs.create_new(&path(&format!("swapped/f{round}"))).map(drop));
-                count(fs.create_new(&path(&format!("swapped/deep/f{round}"))).map(drop));
-                count(fs.mkdir(&path(&format!("swapped/deep/d{round}")), 0o700));
-                count(fs.symlink(b"nowhere", &path(&format!("swapped/deep/l{round}"))));
-            }
-            done.store(true, Ordering::Relaxed);
-            (created, refused)
-        });
-        let strays: Vec<_> = std::fs::read_dir(&outside).unwrap().collect();
-        assert_eq!(strays.len(), 1, "only the directory that was there: {strays:?}");
-        assert_eq!(std::fs::read_dir(outside.join("deep")).unwrap().count(), 0);
-        assert!(created > 0 && refused > 0, "the race was run: {created} created, {refused} refused");
-    }
-
-    #[test]
-    fn a_directory_swapped_for_a_symlink_lets_nothing_escape() {
-        nothing_escapes(RealFs::open);
-    }
-
-    #[test]
-    fn a_directory_swapped_for_a_symlink_lets_nothing_escape_without_openat2() {
-        nothing_escapes(RealFs::open_name_by_name);
-    }
-
-    #[test]
-    fn a_large_directory_is_listed_whole_by_two_threads() {
-        let temp = tempfile::tempdir().unwrap();
-        for number in 0..MANY_ENTRIES + 1 {
-            std::fs::write(temp.path().join(number.to_string()), [0; 1]).unwrap();
-        }
-        let listed = RealFs::open(temp.path()).unwrap().read_dir(&RelPath::root()).unwrap();
-        let mut names: Vec<_> = listed.iter().map(|entry| entry.name.clone()).collect();
-        names.sort();
-        names.dedup();
-        assert_eq!(names.len(), MANY_ENTRIES + 1);
-        assert!(listed.iter().all(|entry| entry.stat.is_ok_and(|stat| stat.size == 1)));
-    }
-
-    #[test]
-    fn a_path_deeper_than_the_kernel_takes_at_once_is_reached() {
-        let temp = tempfile::tempdir().unwrap();
-        let fs = RealFs::open(temp.path()).unwrap();
-        let name = Name::new(vec![b'd'; 200]).unwrap();
-        let mut at = RelPath::root();
-        for _ in 0..25 {
-            at = at.join(&name);
-            fs.mkdir(&at, 0o700).unwrap();
-        }
-        assert!(at.as_bytes().len() > 4096);
-        fs.create_new(&at.join(&name)).unwrap();
-        assert_eq!(fs.read_dir(&at).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_fifo_is_listed_and_neither_opened_nor_waited_for() {
-        let temp = tempfile::tempdir().unwrap();
-        rustix::fs::mknodat(CWD, temp.path().join("fifo"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        let fs = RealFs::open(temp.path()).unwrap();
-        assert_eq!(fs.lstat(&path("fifo")).unwrap().kind, FileKind::Special);
-        assert!(fs.open(&path("fifo")).is_err());
-        assert_eq!(fs.xattrs(&path("fifo")).unwrap(), vec![]);
-        assert!(fs.set_mode(&path("fifo"), 0o600).is_err());
-    }
-
-    #[test]
-    fn renaming_by_link_refuses_what_is_taken_and_moves_what_is_not() {
-        let temp = tempfile::tempdir().unwrap();
-        let fs = RealFs::open(temp.path()).unwrap();
-        let rename = |from: &str, to: &str| {
-            let (from_parent, from) = fs.parent(&path(from)).unwrap();
-            let (to_parent, to) = fs.parent(&path(to)).unwrap();
-            fs.rename_new_by_link((&from_parent, from.as_bytes()), (&to_parent, to.as_bytes()))
-        };
-        for name in ["a", "b"] {
-            std::fs::write(temp.path().join(name), name).unwrap();
-            fs.mkdir(&path(&format!("{name}-dir")), 0o700).unwrap();
-        }
-        assert_eq!(rename("a", "b").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(rename("a-dir", "b-dir").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        rename("a", "a-dir/c").unwrap();
-        rename("a-dir", "c-dir").unwrap();
-        assert_eq!(std::fs::read(temp.path().join("c-dir/c")).unwrap(), b"a");
-        assert!(fs.lstat(&path("a")).is_err());
-    }
-
-    #[test]
-    fn bits_of_an_unreadable_file_can_be_changed_and_setuid_cannot_be_set() {
-        let temp = tempfile::tempdir().unwrap();
-        let file = temp.path().join("f");
-        std::fs::write(&file, b"").unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o000)).unwrap();
-        let fs = RealFs::open(temp.path()).unwrap();
-        fs.set_mode(&path("f"), 0o640).unwrap();
-        assert_eq!(fs.lstat(&path("f")).unwrap().mode, 0o640);
-        assert!(fs.set_mode(&path("f"), 0o4755).is_err());
-    }
-}

@@ -12,6 +12,7 @@
 
 mod disk;
 mod durability;
+mod names;
 mod options;
 mod port;
 #[cfg(test)]
