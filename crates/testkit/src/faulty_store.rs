@@ -194,6 +194,21 @@ impl FaultyStore {
         Ok((access, shelf))
     }
 
+    /// Counts a call that may change something, unless this device has crashed.
+    fn count(
+        &self,
+        action: &'static str,
+        name: &ObjectName,
+        count: impl FnOnce(&mut Requests),
+    ) -> Result<MutexGuard<'_, Access>, StoreError> {
+        let mut access = self.access();
+        if access.crashed {
+            return Err(failure(action, name.as_str(), Crash::error()));
+        }
+        count(&mut access.requests);
+        Ok(access)
+    }
+
     /// Carries out a put or delete, as far as the faults let it.
     fn mutate(&self, action: &'static str, name: &ObjectName, bytes: Option<&[u8]>) -> Result<(), StoreError> {
         let mut access = self.access();
@@ -205,8 +220,6 @@ impl FaultyStore {
             if access.rng.chance(1, 2) {
                 shelf.store(name, bytes.map(<[u8]>::to_vec), 0);
             }
-        }
-        if access.crashed {
             return Err(failure(action, name.as_str(), Crash::error()));
         }
         access.fail_transiently(action, name.as_str())?;
@@ -256,12 +269,14 @@ impl Store for FaultyStore {
 
     fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
         // What is not visible yet does not stand in the way: put-if-absent is not exclusive.
-        let mut access = self.access();
-        access.requests.puts += 1;
+        let mut access = self.count("write", name, |requests| requests.puts += 1)?;
         let taken = self.shelf().visible(name).is_some_and(|version| version.bytes.is_some());
-        let crash_due = access.crash_at == Some(access.requests.mutating());
-        if taken && !access.crashed && !crash_due {
+        if taken {
             self.shelf().calls += 1;
+            if access.crash_at == Some(access.requests.mutating()) {
+                access.crashed = true;
+                return Err(failure("write", name.as_str(), Crash::error()));
+            }
             access.fail_transiently("write", name.as_str())?;
             return Ok(Put::Present);
         }
@@ -271,7 +286,7 @@ impl Store for FaultyStore {
     }
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        self.access().requests.puts += 1;
+        drop(self.count("write", name, |requests| requests.puts += 1)?);
         self.mutate("write", name, Some(bytes))
     }
 
@@ -305,7 +320,7 @@ impl Store for FaultyStore {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.access().requests.deletes += 1;
+        drop(self.count("delete", name, |requests| requests.deletes += 1)?);
         self.mutate("delete", name, None)
     }
 }

@@ -1,7 +1,7 @@
 //! A file system in memory that loses power, runs full, fails and is edited by somebody else, all by a seed.
 //!
 //! [`SimFs`] is a handle on one simulated disk, and clones are handles on the same.
-//! A program under test uses it through [`Fs`]; the test arranges faults beforehand,
+//! A program under test uses it through [`Fs`](packetboat_replica::fs::Fs); the test arranges faults beforehand,
 //! lets the program run into them, and then asks with [`SimFs::crash`] what a power loss would have left:
 //! a *new* disk, so that many outcomes of one run can be looked at.
 //!

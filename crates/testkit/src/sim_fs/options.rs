@@ -4,6 +4,7 @@
 ///
 /// In both models a file whose content was not synced may afterwards have its old content, none, a part, or all of it,
 /// and its attributes may be old or new, independently of any name.
+/// In both, syncing a file does not make its name durable, though most file systems would.
 /// In both a rename may be undone but never loses both names, and an exchange happened or did not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum CrashModel {
