@@ -118,7 +118,8 @@ pub(crate) fn absorb(
                         }
                     };
                     if let Some(prepared) = &prepared {
-                        let bytes = if prepared.stat.size <= crate::prepare::SMALL_FILE { prepared.stat.size } else { 0 };
+                        let bytes =
+                            if prepared.stat.size <= crate::prepare::SMALL_FILE { prepared.stat.size } else { 0 };
                         observer.advance(1, bytes);
                         absorber.sent.bytes_read += bytes;
                     }
@@ -176,12 +177,7 @@ impl Absorber<'_, '_> {
         }
     }
 
-    fn arrival(
-        &mut self,
-        at: usize,
-        prepared: Option<Prepared>,
-        entropy: &mut dyn Entropy,
-    ) -> Result<(), SyncError> {
+    fn arrival(&mut self, at: usize, prepared: Option<Prepared>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         let arrival = &self.arrivals[at];
         let (dir, parent, parent_is_new) = match arrival.holder {
             Holder::Known(dir) => (dir, paths::item_of_dir(self.builder.index, dir)?, false),
@@ -451,7 +447,11 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
             count += entries.len() as u64;
         }
         // One delete names an item once, whoever stood for it.
-        removed.extend(named.into_iter().filter(|new| !position_named(&removed, new)));
+        for new in named {
+            if !is_named(&removed, &new) {
+                removed.push(new);
+            }
+        }
         records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name)));
         if removed.len() >= MAX_REMOVED {
             let change = Change::Delete { removed: std::mem::take(&mut removed) };
@@ -466,7 +466,7 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
 }
 
 /// Whether a twin was named already. Twins are rare, and they stand near each other.
-fn position_named(removed: &[Removed], new: &Removed) -> bool {
+fn is_named(removed: &[Removed], new: &Removed) -> bool {
     removed.iter().rev().take(NEAR).any(|known| known.item == new.item)
 }
 

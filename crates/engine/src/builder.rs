@@ -140,7 +140,8 @@ impl<'a> Builder<'a> {
         after: Vec<After>,
         entropy: &mut dyn Entropy,
     ) -> Result<(), SyncError> {
-        let needs_pack = if self.packing_all || !self.pack.is_empty() { self.pack_number } else { self.pack_number - 1 };
+        let needs_pack =
+            if self.packing_all || !self.pack.is_empty() { self.pack_number } else { self.pack_number - 1 };
         self.queue.push_back(Pending { changes, after, needs_pack });
         self.release(self.pack_number - 1, entropy)
     }
@@ -328,9 +329,9 @@ pub(crate) fn seal_own(
     entropy: &mut dyn Entropy,
 ) -> Result<SealedPacket, SyncError> {
     let device = keys.device.device();
-    let knowledge = index.knowledge();
+    let knowledge = index.knowledge().clone();
     let own = knowledge.of(&device);
-    let before = index.lane_prerequisite(&device)?;
+    let before = index.lane_prerequisite(device)?;
     let mut others = knowledge.since(&before);
     others = without(&others, &device);
     let body = PacketBody {

@@ -1,1 +1,25 @@
+//! The rounds of synchronisation: learn, scan, store, publish, apply.
+//!
+//! The engine owns the order in which things happen, retries and threads. What is decided is decided in the core;
+//! what is done to disk and storage goes through ports, so that a simulation can stand in for either.
 
+pub(crate) mod absorb;
+pub(crate) mod builder;
+pub mod error;
+pub mod ignore_rules;
+mod members;
+pub mod paths;
+pub mod ports;
+pub mod prepare;
+pub mod scan;
+
+use packetboat_core::keys::{DeviceKey, KeyRing};
+
+/// The keys with which a replica reads and writes its vault.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// The vault's keys.
+    pub ring: KeyRing,
+    /// This device's own key.
+    pub device: DeviceKey,
+}

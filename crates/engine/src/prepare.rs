@@ -147,7 +147,8 @@ impl Preparer<'_> {
         if !self.known.claim(&id) {
             return (chunk, None);
         }
-        let sealed = seal_known_chunk(self.ring, codec, id, plain, entropy.nonce());
+        let sealed = seal_known_chunk(self.ring, codec, id, plain, entropy.nonce())
+            .expect("a chunk that the chunker cut is of a sound length");
         let plain = (plain.len() <= INLINE_CHUNK).then(|| plain.to_vec());
         (chunk, Some(NewChunk { sealed, plain }))
     }

@@ -86,12 +86,7 @@ pub enum Skip {
 }
 
 /// Compares the disk with the index.
-pub fn scan(
-    fs: &dyn Fs,
-    index: &Index,
-    rules: &IgnoreRules,
-    threads: usize,
-) -> Result<Scanned, ScanError> {
+pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
     let mut scan = Scan {
         fs,
         index,
@@ -259,7 +254,7 @@ impl Scan<'_> {
     }
 
     fn arrived(&mut self, task: &Task, in_root: bool, entry: DirEntry) {
-        if in_root && entry.name == crate::MARKER_DIR.as_bytes() {
+        if in_root && entry.name == crate::paths::MARKER_DIR.as_bytes() {
             return;
         }
         let Ok(stat) = entry.stat else { return };

@@ -43,12 +43,13 @@ pub struct Stat {
     pub links: u64,
 }
 
-/// One entry of a directory, with its `stat` (`None` where it vanished between listing and stat).
+/// One entry of a directory, with its `stat`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DirEntry {
     /// Its name.
     pub name: Vec<u8>,
-    /// What it is.
+    /// What it is, or the error number with which looking at it failed:
+    /// `ENOENT` where it vanished after it was listed.
     pub stat: Result<Stat, i32>,
 }
 
@@ -71,6 +72,9 @@ pub trait FsFile: Send {
 }
 
 /// A file system seen from one root.
+///
+/// A symlink or file where a path needs a directory is an error, and so is any change to the root's own name.
+/// Where a capability is missing the error's kind is `Unsupported`.
 pub trait Fs: Send + Sync {
     /// Lists a directory with the `stat` of each entry, in no particular order.
     fn read_dir(&self, dir: &RelPath) -> io::Result<Vec<DirEntry>>;
@@ -84,9 +88,11 @@ pub trait Fs: Send + Sync {
     fn read_link(&self, path: &RelPath) -> io::Result<Vec<u8>>;
     /// Makes a symlink; refuses a name that is taken.
     fn symlink(&self, target: &[u8], path: &RelPath) -> io::Result<()>;
-    /// Makes a directory; refuses a name that is taken.
+    /// Makes a directory with permission bits of at most 0o777, lessened by the process's umask; refuses a name that is taken.
     fn mkdir(&self, path: &RelPath, mode: u32) -> io::Result<()>;
-    /// Renames, refusing a target that is taken (`AlreadyExists`).
+    /// Renames, refusing a target that is taken (`AlreadyExists`), even by the object itself.
+    ///
+    /// Where the file system has no such call it is made of others: a crash may then leave a file under both names.
     fn rename_new(&self, from: &RelPath, to: &RelPath) -> io::Result<()>;
     /// Swaps two objects in one step; `Unsupported` where the file system cannot.
     fn exchange(&self, a: &RelPath, b: &RelPath) -> io::Result<()>;
@@ -100,7 +106,8 @@ pub trait Fs: Send + Sync {
     fn set_mode(&self, path: &RelPath, mode: u32) -> io::Result<()>;
     /// The `user.*` extended attributes of a file or directory; empty where there are none or they are unsupported.
     fn xattrs(&self, path: &RelPath) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
-    /// Sets or (with `None`) removes one `user.*` extended attribute.
+    /// Sets or (with `None`) removes one `user.*` extended attribute; removing one that is not there is no error.
+    /// Names include the prefix `user.`; any other is refused (`PermissionDenied`).
     fn set_xattr(&self, path: &RelPath, name: &[u8], value: Option<&[u8]>) -> io::Result<()>;
     /// Brings a directory's entries to stable storage.
     fn sync_dir(&self, dir: &RelPath) -> io::Result<()>;

@@ -2,3 +2,5 @@
 
 pub mod fs;
 pub mod index;
+pub mod lock;
+pub mod real_fs;

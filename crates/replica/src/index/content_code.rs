@@ -7,7 +7,7 @@
 //! file of one chunk  id 32 | size varint | mtime signed: the content's id is its chunk's, its size the chunk's length
 //! file     id 32 | size varint | mtime signed | count, per chunk: id 32 | length varint
 //! head     flags u8 (1 deleted, 2 with a trail) | dot | lamport varint | time signed | content | trail
-//! trail    count, per mark: dot | lamport varint
+//! trail    count, per mark: dot | lamport varint | time signed
 //! ```
 //!
 //! Modification times are written as the difference to the packet's time, since most are near it.
@@ -94,7 +94,7 @@ impl<'a> Encoder<'a> {
             self.out.varint(head.trail.len() as u64);
             for mark in &head.trail {
                 self.dot(&mark.dot)?;
-                self.out.varint(mark.lamport);
+                self.out.varint(mark.lamport).signed(mark.time);
             }
         }
         Ok(())
@@ -165,7 +165,7 @@ impl<'a> Decoder<'a> {
         let mut trail = Vec::new();
         if flags & HAS_TRAIL != 0 {
             for _ in 0..self.input.count(3)? {
-                trail.push(Mark { dot: self.dot()?, lamport: self.input.varint()? });
+                trail.push(Mark { dot: self.dot()?, lamport: self.input.varint()?, time: self.input.signed()? });
             }
         }
         Ok(Head { dot, lamport, time, content, trail, deleted: flags & DELETED != 0 })

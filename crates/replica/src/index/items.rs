@@ -1,10 +1,11 @@
 //! The folded items in the index: the core's [`TreeRead`] and [`TreeWrite`], history, and what was touched.
 
-use packetboat_core::content::Content;
 use packetboat_core::ids::{DeviceId, Dot, ItemId, Stamp};
-use packetboat_core::item::{Item, Placed, Register};
+use packetboat_core::item::{Head, Item, Placed, Register};
 use packetboat_core::name::Name;
+use packetboat_core::plan::HistoryRead;
 use packetboat_core::tree::{ChildCursor, MoveRecord, Past, TreeRead, TreeWrite};
+use packetboat_core::view::ViewRead;
 use packetboat_core::wire::{Reader, WireError};
 use rusqlite::params;
 
@@ -167,6 +168,32 @@ impl TreeWrite for Index {
     }
 }
 
+impl HistoryRead for Index {
+    fn version(&self, item: ItemId, dot: &Dot) -> Result<Option<Head>, IndexError> {
+        let Some(state) = self.item(item)? else { return Ok(None) };
+        if let Some(head) = state.heads.into_iter().find(|head| head.dot == *dot) {
+            return Ok(Some(head));
+        }
+        let number = self.numbers.item_number(&self.sql, item)?;
+        let Some(device) = self.numbers.find_device(&dot.device) else { return Ok(None) };
+        let mut statement = self.sql.prepare_cached(
+            "SELECT data FROM history WHERE item = ?1 AND kind = ?2 AND device = ?3 AND counter = ?4",
+        )?;
+        let mut rows = statement.query(params![number, CONTENT, device, dot.counter as i64])?;
+        let Some(row) = rows.next()? else { return Ok(None) };
+        match self.decode_past(CONTENT, row.get_ref(0)?.as_blob()?)? {
+            Past::Content(head) => Ok(Some(head)),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl ViewRead for Index {
+    fn device_label(&self, device: &DeviceId) -> Result<String, IndexError> {
+        Ok(self.member(*device)?.map_or_else(|| device.short(), |member| member.introduced_name))
+    }
+}
+
 impl Index {
     /// The replaced values of an item, oldest first in the total order.
     pub fn history_of(&self, item: ItemId) -> Result<Vec<Past>, IndexError> {
@@ -179,25 +206,6 @@ impl Index {
         }
         history.sort_by_key(past_order);
         Ok(history)
-    }
-
-    /// The content that a version of an item holds, present or past.
-    pub fn version(&self, item: ItemId, dot: Dot) -> Result<Option<Content>, IndexError> {
-        let Some(state) = self.item(item)? else { return Ok(None) };
-        if let Some(head) = state.heads.into_iter().find(|head| head.dot == dot) {
-            return Ok(Some(head.content));
-        }
-        let number = self.numbers.item_number(&self.sql, item)?;
-        let Some(device) = self.numbers.find_device(&dot.device) else { return Ok(None) };
-        let mut statement = self.sql.prepare_cached(
-            "SELECT data FROM history WHERE item = ?1 AND kind = ?2 AND device = ?3 AND counter = ?4",
-        )?;
-        let mut rows = statement.query(params![number, CONTENT, device, dot.counter as i64])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        match self.decode_past(CONTENT, row.get_ref(0)?.as_blob()?)? {
-            Past::Content(head) => Ok(Some(head.content)),
-            _ => Ok(None),
-        }
     }
 
     /// At most `limit` touched items after `after`, in an order of the index's own that does not change.

@@ -1,0 +1,64 @@
+//! Why a round ended early, by what its caller can do.
+
+use std::io;
+
+use packetboat_core::name::RelPath;
+use packetboat_core::packet::PacketError;
+use packetboat_core::store::StoreError;
+use packetboat_replica::index::IndexError;
+use packetboat_storage::pack::PackWriteError;
+use thiserror::Error;
+
+use crate::scan::ScanError;
+
+/// Why a round could not be finished. Whatever was done before stays good; the next round goes on from there.
+#[derive(Debug, Error)]
+pub enum SyncError {
+    /// The intermediary.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Reading the folder.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The disk that holds the folder is full.
+    #[error("the disk that holds the folder is full")]
+    DiskFull,
+    /// The folder cannot be written to.
+    #[error("cannot write to {path} in the folder")]
+    Disk {
+        /// Where.
+        path: RelPath,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A packet of this device's own could not be made.
+    #[error("cannot make a packet")]
+    Packet(#[from] PacketError),
+    /// A pack could not be made.
+    #[error("cannot make a pack")]
+    Pack(#[from] PackWriteError),
+    /// Most of the folder is gone.
+    #[error("{gone} of {known} files are gone from the folder")]
+    ManyGone {
+        /// How many would be deleted.
+        gone: u64,
+        /// How many were there.
+        known: u64,
+    },
+    /// The folder is not the one it was: its marker is missing.
+    #[error("the folder is empty or another one: its marker is missing")]
+    NotTheFolder,
+    /// This device was revoked.
+    #[error("this device was revoked by {by}")]
+    Revoked {
+        /// The name of the device that revoked it.
+        by: String,
+    },
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
