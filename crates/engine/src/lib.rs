@@ -11,9 +11,13 @@ mod members;
 pub mod paths;
 pub mod ports;
 pub mod prepare;
+pub mod replica;
 pub mod scan;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};
+
+pub use absorb::Sent;
+pub use builder::Totals;
 
 /// The keys with which a replica reads and writes its vault.
 #[derive(Clone, Debug)]
