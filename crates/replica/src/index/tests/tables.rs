@@ -135,7 +135,13 @@ fn the_other_side_of_a_fork_is_kept_under_its_own_lane() {
     let fork = Dot { device: DeviceId(packet.hash().0), counter: 1 };
     index.put_packet_as(fork, &packet, Stage::Folded).unwrap();
     assert_eq!(index.packet_row(packet.dot()).unwrap(), None);
-    assert_eq!(index.sealed_packet(fork).unwrap(), Some(packet));
+    assert_eq!(index.sealed_packet(fork).unwrap(), Some(packet.clone()));
+
+    let other = Dot { device: packet.device(), counter: 1 };
+    assert!(index.put_packet(&packet, Stage::Waiting).unwrap());
+    assert!(index.put_packet(&packet, Stage::Waiting).unwrap());
+    assert!(!index.put_packet_as(other, &sealed(2, 1), Stage::Waiting).unwrap(), "the dot is taken");
+    assert_eq!(index.sealed_packet(other).unwrap(), Some(packet));
 }
 
 #[test]

@@ -157,3 +157,18 @@ fn an_item_that_was_a_directory_is_not_remembered_as_one() {
     index.put_item(&file).unwrap();
     assert_eq!(index.item(item_id(1)).unwrap(), Some(file));
 }
+
+#[test]
+fn a_rollback_says_when_the_outer_transaction_is_lost_too() {
+    let mut index = Index::in_memory().unwrap();
+    index.begin().unwrap();
+    index.set_meta("a", Some(b"1")).unwrap();
+    index.begin().unwrap();
+    // As SQLite does by itself where a disk fails.
+    index.sql.execute_batch("ROLLBACK").unwrap();
+    assert!(matches!(index.rollback(), Err(IndexError::TakenBack)));
+    assert!(!index.in_transaction());
+    assert_eq!(index.meta("a").unwrap(), None);
+    index.begin().unwrap();
+    index.commit().unwrap();
+}
