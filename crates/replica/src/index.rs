@@ -100,24 +100,26 @@ impl Index {
     }
 
     /// Takes back what was written since the last [`begin`](Self::begin); does nothing outside a transaction.
+    ///
+    /// A full or failing disk makes SQLite take the whole transaction back by itself. Where that took more than was
+    /// asked for, the answer is [`IndexError::TakenBack`], and no transaction is open.
     pub fn rollback(&mut self) -> Result<(), IndexError> {
         if self.depth == 0 {
             return Ok(());
         }
         self.depth -= 1;
-        // A full disk makes SQLite take the whole transaction back by itself.
-        if self.sql.is_autocommit() {
-            self.depth = 0;
-        } else if self.depth == 0 {
+        let taken_back = self.sql.is_autocommit();
+        if !taken_back && self.depth == 0 {
             self.sql.execute_batch("ROLLBACK")?;
-        } else {
+        } else if !taken_back {
             let depth = self.depth;
             self.sql.execute_batch(&format!("ROLLBACK TO level{depth}; RELEASE level{depth}"))?;
         }
+        let outer = if taken_back { std::mem::take(&mut self.depth) } else { 0 };
         self.directories.borrow_mut().clear();
         self.numbers = Numbers::load(&self.sql)?;
         self.knowledge = self.load_knowledge()?;
-        Ok(())
+        if outer > 0 { Err(IndexError::TakenBack) } else { Ok(()) }
     }
 
     /// Whether a transaction is open.
@@ -170,6 +172,9 @@ pub enum IndexError {
     /// Another process holds it: try again later.
     #[error("the index is in use by another process")]
     Busy,
+    /// A full or failing disk took back more than was to be taken back: begin the outermost transaction anew.
+    #[error("the whole transaction was taken back")]
+    TakenBack,
     /// Anything else that SQLite refuses; a bug.
     #[error("the index refused an operation")]
     Sql(#[source] rusqlite::Error),

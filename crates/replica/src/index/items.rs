@@ -260,8 +260,10 @@ impl Index {
     }
 
     fn remember(&self, item: &Item) {
-        if item.is_directory() {
-            let mut directories = self.directories.borrow_mut();
+        let mut directories = self.directories.borrow_mut();
+        if !item.is_directory() {
+            directories.remove(&item.id);
+        } else {
             if directories.len() >= MAX_DIRECTORIES && !directories.contains_key(&item.id) {
                 directories.clear();
             }

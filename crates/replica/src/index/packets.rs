@@ -48,13 +48,14 @@ pub struct FoldedPacket {
 impl Index {
     /// Stores a packet; one that is there already is left as it is, but gets its sealed bytes back.
     ///
-    /// One that is stored as folded counts for nothing yet in the log: [`set_folded`](Self::set_folded) says what it holds.
-    pub fn put_packet(&mut self, packet: &SealedPacket, stage: Stage) -> Result<(), IndexError> {
+    /// Says whether it is stored now: not so where another packet has its dot, which is a fork.
+    /// What a folded packet holds, [`set_folded`](Self::set_folded) says; until then its Lamport time is 0.
+    pub fn put_packet(&mut self, packet: &SealedPacket, stage: Stage) -> Result<bool, IndexError> {
         self.put_packet_as(packet.dot(), packet, stage)
     }
 
     /// Stores a packet under another dot: that of the lane which a fork's losing side became.
-    pub fn put_packet_as(&mut self, dot: Dot, packet: &SealedPacket, stage: Stage) -> Result<(), IndexError> {
+    pub fn put_packet_as(&mut self, dot: Dot, packet: &SealedPacket, stage: Stage) -> Result<bool, IndexError> {
         let device = self.numbers.device_number(&self.sql, &dot.device)?;
         let (hash, bytes) = (packet.hash(), packet.bytes());
         let stage = i64::from(stage == Stage::Folded);
@@ -62,8 +63,7 @@ impl Index {
             "INSERT INTO packet (device, counter, hash, stage, lamport, time, sealed) VALUES (?1, ?2, ?3, ?4, 0, 0, ?5)
              ON CONFLICT (device, counter) DO UPDATE SET sealed = excluded.sealed WHERE hash = excluded.hash",
         )?;
-        put.execute(params![device, dot.counter as i64, hash.as_bytes(), stage, bytes])?;
-        Ok(())
+        Ok(put.execute(params![device, dot.counter as i64, hash.as_bytes(), stage, bytes])? > 0)
     }
 
     /// Notes that a packet was folded, and what it holds; says whether it is stored.

@@ -216,8 +216,4 @@ fn report_bytes(index: &Index, files: u32, round: &str) {
         .unwrap();
     let bytes = ((pages - free) * page) as f64;
     println!("bytes per file      {:6.1} {round} ({} free pages)", bytes / f64::from(files), free);
-    if std::env::var_os("KEEP").is_some() {
-        let to = format!("{}.{round}", std::env::var("KEEP").unwrap());
-        index.sql.execute("VACUUM INTO ?1", [to]).ok();
-    }
 }
