@@ -169,7 +169,8 @@ impl<T: TreeWrite> Folder<'_, T> {
                     self.folded.exceptions.push((*item, self.packet.dot, standing));
                 }
                 for head in replaced {
-                    self.tree.put_history(*item, &Past::Content(head))?;
+                    // Whether a delete was folded before the edit that it had not seen is chance: history does not say.
+                    self.tree.put_history(*item, &Past::Content(Head { deleted: false, ..head }))?;
                 }
                 self.folded.summary.edited += 1;
                 self.store(&state)
