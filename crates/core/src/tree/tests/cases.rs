@@ -203,3 +203,51 @@ fn the_last_writer_sets_mode_and_attributes_each_on_its_own() {
     assert_eq!(item.mode.as_ref().unwrap().value, 0o644);
     assert_eq!(item.xattrs[&b"user.a".to_vec()].value.as_deref(), Some(&b"late"[..]));
 }
+
+#[test]
+fn a_revived_directory_is_touched_though_its_place_does_not_change() {
+    // Device 1 does not know of the delete. Its move is the earlier one in total order, so the directory stays
+    // where device 0 put it before deleting it; but it lives again, and so do those that share its place or lie above.
+    let mut world = World::new(2);
+    let above = world.directory(0, ROOT, "above");
+    let a = world.directory(0, above, "a");
+    world.file(0, above, "b");
+    world.sync_all();
+    for name in ["x", "y", "b"] {
+        world.place(0, a, above, name);
+    }
+    world.delete(0, above);
+    world.place(1, a, ROOT, "elsewhere");
+    check(&world, &["above/b", "above/†"]);
+}
+
+#[test]
+fn what_lived_by_an_unseen_move_is_touched_when_that_is_deleted() {
+    // Device 2 has learned of the move of `a` and ignores `f`, so its delete names the directory alone.
+    let mut world = World::new(3);
+    let a = world.directory(0, ROOT, "a");
+    let f = world.file(0, a, "f");
+    world.sync_all();
+    world.delete(0, a);
+    world.place(1, a, ROOT, "moved");
+    world.sync(2);
+    world.devices[2].synced.remove(&f);
+    world.delete(2, a);
+    check(&world, &[]);
+}
+
+#[test]
+fn what_lived_by_an_unseen_move_is_touched_when_a_directory_between_moves_away() {
+    // `between` leaves the moved `a` by a late move of its own that the delete had seen.
+    let mut world = World::new(3);
+    let a = world.directory(0, ROOT, "a");
+    let c = world.directory(0, ROOT, "c");
+    let between = world.directory(0, a, "between");
+    world.file(0, between, "f");
+    world.sync_all();
+    world.place(1, a, ROOT, "moved");
+    world.place(0, between, c, "between");
+    world.delete(0, between);
+    world.delete(0, a);
+    check(&world, &["c", "moved"]);
+}
