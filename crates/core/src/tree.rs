@@ -181,7 +181,8 @@ impl<T: TreeWrite> Folder<'_, T> {
                     self.folded.exceptions.push((*item, self.packet.dot, standing));
                 }
                 for head in replaced {
-                    self.tree.put_history(*item, &Past::Content(head))?;
+                    // Whether a delete was folded before the edit that it had not seen is chance: history does not say.
+                    self.tree.put_history(*item, &Past::Content(Head { deleted: false, ..head }))?;
                 }
                 self.folded.summary.edited += 1;
                 self.store(&state)
@@ -256,14 +257,20 @@ impl<T: TreeWrite> Folder<'_, T> {
             self.touch_moved(item, &before, &after)?;
             return Ok(());
         }
-        self.tree.put_item(&state)?;
-        self.tree.touch(item)?;
+        // An unseen move revives the directory even where its place does not change: it is earlier, or passed over.
+        self.store(&state)?;
+        let mut revived = BTreeSet::from([item]);
         let changed = replay(self.tree, MoveRecord { item, to: placed.clone(), before: placed, passed_over: false })?;
         for (item, before, after) in changed {
             self.touch_moved(item, &before, &after)?;
+            revived.insert(item);
         }
-        if !state.deletes.is_empty() {
-            self.touch_beneath(item, &state.deletes)?;
+        // What lies beneath may live by the unseen move of a directory above, and which those are has changed.
+        for directory in revived {
+            let deletes = self.tree.item(directory)?.map(|state| state.deletes).unwrap_or_default();
+            if !deletes.is_empty() {
+                self.touch_beneath(directory, &deletes)?;
+            }
         }
         Ok(())
     }
@@ -280,9 +287,14 @@ impl<T: TreeWrite> Folder<'_, T> {
     fn delete(&mut self, removed: &[Removed]) -> Result<(), T::Error> {
         for Removed { item, heads, placements } in removed {
             let Some(mut state) = self.tree.item(*item)? else { continue };
+            let earlier = if state.has_unseen_placement() { state.deletes.clone() } else { Vec::new() };
             state.fold_delete(self.packet.dot, heads, placements);
             self.folded.summary.deleted += 1;
             self.store(&state)?;
+            // Its unseen move kept alive what earlier deletes removed beneath it; this one may not name all of that.
+            if !earlier.is_empty() && !state.has_unseen_placement() {
+                self.touch_beneath(*item, &earlier)?;
+            }
         }
         // A delete that comes after the unseen move of a directory it names leaves what lies beneath alive;
         // all of it is named in the same delete and was touched above.
@@ -302,7 +314,7 @@ impl<T: TreeWrite> Folder<'_, T> {
         Ok(())
     }
 
-    /// Touches what one of `deletes` removed beneath a directory that was moved unseen by it.
+    /// Touches what one of `deletes` removed beneath a directory, and the dead directories on the way.
     fn touch_beneath(&mut self, directory: ItemId, deletes: &[Dot]) -> Result<(), T::Error> {
         let mut pending = vec![directory];
         while let Some(directory) = pending.pop() {
