@@ -5,6 +5,7 @@
 
 pub mod body;
 pub mod change;
+pub mod checkpoint;
 pub mod conflict_name;
 pub mod content;
 pub mod ids;
@@ -13,12 +14,15 @@ pub mod keys;
 pub mod knowledge;
 pub mod local;
 pub mod marker;
+pub mod members;
 pub mod name;
 pub mod packet;
 pub mod plan;
 pub mod publish;
 pub mod recovery;
+pub mod signed;
 pub mod store;
+pub mod tip;
 pub mod tree;
 pub mod view;
 pub mod wire;
