@@ -5,19 +5,26 @@
 
 pub mod body;
 pub mod change;
+pub mod checkpoint;
 pub mod conflict_name;
 pub mod content;
 pub mod ids;
 pub mod item;
 pub mod keys;
 pub mod knowledge;
+pub mod lane;
 pub mod local;
+pub mod marker;
+pub mod members;
 pub mod memory;
 pub mod name;
 pub mod packet;
 pub mod plan;
 pub mod publish;
+pub mod recovery;
+pub mod signed;
 pub mod store;
+pub mod tip;
 pub mod tree;
 pub mod view;
 pub mod wire;

@@ -233,7 +233,8 @@ impl Device {
             [only] => {
                 let known = &self.tree.items()[&item].heads;
                 let head = known.iter().find(|head| head.dot == *only);
-                head.map(|head| vec![Mark { dot: head.dot, lamport: head.lamport }]).unwrap_or_default()
+                head.map(|head| vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }])
+                    .unwrap_or_default()
             }
             _ => Vec::new(),
         };
@@ -268,7 +269,7 @@ impl Device {
 fn fold_checked(tree: &mut MemoryTree, packet: &Packet) -> Folded {
     let before = views(tree);
     tree.take_touched();
-    let folded = fold_packet(tree, packet).unwrap();
+    let folded = fold_packet(tree, packet, Folding::Other).unwrap();
     for (item, view) in views(tree) {
         if before.get(&item) != Some(&view) {
             assert!(

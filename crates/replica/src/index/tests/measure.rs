@@ -11,7 +11,7 @@ use packetboat_core::ids::PackId;
 use packetboat_core::keys::PublicKey;
 use packetboat_core::local::LocalRead;
 use packetboat_core::packet::Packet;
-use packetboat_core::tree::{TreeRead, fold_packet};
+use packetboat_core::tree::{Folding, TreeRead, fold_packet};
 
 use super::*;
 
@@ -103,7 +103,7 @@ fn measure() {
     let started = Instant::now();
     index.begin().unwrap();
     for packet in &packets {
-        fold_packet(&mut index, packet).unwrap();
+        fold_packet(&mut index, packet, Folding::Own).unwrap();
     }
     println!("fold                {:6.2} s, {:5.2} us per file", started.elapsed().as_secs_f64(), per(started, files));
     let started = Instant::now();

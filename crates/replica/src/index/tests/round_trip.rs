@@ -49,7 +49,8 @@ fn any_content() -> impl Strategy<Value = Content> {
 }
 
 fn any_head() -> impl Strategy<Value = Head> {
-    let trail = vec((any_dot(), any::<u64>()).prop_map(|(dot, lamport)| Mark { dot, lamport }), 0..3);
+    let trail =
+        vec((any_dot(), any::<u64>()).prop_map(|(dot, lamport)| Mark { dot, lamport, time: lamport as i64 }), 0..3);
     (any_dot(), any::<u64>(), any::<i64>(), any_content(), trail, any::<bool>())
         .prop_map(|(dot, lamport, time, content, trail, deleted)| Head { dot, lamport, time, content, trail, deleted })
 }

@@ -6,6 +6,7 @@ use packetboat_core::ids::{PackId, VaultId};
 use packetboat_core::item::Register;
 use packetboat_core::keys::{DeviceKey, KeyRing, Nonce, PublicKey, RootKey};
 use packetboat_core::packet::SealedPacket;
+use packetboat_core::plan::HistoryRead;
 use packetboat_core::tree::{MoveRecord, Past, Summary, TreeRead, TreeWrite};
 
 use super::*;
@@ -64,10 +65,10 @@ fn history_comes_back_in_order_and_past_versions_are_found() {
     index.put_history(item_id(2), &past[1]).unwrap();
     assert_eq!(index.history_of(item.id).unwrap(), past);
     assert_eq!(index.history_of(ItemId([3; 16])).unwrap(), []);
-    assert_eq!(index.version(item.id, old.dot).unwrap(), Some(old.content));
-    assert_eq!(index.version(item.id, item.heads[0].dot).unwrap(), Some(file([1; 32], 5, 5)));
-    assert_eq!(index.version(item.id, dot(2, 8)).unwrap(), None);
-    assert_eq!(index.version(item_id(7), dot(2, 8)).unwrap(), None);
+    assert_eq!(index.version(item.id, &old.dot).unwrap(), Some(old));
+    assert_eq!(index.version(item.id, &item.heads[0].dot).unwrap().map(|head| head.content), Some(file([1; 32], 5, 5)));
+    assert_eq!(index.version(item.id, &dot(2, 8)).unwrap(), None);
+    assert_eq!(index.version(item_id(7), &dot(2, 8)).unwrap(), None);
 }
 
 #[test]
