@@ -5,8 +5,8 @@
 //! [`TreeWrite`](packetboat_core::tree::TreeWrite), [`LocalRead`](packetboat_core::local::LocalRead)) and keeps
 //! packets, lanes, packs, members and the notes of a round; it decides nothing.
 //!
-//! Rows are small, because a vault may have millions of files: devices and items have numbers ([`numbers`]),
-//! and what is mostly the same is written as a flag ([`item_code`], [`entry_code`]). [`schema`] draws the tables.
+//! Rows are small, because a vault may have millions of files: devices and items have numbers (`numbers.rs`),
+//! and what is mostly the same is written as a flag (`item_code.rs`, `entry_code.rs`); `schema.rs` draws the tables.
 //!
 //! Invariants: memory does not grow with the number of files (every cache is bounded);
 //! what is cached is what the database holds, also after a rollback;

@@ -3,7 +3,7 @@
 //! From an item to its entries: `item.dir` promises that an entry of the item stands in that directory under the item's
 //! present name (`item.name`); every other entry has a row in `stray`. The promise is kept here and, where an item's
 //! name changes, by `put_item`, which turns it into a row of `stray` first ([`Index::unhook`]).
-//! An index of `local` by item would say the same in 30 bytes per file; this takes four.
+//! An index of `local` by item says the same in 27 bytes more per file, as measured.
 
 use packetboat_core::ids::ItemId;
 use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, LocalRead};
