@@ -246,6 +246,12 @@ impl DeviceKey {
         self.public().device()
     }
 
+    /// The X25519 public key to which other devices seal a new epoch's key for this one.
+    pub fn exchange_public(&self) -> [u8; 32] {
+        let secret = blake3::derive_key("packetboat 2026 key: device exchange", &self.seed());
+        x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(secret)).to_bytes()
+    }
+
     /// Signs a hash.
     pub fn sign(&self, hash: &[u8; 32]) -> [u8; 64] {
         self.0.sign(hash).to_bytes()

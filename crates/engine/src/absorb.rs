@@ -23,6 +23,7 @@ use crate::error::SyncError;
 use crate::paths;
 use crate::ports::{Entropy, Note, Observer};
 use crate::prepare::{Event, Job, Prepared, Preparer, prepare_all};
+use crate::replica::{Action, Direction, PlannedStep};
 use crate::scan::{Arrival, Holder, Scanned, Suspect, fingerprint, state_at};
 
 /// Counts of what a round sent.
@@ -74,6 +75,7 @@ pub(crate) fn absorb(
         matched: HashSet::new(),
         arrivals: &arrivals,
         sent: Sent::default(),
+        steps: Vec::new(),
         builder,
     };
     let mut feed_entropy = entropy.fork();
@@ -124,9 +126,11 @@ pub(crate) fn absorb(
                         absorber.sent.bytes_read += bytes;
                     }
                     match tag {
-                        Tag::Arrival(at) => absorber.arrival(at, prepared, entropy),
-                        Tag::Suspect(at) => absorber.suspect(&suspects[at], prepared, entropy),
+                        Tag::Arrival(at) => absorber.arrival(at, prepared, entropy)?,
+                        Tag::Suspect(at) => absorber.suspect(&suspects[at], prepared, entropy)?,
                     }
+                    absorber.steps.drain(..).for_each(|step| observer.note(Note::Step(step)));
+                    Ok(())
                 }
             }
         })?;
@@ -135,6 +139,10 @@ pub(crate) fn absorb(
     let mut sent = absorber.sent;
     let gone: Vec<LocalEntry> =
         vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone()))).collect();
+    for entry in &gone {
+        let path = paths::entry_path(builder.index, entry)?;
+        observer.note(Note::Step(up(Action::Delete, path, None, "it is gone from the folder")));
+    }
     sent.deleted += remove(builder, gone, entropy)?;
     Ok(sent)
 }
@@ -157,6 +165,8 @@ struct Absorber<'a, 'b> {
     matched: HashSet<(DirId, Name)>,
     arrivals: &'a [Arrival],
     sent: Sent,
+    /// What was done since the observer was last told.
+    steps: Vec<PlannedStep>,
     builder: &'a mut Builder<'b>,
 }
 
@@ -219,12 +229,15 @@ impl Absorber<'_, '_> {
             }
             (Publish::Changes(changes, after), Some(shown)) if after.content => {
                 self.sent.edited += 1;
+                let cause = "it differs from what the vault has here, and neither came from the other";
+                self.steps.push(up(Action::Edit, arrival.path.clone(), None, cause));
                 entry.seen = packetboat_core::plan::seen_of(&shown, &View::Plain);
                 entry.seen.twins.clear();
                 (changes, after)
             }
             (Publish::Changes(changes, after), _) => {
                 self.sent.created += 1;
+                self.steps.push(up(Action::Create, arrival.path.clone(), None, "it is new in the folder"));
                 (changes, after)
             }
             (Publish::Agreed(_), None) => unreachable!("agreement is with something shown"),
@@ -303,6 +316,8 @@ impl Absorber<'_, '_> {
             }
             Publish::Changes(changes, after) => {
                 self.sent.moved += 1;
+                let (old, new) = (paths::entry_path(self.builder.index, &from)?, self.arrivals[at].path.clone());
+                self.steps.push(up(Action::Move, old, Some(new), "it was moved in the folder"));
                 (changes, after)
             }
         };
@@ -310,7 +325,7 @@ impl Absorber<'_, '_> {
             self.builder.index.touch(entry.seen.item)?;
         }
         if after.created.is_none() {
-            let (edits, edited) = self.edits(&mut entry, stat, &found)?;
+            let (edits, edited) = self.edits(&self.arrivals[at].path.clone(), &mut entry, stat, &found)?;
             changes.extend(edits);
             after = after.and(edited);
         }
@@ -329,6 +344,7 @@ impl Absorber<'_, '_> {
     /// The changes of bytes and attributes since they were agreed on.
     fn edits(
         &mut self,
+        path: &RelPath,
         entry: &mut LocalEntry,
         stat: &Stat,
         found: &Found,
@@ -344,6 +360,7 @@ impl Absorber<'_, '_> {
                 }
                 Publish::Changes(edits, edited) => {
                     self.sent.edited += 1;
+                    self.steps.push(up(Action::Edit, path.clone(), None, "its bytes changed in the folder"));
                     (changes, after) = (edits, edited);
                 }
             }
@@ -351,6 +368,8 @@ impl Absorber<'_, '_> {
         let attributes = attribute_changes(entry, stat, &found.xattrs);
         if !attributes.is_empty() {
             self.sent.attributes += 1;
+            let cause = "its permissions or attributes changed in the folder";
+            self.steps.push(up(Action::Attributes, path.clone(), None, cause));
             changes.extend(attributes);
         }
         Ok((changes, after))
@@ -377,7 +396,7 @@ impl Absorber<'_, '_> {
             self.builder.index.touch(entry.seen.item)?;
         }
         let (stat, found) = self.take(&suspect.path, &suspect.stat, prepared, entropy)?;
-        let (changes, after) = self.edits(&mut entry, &stat, &found)?;
+        let (changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
         if after.content {
             entry.seen.twins.clear();
         }
@@ -386,6 +405,10 @@ impl Absorber<'_, '_> {
         entry.state = state_at(&stat, self.now_ns);
         self.builder.change(changes, vec![After::Put { entry, seen: after, was: None }], entropy)
     }
+}
+
+fn up(action: Action, path: RelPath, to: Option<RelPath>, cause: &str) -> PlannedStep {
+    PlannedStep { direction: Direction::Up, action, path, to, cause: cause.to_owned() }
 }
 
 /// Attributes on disk that the vault does not have: they are added there, so that agreeing on the bytes loses none.

@@ -52,7 +52,6 @@ pub(crate) struct Builder<'a> {
     pub(crate) index: &'a mut Index,
     store: &'a dyn Store,
     keys: &'a Keys,
-    place: String,
     now_ms: i64,
     known: &'a RoundChunks,
     /// The pack being filled and its number within the round, from 1.
@@ -95,7 +94,6 @@ impl<'a> Builder<'a> {
         index: &'a mut Index,
         store: &'a dyn Store,
         keys: &'a Keys,
-        place: String,
         now_ms: i64,
         known: &'a RoundChunks,
     ) -> Result<Self, SyncError> {
@@ -105,7 +103,6 @@ impl<'a> Builder<'a> {
             index,
             store,
             keys,
-            place,
             now_ms,
             known,
             pack,
@@ -305,9 +302,10 @@ impl<'a> Builder<'a> {
         Ok(needs.into_iter().collect())
     }
 
-    /// The name of the intermediary in the index.
-    pub(crate) fn place(&self) -> &str {
-        &self.place
+    /// Gives up what was not sealed yet. What was stays good.
+    pub(crate) fn abandon(self) {
+        // A rollback that fails leaves nothing behind either: the database undoes it when it is opened again.
+        let _ = self.index.rollback();
     }
 }
 
@@ -372,6 +370,7 @@ pub(crate) fn record_folded(
     index.put_packet(sealed, Stage::Folded)?;
     let folded = fold_packet(index, packet, folding)?;
     crate::members::fold(index, packet)?;
+    crate::conflicts::note(index, packet, folding)?;
     let learned = Learned { counter: packet.dot.counter, hash: packet.hash };
     index.set_folded(packet.dot, packet.body.lamport, packet.body.time, &folded.summary)?;
     index.advance_lane(packet.dot.device, learned, packet.body.lamport, prerequisite)?;

@@ -35,6 +35,15 @@ pub enum SyncError {
         #[source]
         source: io::Error,
     },
+    /// The index holds something that cannot be read.
+    #[error("the index is damaged: {what}")]
+    DamagedIndex {
+        /// What cannot be read.
+        what: &'static str,
+    },
+    /// A tip or checkpoint of this device's own could not be made.
+    #[error("cannot make a tip")]
+    Signed(#[from] packetboat_core::signed::SignedError),
     /// A packet of this device's own could not be made.
     #[error("cannot make a packet")]
     Packet(#[from] PacketError),
@@ -52,6 +61,9 @@ pub enum SyncError {
     /// The folder is not the one it was: its marker is missing.
     #[error("the folder is empty or another one: its marker is missing")]
     NotTheFolder,
+    /// The name has no character that can be shown.
+    #[error("a device's name needs at least one character")]
+    DeviceName,
     /// This device was revoked.
     #[error("this device was revoked by {by}")]
     Revoked {
@@ -61,4 +73,18 @@ pub enum SyncError {
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

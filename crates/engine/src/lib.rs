@@ -4,15 +4,22 @@
 //! what is done to disk and storage goes through ports, so that a simulation can stand in for either.
 
 pub(crate) mod absorb;
+mod apply;
 pub(crate) mod builder;
+mod checkpoints;
+mod conflicts;
 pub mod error;
 pub mod ignore_rules;
+pub mod learn;
 mod members;
 pub mod paths;
 pub mod ports;
 pub mod prepare;
+mod publish;
 pub mod replica;
+mod round;
 pub mod scan;
+mod vault;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};
 

@@ -62,11 +62,8 @@ pub enum Note {
         /// Why.
         reason: String,
     },
-    /// A step was carried out.
-    Step {
-        /// What was done, in words.
-        text: String,
-    },
+    /// A step was carried out, or would be in a dry run.
+    Step(crate::replica::PlannedStep),
     /// Something is wrong that does not stop the round.
     Warning {
         /// What, in words.

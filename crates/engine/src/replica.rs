@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use packetboat_core::ids::{Counter, DeviceId, Dot, VaultId};
+use packetboat_core::marker::Argon2Cost;
 use packetboat_core::name::RelPath;
 use packetboat_core::store::Store;
 use packetboat_replica::fs::Fs;
@@ -39,11 +40,13 @@ pub struct Settings {
     pub threads: usize,
     /// Ignore patterns of this device alone, in gitignore syntax.
     pub ignore_overlay: String,
+    /// What one attempt at a new passphrase costs.
+    pub passphrase_cost: Argon2Cost,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { threads: 1, ignore_overlay: String::new() }
+        Self { threads: 1, ignore_overlay: String::new(), passphrase_cost: Argon2Cost::DEFAULT }
     }
 }
 
@@ -71,6 +74,10 @@ pub struct Report {
     pub published: crate::builder::Totals,
     /// Packets of others learned.
     pub packets_learned: u64,
+    /// Files, directories and symlinks in the folder, ignored ones not counted.
+    pub objects: u64,
+    /// Eight characters that are equal on two devices exactly when both have learned the same.
+    pub state: String,
     /// Conflicts that are waiting to be settled.
     pub conflicts: u64,
     /// Things that are not as they should be and do not stop the round.

@@ -35,6 +35,21 @@ pub struct Scanned {
     pub objects: u64,
 }
 
+impl Scanned {
+    /// Whether nothing is to be published or recorded.
+    pub fn is_quiet(&self) -> bool {
+        self.suspects.is_empty() && self.arrivals.is_empty() && self.vanished.is_empty() && self.frozen.is_empty()
+    }
+
+    /// How many files and bytes are to be read.
+    pub fn work(&self) -> (u64, u64) {
+        let stats = self.suspects.iter().map(|s| &s.stat).chain(self.arrivals.iter().map(|a| &a.stat));
+        stats
+            .filter(|stat| stat.kind != FileKind::Directory)
+            .fold((0, 0), |(files, bytes), stat| (files + 1, bytes + stat.size))
+    }
+}
+
 /// An object whose record may be out of date.
 #[derive(Clone, Debug)]
 pub struct Suspect {

@@ -29,6 +29,7 @@ use thiserror::Error;
 
 pub use chunks::{ChunkPlace, PackRow, PackState};
 pub use entries::ScannedEntry;
+pub use lookup::ChunkLookup;
 pub use members::Member;
 pub use notes::Problem;
 pub use packets::{FoldedPacket, PacketRow, Stage};
@@ -230,6 +231,7 @@ mod entry_code;
 mod item_code;
 mod items;
 mod lanes;
+mod lookup;
 mod members;
 mod notes;
 mod numbers;

@@ -217,7 +217,7 @@ impl Index {
     }
 }
 
-fn key(id: &ChunkId) -> i64 {
+pub(super) fn key(id: &ChunkId) -> i64 {
     i64::from(i32::from_be_bytes([id.0[0], id.0[1], id.0[2], id.0[3]]))
 }
 
@@ -232,7 +232,7 @@ fn encode_part(chunks: &[PackedChunk]) -> Vec<u8> {
 }
 
 /// The chunks of a part one by one; ends at the first that cannot be read.
-fn decode_part(bytes: &[u8]) -> impl Iterator<Item = Result<PackedChunk, WireError>> {
+pub(super) fn decode_part(bytes: &[u8]) -> impl Iterator<Item = Result<PackedChunk, WireError>> {
     let mut input = Reader::new(bytes);
     let mut end = 0u32;
     std::iter::from_fn(move || {
@@ -254,7 +254,7 @@ fn decode_part(bytes: &[u8]) -> impl Iterator<Item = Result<PackedChunk, WireErr
     })
 }
 
-fn find_in_part(bytes: &[u8], id: &ChunkId) -> Result<Option<PackedChunk>, WireError> {
+pub(super) fn find_in_part(bytes: &[u8], id: &ChunkId) -> Result<Option<PackedChunk>, WireError> {
     for chunk in decode_part(bytes) {
         let chunk = chunk?;
         if chunk.id == *id {
@@ -267,4 +267,4 @@ fn find_in_part(bytes: &[u8], id: &ChunkId) -> Result<Option<PackedChunk>, WireE
 /// Chunks of one row of `part`.
 const PART_CHUNKS: usize = 16;
 /// Bytes of an id that name an inline chunk; whoever reads it checks the whole.
-const INLINE_KEY: usize = 16;
+pub(super) const INLINE_KEY: usize = 16;

@@ -1,0 +1,114 @@
+//! Publishing: this device's sealed packets to its lane, then its tip.
+//!
+//! Packets are put in order, and the tip only after them, so a tip never names what is not there.
+//! All bytes were recorded before; after a crash the same bytes are put again.
+
+use packetboat_core::ids::{Counter, DeviceId, Dot};
+use packetboat_core::packet::MAX_PACKET_BYTES;
+use packetboat_core::store::{Put, Store};
+use packetboat_core::tip::{SealedTip, Tip};
+use packetboat_replica::index::Index;
+
+use crate::Keys;
+use crate::error::SyncError;
+use crate::learn::{OWN_TIP_SIZE, packet_name};
+use crate::ports::Entropy;
+
+/// Whether what was to be published is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Published {
+    /// It is.
+    Done,
+    /// Another packet has a place in this lane: this index is not the only one with its key.
+    Forked,
+}
+
+/// Puts what the intermediary lacks of this device's lane, and its tip.
+///
+/// `again` writes the tip even where nothing new is to be put.
+pub(crate) fn publish(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    place: &str,
+    now_ms: i64,
+    again: bool,
+    entropy: &mut dyn Entropy,
+) -> Result<Published, SyncError> {
+    let device = keys.device.device();
+    let last = index.knowledge().counter(&device);
+    let from = if again { first_missing(index, store, device, last)? } else { index.published(place)? + 1 };
+    let mut put_any = false;
+    for counter in from..=last {
+        let dot = Dot { device, counter };
+        let Some(sealed) = index.sealed(dot)? else { continue };
+        let name = packet_name(&dot);
+        if store.put_new(&name, &sealed)? == Put::Present && store.get(&name, MAX_PACKET_BYTES as u64)? != sealed {
+            return Ok(Published::Forked);
+        }
+        index.set_published(place, counter)?;
+        put_any = true;
+    }
+    if put_any || again || is_tip_due(index, now_ms)? {
+        write_tip(index, store, keys, place, now_ms, entropy)?;
+    }
+    Ok(Published::Done)
+}
+
+/// The first packet of the own lane that the intermediary lacks, looked for from the newest.
+fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, last: Counter) -> Result<Counter, SyncError> {
+    let present: std::collections::HashSet<_> =
+        store.list(&format!("lanes/{device}"))?.into_iter().map(|listed| listed.name).collect();
+    let missing = (1..=last).find(|counter| {
+        let dot = Dot { device, counter: *counter };
+        !present.contains(&packet_name(&dot)) && index.packet_row(dot).is_ok_and(|row| row.is_some())
+    });
+    Ok(missing.unwrap_or(last + 1))
+}
+
+/// Others learn from a tip how far this device is, even when it has nothing to say; now and then is enough for that.
+fn is_tip_due(index: &Index, now_ms: i64) -> Result<bool, SyncError> {
+    let state = index.knowledge().state_hash();
+    let Some(written) = index.meta(TIP_WRITTEN)? else { return Ok(false) };
+    let Some((time, known)) = written.split_first_chunk::<8>() else { return Ok(true) };
+    Ok(known != state && now_ms.saturating_sub(i64::from_le_bytes(*time)).unsigned_abs() > TIP_INTERVAL_MS)
+}
+
+fn write_tip(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    place: &str,
+    now_ms: i64,
+    entropy: &mut dyn Entropy,
+) -> Result<(), SyncError> {
+    let device = keys.device.device();
+    let knowledge = index.knowledge().clone();
+    let last = knowledge.of(&device);
+    let seen = index.tip_etags(place)?.get(&device).map_or(0, |(_, sequence)| *sequence);
+    let newest_first = (1..=last.map_or(0, |last| last.counter))
+        .rev()
+        .take(MAX_RECENT_PACKETS)
+        .map_while(|counter| index.sealed(Dot { device, counter }).ok().flatten());
+    let tip = Tip {
+        sequence: seen + 1,
+        last,
+        learned: knowledge.clone(),
+        checkpoint: crate::checkpoints::newest(index)?,
+        recent: Tip::fit_recent(newest_first),
+    };
+    let sealed = SealedTip::seal(&keys.device, &keys.ring, entropy.nonce(), &tip)?;
+    store.put(&Tip::name(&device), sealed.bytes())?;
+    let mut written = now_ms.to_le_bytes().to_vec();
+    written.extend_from_slice(&knowledge.state_hash());
+    index.begin()?;
+    index.set_meta(TIP_WRITTEN, Some(&written))?;
+    index.set_meta(OWN_TIP_SIZE, Some(&(sealed.bytes().len() as u64).to_le_bytes()))?;
+    index.set_tip_etag(place, device, "", tip.sequence)?;
+    index.commit()?;
+    Ok(())
+}
+
+const TIP_WRITTEN: &str = "own tip written";
+const TIP_INTERVAL_MS: u64 = 3_600_000;
+const MAX_RECENT_PACKETS: usize = 32;

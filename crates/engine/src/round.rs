@@ -1,0 +1,271 @@
+//! One round: learn, scan, store, publish, apply.
+//!
+//! What others did is learned first, so that a local change meets it on this device. Local changes are published before
+//! anything is brought to disk, so what a user wrote is safe before it could be in the way.
+//! Every part can be cut short at any instant; the next round goes on from what was recorded.
+
+use packetboat_core::name::RelPath;
+use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_replica::fs::Fs;
+use packetboat_storage::chunker::Boundaries;
+
+use crate::absorb::{Sent, absorb};
+use crate::apply::{self, Apply};
+use crate::builder::{Builder, RoundChunks, Totals};
+use crate::error::SyncError;
+use crate::ignore_rules::{IGNORE_FILE, IgnoreRules};
+use crate::learn::{OwnLane, learn};
+use crate::ports::{Note, Observer, Phase};
+use crate::prepare::Preparer;
+use crate::publish::{Published, publish};
+use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
+use crate::scan::{Scanned, Skip, scan};
+
+impl Replica {
+    /// Brings folder and vault in step.
+    pub fn sync(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
+        self.refuse_if_revoked()?;
+        apply::recover_staging(&*self.parts.fs, &mut self.parts.index, self.now_ns())?;
+        observer.phase(Phase::Learn, None, None);
+        let mut learned = self.learn(observer)?;
+        if learned.own == OwnLane::Ahead {
+            self.go_on_as_new_device(observer)?;
+            learned.own = OwnLane::AsLeft;
+        }
+        self.refuse_if_revoked()?;
+        self.introduce()?;
+        let mut report =
+            Report { packets_learned: learned.packets, rolled_back: learned.rolled_back, ..Report::default() };
+        let rules = self.rules(observer)?;
+        let scanned = self.scan(&rules, observer)?;
+        self.brake(&scanned, options)?;
+        report.objects = scanned.objects;
+        (report.sent, report.published) = self.absorb(scanned, observer)?;
+        let again = learned.own == OwnLane::Behind;
+        if self.publish(again)? == Published::Forked {
+            self.go_on_as_new_device(observer)?;
+            self.publish(false)?;
+        }
+        observer.phase(Phase::Apply, Some(self.parts.index.touched_count()?), None);
+        report.received = self.apply(&rules, observer)?;
+        report.conflicts = self.count_conflicts()?;
+        report.problems = self.parts.index.problems()?.len() as u64;
+        if report.received.waiting == 0 && report.sent.postponed == 0 {
+            let now = self.parts.clock.now_ms();
+            self.parts.index.set_meta(LAST_IN_STEP, Some(&now.to_le_bytes()))?;
+        }
+        report.state = self.state();
+        Ok(report)
+    }
+
+    /// What a round would do; packets of others are learned, nothing else is changed.
+    pub fn dry_run(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
+        observer.phase(Phase::Learn, None, None);
+        self.learn(observer)?;
+        let rules = self.rules(observer)?;
+        let mut recorder = Recorder { inner: observer, steps: Vec::new() };
+        self.parts.index.begin()?;
+        let planned = self.plan_within(&rules, &mut recorder);
+        self.parts.index.rollback()?;
+        let mut steps = recorder.steps;
+        steps.extend(planned?);
+        Ok(steps)
+    }
+
+    fn plan_within(&mut self, rules: &IgnoreRules, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
+        let scanned = self.scan(rules, recorder)?;
+        let store = std::mem::replace(&mut self.parts.store, std::sync::Arc::new(Nowhere));
+        let absorbed = self.absorb(scanned, recorder);
+        self.parts.store = store;
+        absorbed?;
+        apply::planned_steps(&self.parts.index, rules)
+    }
+
+    pub(crate) fn learn(&mut self, observer: &mut dyn Observer) -> Result<crate::learn::Learned, SyncError> {
+        let parts = &mut self.parts;
+        learn(&mut parts.index, &*parts.store, &self.keys, &parts.place, observer)
+    }
+
+    pub(crate) fn rules(&self, observer: &mut dyn Observer) -> Result<IgnoreRules, SyncError> {
+        let path = RelPath::new(IGNORE_FILE.as_bytes()).expect("a sound path");
+        let vault = read_small(&*self.parts.fs, &path).unwrap_or_default();
+        let vault = String::from_utf8_lossy(&vault).into_owned();
+        let (rules, bad) = IgnoreRules::new(&vault, &self.parts.settings.ignore_overlay);
+        for line in bad {
+            observer.note(Note::Warning { text: format!("not an ignore pattern: {line}") });
+        }
+        Ok(rules)
+    }
+
+    pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {
+        observer.phase(Phase::Scan, None, None);
+        let parts = &mut self.parts;
+        let scanned = scan(&*parts.fs, &parts.index, rules, parts.settings.threads)?;
+        for (path, skip) in &scanned.skipped {
+            observer.note(Note::Skipped { path: path.clone(), reason: skip.reason() });
+        }
+        Ok(scanned)
+    }
+
+    /// Stops a round that would publish the removal of most of the folder.
+    fn brake(&self, scanned: &Scanned, options: SyncOptions) -> Result<(), SyncError> {
+        let gone = scanned.vanished.len() as u64;
+        if gone < BRAKE_LEAST || options.confirm_deletes {
+            return Ok(());
+        }
+        let known = self.parts.index.count_entries()?;
+        if gone * 2 > known { Err(SyncError::ManyGone { gone, known }) } else { Ok(()) }
+    }
+
+    pub(crate) fn absorb(
+        &mut self,
+        scanned: Scanned,
+        observer: &mut dyn Observer,
+    ) -> Result<(Sent, Totals), SyncError> {
+        if scanned.is_quiet() {
+            return Ok((Sent::default(), Totals::default()));
+        }
+        let (files, bytes) = scanned.work();
+        observer.phase(Phase::Store, Some(files), Some(bytes));
+        let now_ns = self.now_ns();
+        let parts = &mut self.parts;
+        let stored = parts.index.chunk_lookup()?;
+        let known = RoundChunks::new(stored);
+        let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
+        let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
+        let entropy = &mut *parts.entropy;
+        let now_ms = parts.clock.now_ms();
+        let mut builder = Builder::new(&mut parts.index, &*parts.store, &self.keys, now_ms, &known)?;
+        let threads = parts.settings.threads;
+        let absorbed = absorb(&*parts.fs, &preparer, threads, &mut builder, scanned, now_ns, entropy, observer);
+        match absorbed {
+            Ok(sent) => Ok((sent, builder.finish(entropy)?)),
+            Err(SyncError::Interrupted) => {
+                // What was read so far is whole; it is published now, and the next round goes on after it.
+                builder.finish(entropy)?;
+                Err(SyncError::Interrupted)
+            }
+            Err(error) => {
+                builder.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn publish(&mut self, again: bool) -> Result<Published, SyncError> {
+        let parts = &mut self.parts;
+        let now = parts.clock.now_ms();
+        publish(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, again, &mut *parts.entropy)
+    }
+
+    pub(crate) fn apply(
+        &mut self,
+        rules: &IgnoreRules,
+        observer: &mut dyn Observer,
+    ) -> Result<crate::replica::Received, SyncError> {
+        let now_ns = self.now_ns();
+        let parts = &mut self.parts;
+        let context = Apply {
+            fs: &*parts.fs,
+            index: &mut parts.index,
+            store: &*parts.store,
+            keys: &self.keys,
+            rules,
+            threads: parts.settings.threads,
+            now_ns,
+        };
+        apply::apply(context, observer)
+    }
+
+    pub(crate) fn now_ns(&self) -> i64 {
+        self.parts.clock.now_ms().saturating_mul(1_000_000)
+    }
+}
+
+/// Reads a file of at most 1 MiB.
+fn read_small(fs: &dyn Fs, path: &RelPath) -> std::io::Result<Vec<u8>> {
+    let mut file = fs.open(path)?;
+    let mut bytes = vec![0; 1024 * 1024];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read(&mut bytes[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+impl Skip {
+    /// In words.
+    pub fn reason(&self) -> String {
+        match self {
+            Skip::Special => "sockets, pipes and devices are not synchronised".to_owned(),
+            Skip::Unreadable(reason) => format!("it cannot be read: {reason}"),
+            Skip::Name => "its path is too long".to_owned(),
+        }
+    }
+}
+
+/// Takes down the steps of a dry run.
+struct Recorder<'a> {
+    inner: &'a mut dyn Observer,
+    steps: Vec<PlannedStep>,
+}
+
+impl Observer for Recorder<'_> {
+    fn phase(&mut self, phase: Phase, files: Option<u64>, bytes: Option<u64>) {
+        self.inner.phase(phase, files, bytes);
+    }
+    fn advance(&mut self, files: u64, bytes: u64) {
+        self.inner.advance(files, bytes);
+    }
+    fn note(&mut self, note: Note) {
+        match note {
+            Note::Step(step) => self.steps.push(step),
+            Note::Skipped { path, reason } => self.steps.push(PlannedStep {
+                direction: Direction::Stay,
+                action: Action::Skip,
+                path,
+                to: None,
+                cause: reason,
+            }),
+            note => self.inner.note(note),
+        }
+    }
+    fn interrupted(&self) -> bool {
+        self.inner.interrupted()
+    }
+}
+
+/// Takes what a dry run would store, and keeps nothing.
+struct Nowhere;
+
+impl Store for Nowhere {
+    fn describe(&self) -> String {
+        "nowhere".to_owned()
+    }
+    fn put_new(&self, _: &ObjectName, _: &[u8]) -> Result<Put, StoreError> {
+        Ok(Put::Stored)
+    }
+    fn put(&self, _: &ObjectName, _: &[u8]) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn get(&self, name: &ObjectName, _: u64) -> Result<Vec<u8>, StoreError> {
+        Err(StoreError::Missing { name: name.clone() })
+    }
+    fn get_range(&self, name: &ObjectName, _: u64, _: u64) -> Result<Vec<u8>, StoreError> {
+        Err(StoreError::Missing { name: name.clone() })
+    }
+    fn list(&self, _: &str) -> Result<Vec<Listed>, StoreError> {
+        Ok(Vec::new())
+    }
+    fn delete(&self, _: &ObjectName) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// The entries of this replica's index that record when it was last in step.
+pub(crate) const LAST_IN_STEP: &str = "last in step";
+const BRAKE_LEAST: u64 = 20;

@@ -1,0 +1,296 @@
+//! A replica's membership of its vault: making one, joining one, its keys, its name, its devices.
+
+use packetboat_core::change::{Change, MAX_DEVICE_NAME};
+use packetboat_core::ids::{Epoch, VaultId};
+use packetboat_core::keys::{DeviceKey, KeyRing, RootKey};
+use packetboat_core::marker::{Marker, MarkerError, NewPassphrase, NewRecovery, OtherKeys};
+use packetboat_core::members::Standing;
+use packetboat_core::recovery::RecoveryKey;
+use packetboat_core::store::{ObjectName, Put, Store, StoreError};
+use packetboat_core::wire::{Reader, WireError, Writer};
+use packetboat_replica::index::IndexError;
+use thiserror::Error;
+
+use crate::Keys;
+use crate::builder::{Draft, seal_own};
+use crate::error::SyncError;
+use crate::members;
+use crate::ports::{Entropy, Note, Observer};
+use crate::replica::{DeviceInfo, Parts, Replica};
+
+impl Replica {
+    /// Makes a vault at an intermediary that has none; this device becomes its first member with its first round.
+    ///
+    /// Returns also the recovery key as text, to be shown once.
+    pub fn create(mut parts: Parts, passphrase: &[u8], device_name: &str) -> Result<(Self, String), JoinError> {
+        let vault = VaultId(random(&mut *parts.entropy));
+        let root = RootKey(random(&mut *parts.entropy));
+        let recovery = RecoveryKey(random(&mut *parts.entropy));
+        let marker = Marker::create(
+            vault,
+            parts.clock.now_ms(),
+            &root,
+            NewPassphrase {
+                passphrase,
+                cost: parts.settings.passphrase_cost,
+                salt: random(&mut *parts.entropy),
+                nonce: parts.entropy.nonce(),
+            },
+            NewRecovery { key: &recovery, nonce: parts.entropy.nonce() },
+        );
+        if parts.store.put_new(&marker_name(), &marker.encode())? == Put::Present {
+            return Err(JoinError::VaultExists);
+        }
+        let replica = Self::join(parts, KeyRing::new(vault, root), device_name)?;
+        Ok((replica, recovery.to_text().to_string()))
+    }
+
+    /// Joins the vault whose keys were unlocked, as a new device. It introduces itself with its first round.
+    pub fn join(mut parts: Parts, ring: KeyRing, device_name: &str) -> Result<Self, JoinError> {
+        let name = sound_name(device_name).ok_or(JoinError::DeviceName)?;
+        let device = DeviceKey::from_seed(&random(&mut *parts.entropy));
+        let keys = Keys { ring, device };
+        parts.index.begin()?;
+        parts.index.set_meta(KEYS, Some(&encode_keys(&keys)))?;
+        parts.index.set_meta(NAME, Some(name.as_bytes()))?;
+        parts.index.commit()?;
+        Ok(Self { parts, keys })
+    }
+
+    /// Opens a replica whose index holds its keys. Reads no storage.
+    pub fn open(parts: Parts) -> Result<Self, OpenError> {
+        let bytes = parts.index.meta(KEYS)?.ok_or(OpenError::NotAReplica)?;
+        let keys = decode_keys(&bytes).map_err(|_| OpenError::Damaged)?;
+        Ok(Self { parts, keys })
+    }
+
+    /// The marker of the vault at an intermediary; `None` where there is none.
+    pub fn read_marker(store: &dyn Store) -> Result<Option<Marker>, JoinError> {
+        match store.get(&marker_name(), MAX_MARKER_BYTES) {
+            Ok(bytes) => Ok(Some(Marker::decode(&bytes)?)),
+            Err(StoreError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> VaultId {
+        self.keys.ring.vault()
+    }
+
+    /// What this device is called.
+    pub fn device_name(&self) -> Result<String, SyncError> {
+        let device = self.keys.device.device();
+        if let Some(member) = members::load(&self.parts.index)?.get(&device) {
+            return Ok(member.name.to_owned());
+        }
+        let name = self.parts.index.meta(NAME)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&name).into_owned())
+    }
+
+    /// The vault's devices, this one first, then by name.
+    pub fn devices(&self) -> Result<Vec<DeviceInfo>, SyncError> {
+        let own = self.keys.device.device();
+        let mut devices = Vec::new();
+        for member in members::load(&self.parts.index)?.iter() {
+            devices.push(DeviceInfo {
+                device: member.device,
+                name: member.name.to_owned(),
+                is_this: member.device == own,
+                last_heard: self.parts.index.member(member.device)?.map_or(0, |heard| heard.heard_time),
+                packets: self.parts.index.knowledge().counter(&member.device),
+                standing: match member.standing {
+                    Standing::Active => "active",
+                    Standing::Retired { .. } => "retired",
+                    Standing::Revoked { .. } => "revoked",
+                },
+            });
+        }
+        devices.sort_by(|a, b| (!a.is_this, &a.name, a.device).cmp(&(!b.is_this, &b.name, b.device)));
+        Ok(devices)
+    }
+
+    /// Gives this device another name; others learn it with the next round.
+    pub fn rename_device(&mut self, name: &str) -> Result<(), SyncError> {
+        let name = sound_name(name).ok_or(SyncError::DeviceName)?;
+        self.parts.index.begin()?;
+        self.parts.index.set_meta(NAME, Some(name.as_bytes()))?;
+        let device = self.keys.device.device();
+        if self.parts.index.knowledge().counter(&device) > 0 {
+            self.seal(vec![Change::RenameDevice { device, name: name.to_owned() }])?;
+        }
+        self.parts.index.commit()?;
+        Ok(())
+    }
+
+    /// Lets another passphrase open the vault. Devices that are members already need none.
+    pub fn change_passphrase(&mut self, new: &[u8]) -> Result<(), JoinError> {
+        let mut marker = Self::read_marker(&*self.parts.store)?.ok_or(JoinError::NoVault)?;
+        let entropy = &mut *self.parts.entropy;
+        let cost = self.parts.settings.passphrase_cost;
+        let slot = NewPassphrase { passphrase: new, cost, salt: random(entropy), nonce: entropy.nonce() };
+        marker.replace_passphrase(&self.keys.ring, slot)?;
+        Ok(self.parts.store.put(&marker_name(), &marker.encode())?)
+    }
+
+    /// Makes another recovery key and returns it as text; the former one opens the vault no more.
+    pub fn new_recovery_key(&mut self) -> Result<String, JoinError> {
+        let mut marker = Self::read_marker(&*self.parts.store)?.ok_or(JoinError::NoVault)?;
+        let entropy = &mut *self.parts.entropy;
+        let key = RecoveryKey(random(entropy));
+        marker.replace_recovery(&self.keys.ring, NewRecovery { key: &key, nonce: entropy.nonce() })?;
+        self.parts.store.put(&marker_name(), &marker.encode())?;
+        Ok(key.to_text().to_string())
+    }
+
+    /// Eight characters that are equal on two devices exactly when both have learned the same.
+    pub(crate) fn state(&self) -> String {
+        self.parts.index.knowledge().state_hash()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(crate) fn refuse_if_revoked(&self) -> Result<(), SyncError> {
+        let members = members::load(&self.parts.index)?;
+        if let Standing::Revoked { by, .. } = members.standing(&self.keys.device.device()) {
+            let by = members.name(&by.device).unwrap_or("another device").to_owned();
+            return Err(SyncError::Revoked { by });
+        }
+        Ok(())
+    }
+
+    /// Introduces this device where its lane is still empty.
+    pub(crate) fn introduce(&mut self) -> Result<(), SyncError> {
+        if self.parts.index.knowledge().counter(&self.keys.device.device()) > 0 {
+            return Ok(());
+        }
+        let name = self.parts.index.meta(NAME)?.unwrap_or_default();
+        let name = String::from_utf8(name).map_err(|_| SyncError::DamagedIndex { what: "the device's name" })?;
+        let continues = match self.parts.index.meta(CONTINUES)? {
+            Some(device) => packetboat_core::ids::DeviceId::from_slice(&device),
+            None => None,
+        };
+        let exchange_key = self.keys.device.exchange_public();
+        self.parts.index.begin()?;
+        self.seal(vec![Change::Introduce { name, exchange_key, continues }])?;
+        self.parts.index.commit()?;
+        Ok(())
+    }
+
+    /// Takes a new key, because packets under the old one were made elsewhere too.
+    ///
+    /// What was learned stays; the old lane goes on being read as another device's.
+    pub(crate) fn go_on_as_new_device(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let old = self.keys.device.device();
+        let name = self.device_name()?;
+        self.keys.device = DeviceKey::from_seed(&random(&mut *self.parts.entropy));
+        let index = &mut self.parts.index;
+        index.begin()?;
+        index.set_meta(KEYS, Some(&encode_keys(&self.keys)))?;
+        index.set_meta(NAME, Some(name.as_bytes()))?;
+        index.set_meta(CONTINUES, Some(old.as_bytes()))?;
+        index.set_published(&self.parts.place, 0)?;
+        index.commit()?;
+        let text = "this device's record is older than what it published: it goes on as a new device".to_owned();
+        observer.note(Note::Warning { text });
+        self.introduce()
+    }
+
+    /// Seals a packet with these changes. Within the caller's transaction.
+    pub(crate) fn seal(&mut self, changes: Vec<Change>) -> Result<packetboat_core::ids::Dot, SyncError> {
+        let now = self.parts.clock.now_ms();
+        let draft = Draft { changes, ..Draft::default() };
+        let sealed = seal_own(&mut self.parts.index, &self.keys, now, draft, &mut *self.parts.entropy)?;
+        Ok(sealed.dot())
+    }
+}
+
+/// The name of a vault's marker.
+pub fn marker_name() -> ObjectName {
+    ObjectName::new("packetboat").expect("a sound name")
+}
+
+fn random<const N: usize>(entropy: &mut dyn Entropy) -> [u8; N] {
+    let mut bytes = [0; N];
+    entropy.fill(&mut bytes);
+    bytes
+}
+
+/// A device name as packets can carry it: without control characters, at most 64 bytes.
+fn sound_name(name: &str) -> Option<String> {
+    let mut sound: String = name.trim().chars().filter(|c| !c.is_control()).collect();
+    while sound.len() > MAX_DEVICE_NAME {
+        sound.pop();
+    }
+    (!sound.is_empty()).then_some(sound)
+}
+
+/// Vault id 16, device seed 32, then per epoch its number and root key 32.
+fn encode_keys(keys: &Keys) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.raw(&keys.ring.vault().0).raw(&keys.device.seed());
+    for epoch in 0..=keys.ring.current() {
+        if let Some(root) = keys.ring.root(epoch) {
+            out.varint(epoch.into()).raw(&root.0);
+        }
+    }
+    out.finish()
+}
+
+fn decode_keys(bytes: &[u8]) -> Result<Keys, WireError> {
+    let mut input = Reader::new(bytes);
+    let vault = VaultId(input.array()?);
+    let device = DeviceKey::from_seed(&input.array()?);
+    let first: Epoch = input.varint32()?;
+    if first != 0 {
+        return Err(WireError::Invalid { what: "first epoch" });
+    }
+    let mut ring = KeyRing::new(vault, RootKey(input.array()?));
+    while input.remaining() > 0 {
+        ring.add_epoch(input.varint32()?, RootKey(input.array()?));
+    }
+    Ok(Keys { ring, device })
+}
+
+/// Why a vault could not be made, joined or changed.
+#[derive(Debug, Error)]
+pub enum JoinError {
+    /// There is a vault already.
+    #[error("there is a vault at the intermediary already")]
+    VaultExists,
+    /// There is no vault.
+    #[error("there is no vault at the intermediary")]
+    NoVault,
+    /// The name has no character that can be shown.
+    #[error("a device's name needs at least one character")]
+    DeviceName,
+    /// The marker cannot be read.
+    #[error(transparent)]
+    Marker(#[from] MarkerError),
+    /// The marker belongs to other keys than this device's.
+    #[error("the vault at the intermediary has other keys than this device")]
+    OtherKeys(#[from] OtherKeys),
+    /// The intermediary.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+/// Why a replica could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The index holds no keys: joining was never finished.
+    #[error("the index holds no keys")]
+    NotAReplica,
+    /// The keys cannot be read.
+    #[error("the keys in the index are damaged")]
+    Damaged,
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+const KEYS: &str = "keys";
+const NAME: &str = "device name";
+const CONTINUES: &str = "continues";
+const MAX_MARKER_BYTES: u64 = 64 * 1024;
