@@ -12,6 +12,7 @@ pub mod ids;
 pub mod item;
 pub mod keys;
 pub mod knowledge;
+pub mod lane;
 pub mod local;
 pub mod marker;
 pub mod members;

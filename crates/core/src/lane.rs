@@ -1,0 +1,206 @@
+//! Lanes: whether a packet may be folded now, later, or never.
+//!
+//! A packet is folded when it continues its lane, when all in its prerequisite is folded, and when what it says of
+//! its place in history is true. [`Lanes::admit`] decides that and changes nothing; [`Waiting`] keeps what must wait.
+//!
+//! Each packet writes down only what its prerequisite gained since its predecessor's. The whole prerequisite is its
+//! predecessor's whole one, the predecessor itself, and that gain; [`LaneEnd`] is what a replica keeps of each lane
+//! to go on from there. Lamport times rise along every such step, so the greatest in a prerequisite is
+//! that of the predecessor or of a packet that the gain names.
+//!
+//! A replica that began from a checkpoint cannot look up packets older than that. What a packet says about one of those
+//! is checked as far as it goes: its Lamport time must lie between what is known and the last of that lane.
+//!
+//! A packet of a revoked lane beyond the cut is folded only where a member in good standing has it in its prerequisite:
+//! it was published before its carrier knew. [`Waiting::carries`] finds such carriers, which wait for what they carry.
+
+mod waiting;
+
+use thiserror::Error;
+
+use crate::change::Change;
+use crate::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
+use crate::knowledge::{Knowledge, Learned};
+use crate::members::{Members, Standing};
+use crate::packet::Packet;
+pub use waiting::{Buffered, Waiting};
+
+/// What a replica keeps of each lane: from where its next packet goes on.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct LaneEnd {
+    /// The Lamport time of the lane's last folded packet.
+    pub lamport: Lamport,
+    /// That packet's whole prerequisite; it is not in it itself.
+    pub prerequisite: Knowledge,
+}
+
+impl LaneEnd {
+    /// The end of a lane whose last packet is now this one, which was admitted with this prerequisite.
+    pub fn after(packet: &Packet, prerequisite: Knowledge) -> Self {
+        Self { lamport: packet.body.lamport, prerequisite }
+    }
+}
+
+/// Finds the hash and Lamport time of a folded packet.
+pub type PacketAt<'a> = dyn Fn(&DeviceId, Counter) -> Option<(PacketHash, Lamport)> + 'a;
+
+/// What a replica has folded, as far as admission looks at it.
+#[derive(Clone, Copy)]
+pub struct Lanes<'a> {
+    /// All that was folded.
+    pub knowledge: &'a Knowledge,
+    /// The end of the packet's own lane; none where nothing of it was folded.
+    pub end: Option<&'a LaneEnd>,
+    /// Who belongs to the vault.
+    pub members: &'a Members,
+    /// The hash and Lamport time of a folded packet; none where it is older than what this replica began from.
+    /// The last packet of every lane must be found.
+    pub packet_at: &'a PacketAt<'a>,
+    /// Whether a packet of a member in good standing has this one in its prerequisite, see [`Waiting::carries`].
+    pub carried: &'a dyn Fn(&Dot) -> bool,
+}
+
+/// What is to be done with a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// Fold it now.
+    Fold {
+        /// Its whole prerequisite, for [`LaneEnd::after`].
+        prerequisite: Knowledge,
+    },
+    /// It is folded already.
+    Known,
+    /// Its lane parts here from the one that was folded.
+    Fork {
+        /// The packet at which both are known to differ: this one, or its predecessor.
+        at: Dot,
+        /// The hash of the packet folded there.
+        standing: PacketHash,
+    },
+    /// Something before it is not folded yet.
+    Wait {
+        /// Lanes, each with the counter up to which it is needed.
+        missing: Vec<(DeviceId, Counter)>,
+    },
+    /// It can never be folded as it is, or not before someone carries it.
+    Refused(Refusal),
+}
+
+/// Why a packet is not folded.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// A lane begins with its device introducing itself, and that happens once.
+    #[error("a lane must begin with an introduction and have no other")]
+    Introduction,
+    /// Its author was revoked, and nobody in good standing has built on it.
+    #[error("its author was revoked as of packet {cut}")]
+    Revoked {
+        /// The last counter that counts by itself.
+        cut: Counter,
+    },
+    /// Its prerequisite is of another history than the one folded here.
+    #[error("it builds on a packet {at} that is not the one known here")]
+    OtherHistory {
+        /// The packet that differs.
+        at: Dot,
+    },
+    /// Its Lamport time is not one more than the greatest before it.
+    #[error("its logical time is {found} and should be {expected}")]
+    Lamport {
+        /// One more than the greatest in its prerequisite.
+        expected: Lamport,
+        /// What it says.
+        found: Lamport,
+    },
+}
+
+impl Lanes<'_> {
+    /// Decides what is to be done with a packet.
+    pub fn admit(&self, packet: &Packet) -> Admission {
+        let Dot { device, counter } = packet.dot;
+        if self.knowledge.contains(&packet.dot) {
+            return match self.hash_at(&device, counter) {
+                Some(standing) if standing != packet.hash => Admission::Fork { at: packet.dot, standing },
+                // Where the hash is not known any more, the checkpoint contains the packet or its twin.
+                _ => Admission::Known,
+            };
+        }
+        if !introduces_where_it_must(packet) {
+            return Admission::Refused(Refusal::Introduction);
+        }
+        if let Standing::Revoked { cut, .. } = self.members.standing(&device)
+            && counter > cut
+            && !(self.carried)(&packet.dot)
+        {
+            return Admission::Refused(Refusal::Revoked { cut });
+        }
+        let missing = missing(self.knowledge, packet);
+        if let Some(last) = self.knowledge.of(&device)
+            && counter.checked_sub(1) == Some(last.counter)
+            && last.hash != packet.previous
+        {
+            return Admission::Fork { at: Dot { device, counter: last.counter }, standing: last.hash };
+        }
+        if !missing.is_empty() {
+            return Admission::Wait { missing };
+        }
+        if let Err(refusal) = self.check_history(packet) {
+            return Admission::Refused(refusal);
+        }
+        let mut prerequisite = self.end.map(|end| end.prerequisite.clone()).unwrap_or_default();
+        prerequisite.merge(&packet.body.prerequisite);
+        if counter > 1 {
+            prerequisite.advance(device, Learned { counter: counter - 1, hash: packet.previous });
+        }
+        Admission::Fold { prerequisite }
+    }
+
+    /// Checks what a packet says of those before it, all of which are folded.
+    fn check_history(&self, packet: &Packet) -> Result<(), Refusal> {
+        let mut least = self.end.map_or(0, |end| end.lamport);
+        let mut greatest = least;
+        for (device, learned) in packet.body.prerequisite.iter() {
+            let at = Dot { device: *device, counter: learned.counter };
+            if self.hash_at(device, learned.counter).is_some_and(|hash| hash != learned.hash) {
+                return Err(Refusal::OtherHistory { at });
+            }
+            if let Some((_, lamport)) = (self.packet_at)(device, learned.counter) {
+                least = least.max(lamport);
+                greatest = greatest.max(lamport);
+            } else {
+                let last = (self.packet_at)(device, self.knowledge.counter(device));
+                greatest = greatest.max(last.map_or(Lamport::MAX, |(_, lamport)| lamport));
+            }
+        }
+        let found = packet.body.lamport;
+        if found <= least || found > greatest.saturating_add(1) {
+            return Err(Refusal::Lamport { expected: least.saturating_add(1), found });
+        }
+        Ok(())
+    }
+
+    fn hash_at(&self, device: &DeviceId, counter: Counter) -> Option<PacketHash> {
+        match self.knowledge.of(device) {
+            Some(last) if last.counter == counter => Some(last.hash),
+            _ => (self.packet_at)(device, counter).map(|(hash, _)| hash),
+        }
+    }
+}
+
+/// Whether a packet introduces its device exactly where it is the first of its lane.
+fn introduces_where_it_must(packet: &Packet) -> bool {
+    let introduces = |change: &Change| matches!(change, Change::Introduce { .. });
+    let first = packet.body.changes.first().is_some_and(introduces);
+    first == (packet.dot.counter == 1) && !packet.body.changes.iter().skip(1).any(introduces)
+}
+
+/// What must be folded before a packet and is not: lanes, each with the counter up to which it is needed.
+fn missing(knowledge: &Knowledge, packet: &Packet) -> Vec<(DeviceId, Counter)> {
+    let predecessor = (packet.dot.device, packet.dot.counter.saturating_sub(1));
+    let gained = packet.body.prerequisite.iter().map(|(device, learned)| (*device, learned.counter));
+    let needed = std::iter::once(predecessor).chain(gained);
+    needed.filter(|(device, counter)| *counter > knowledge.counter(device)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,335 @@
+use std::collections::BTreeMap;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+use crate::body::PacketBody;
+use crate::keys::PublicKey;
+
+fn device(n: u8) -> DeviceId {
+    DeviceId([n; 32])
+}
+
+fn dot(n: u8, counter: Counter) -> Dot {
+    Dot { device: device(n), counter }
+}
+
+/// A device that folds and makes packets as a replica would.
+#[derive(Clone, Default)]
+struct Replica {
+    knowledge: Knowledge,
+    ends: BTreeMap<DeviceId, LaneEnd>,
+    packets: BTreeMap<Dot, Packet>,
+    members: Members,
+    order: Vec<Dot>,
+}
+
+impl Replica {
+    fn admit(&self, packet: &Packet, carried: bool) -> Admission {
+        let packet_at = |device: &DeviceId, counter| {
+            let packet = self.packets.get(&Dot { device: *device, counter })?;
+            Some((packet.hash, packet.body.lamport))
+        };
+        let carried = |_: &Dot| carried;
+        let end = self.ends.get(&packet.dot.device);
+        let lanes =
+            Lanes { knowledge: &self.knowledge, end, members: &self.members, packet_at: &packet_at, carried: &carried };
+        lanes.admit(packet)
+    }
+
+    fn fold(&mut self, packet: &Packet, prerequisite: Knowledge) {
+        let Dot { device, counter } = packet.dot;
+        self.knowledge.advance(device, Learned { counter, hash: packet.hash });
+        self.ends.insert(device, LaneEnd::after(packet, prerequisite));
+        self.packets.insert(packet.dot, packet.clone());
+        self.members.fold(packet);
+        self.order.push(packet.dot);
+    }
+
+    fn take(&mut self, packet: &Packet) -> Admission {
+        let admission = self.admit(packet, false);
+        if let Admission::Fold { prerequisite } = &admission {
+            self.fold(packet, prerequisite.clone());
+        }
+        admission
+    }
+
+    /// Makes and folds the next packet of `author`.
+    fn make(&mut self, author: u8, mut changes: Vec<Change>) -> Packet {
+        let device = device(author);
+        let last = self.knowledge.of(&device);
+        let end = self.ends.get(&device).cloned().unwrap_or_default();
+        let counter = last.map_or(0, |last| last.counter) + 1;
+        let mut others = Knowledge::new();
+        for (other, learned) in self.knowledge.iter().filter(|(other, _)| **other != device) {
+            others.advance(*other, *learned);
+        }
+        if counter == 1 {
+            let name = author.to_string();
+            changes.insert(0, Change::Introduce { name, exchange_key: [author; 32], continues: None });
+        }
+        let packet = Packet {
+            dot: Dot { device, counter },
+            hash: PacketHash(blake3::derive_key("test packet", &[&[author][..], &counter.to_le_bytes()].concat())),
+            previous: last.map_or(PacketHash([0; 32]), |last| last.hash),
+            author: PublicKey([author; 32]),
+            body: PacketBody {
+                lamport: self.ends.values().map(|end| end.lamport).max().unwrap_or(0) + 1,
+                time: 0,
+                prerequisite: others.since(&end.prerequisite),
+                needs: Vec::new(),
+                packs: Vec::new(),
+                inline: Vec::new(),
+                changes,
+            },
+        };
+        assert!(matches!(self.take(&packet), Admission::Fold { .. }), "{:?}", self.admit(&packet, false));
+        packet
+    }
+}
+
+/// Two lanes: 1 makes two packets; 2 learns the first and makes one.
+fn two_lanes() -> (Replica, [Packet; 3]) {
+    let mut first = Replica::default();
+    let a1 = first.make(1, vec![]);
+    let mut second = first.clone();
+    let a2 = first.make(1, vec![]);
+    let b1 = second.make(2, vec![]);
+    (first, [a1, a2, b1])
+}
+
+#[test]
+fn a_packet_is_folded_once_and_then_known() {
+    let (_, [a1, a2, b1]) = two_lanes();
+    let mut replica = Replica::default();
+    assert_eq!(replica.take(&a1), Admission::Fold { prerequisite: Knowledge::new() });
+    assert_eq!(replica.take(&a1), Admission::Known);
+    let mut prerequisite = Knowledge::new();
+    prerequisite.advance(device(1), Learned { counter: 1, hash: a1.hash });
+    assert_eq!(replica.take(&b1), Admission::Fold { prerequisite: prerequisite.clone() });
+    assert_eq!(replica.take(&a2), Admission::Fold { prerequisite });
+}
+
+#[test]
+fn a_packet_waits_for_its_predecessor_and_its_prerequisite() {
+    let (_, [_, a2, b1]) = two_lanes();
+    let replica = Replica::default();
+    assert_eq!(replica.admit(&a2, false), Admission::Wait { missing: vec![(device(1), 1)] });
+    assert_eq!(replica.admit(&b1, false), Admission::Wait { missing: vec![(device(1), 1)] });
+}
+
+#[test]
+fn a_second_packet_of_one_dot_is_a_fork() {
+    let (mut replica, [_, a2, _]) = two_lanes();
+    let mut twin = a2.clone();
+    twin.hash = PacketHash([9; 32]);
+    assert_eq!(replica.take(&twin), Admission::Fork { at: dot(1, 2), standing: a2.hash });
+    let mut successor = replica.clone().make(1, vec![]);
+    successor.previous = twin.hash;
+    assert_eq!(replica.take(&successor), Admission::Fork { at: dot(1, 2), standing: a2.hash });
+}
+
+#[test]
+fn a_prerequisite_of_another_history_is_refused() {
+    let (mut replica, [a1, _, mut b1]) = two_lanes();
+    assert_ne!(replica.knowledge.of(&device(1)).unwrap().hash, a1.hash);
+    let mut other = Knowledge::new();
+    other.advance(device(1), Learned { counter: 1, hash: PacketHash([9; 32]) });
+    b1.body.prerequisite = other;
+    assert_eq!(replica.take(&b1), Admission::Refused(Refusal::OtherHistory { at: dot(1, 1) }));
+}
+
+#[test]
+fn any_lamport_time_but_the_next_is_refused() {
+    let (replica, [_, _, b1]) = two_lanes();
+    for found in [0, 1, 3, u64::MAX] {
+        let mut packet = b1.clone();
+        packet.body.lamport = found;
+        assert_eq!(replica.admit(&packet, false), Admission::Refused(Refusal::Lamport { expected: 2, found }));
+    }
+}
+
+#[test]
+fn what_is_older_than_the_checkpoint_bounds_the_lamport_time() {
+    let (mut replica, [_, _, b1]) = two_lanes();
+    replica.packets.remove(&dot(1, 1));
+    for (found, admitted) in [(0, false), (1, true), (2, true), (3, true), (4, false)] {
+        let mut packet = b1.clone();
+        packet.body.lamport = found;
+        assert_eq!(matches!(replica.admit(&packet, false), Admission::Fold { .. }), admitted, "{found}");
+    }
+}
+
+#[test]
+fn a_lane_begins_with_an_introduction_and_has_no_other() {
+    let (mut replica, [a1, mut a2, mut b1]) = two_lanes();
+    b1.body.changes.clear();
+    assert_eq!(replica.take(&b1), Admission::Refused(Refusal::Introduction));
+    let mut replica = Replica::default();
+    replica.take(&a1);
+    a2.body.changes = a1.body.changes.clone();
+    assert_eq!(replica.take(&a2), Admission::Refused(Refusal::Introduction));
+}
+
+#[test]
+fn beyond_the_cut_a_revoked_lane_needs_a_carrier() {
+    let (mut replica, [_, _, b1]) = two_lanes();
+    replica.take(&b1);
+    let mut unaware = replica.clone();
+    let b2 = unaware.make(2, vec![]);
+    let c1 = unaware.make(3, vec![]);
+    let revoke = Change::Revoke { device: device(2), cut: 1, epoch: 1, keys: Vec::new() };
+    replica.make(1, vec![revoke.clone()]);
+    assert_eq!(replica.take(&b2), Admission::Refused(Refusal::Revoked { cut: 1 }));
+    let mut waiting = Waiting::new(1000);
+    assert!(!waiting.carries(&b2.dot, &replica.members));
+    waiting.insert(b2.clone(), 1);
+    assert!(!waiting.carries(&b2.dot, &replica.members), "its own lane carries nothing");
+    waiting.insert(c1.clone(), 1);
+    assert!(waiting.carries(&b2.dot, &replica.members));
+    assert!(matches!(replica.admit(&b2, true), Admission::Fold { .. }));
+    let mut both = replica.clone();
+    both.make(1, vec![Change::Revoke { device: device(3), cut: 0, epoch: 2, keys: Vec::new() }]);
+    assert!(!waiting.carries(&b2.dot, &both.members), "a revoked carrier carries nothing");
+}
+
+#[test]
+fn what_waits_asks_for_the_gaps() {
+    let mut replica = Replica::default();
+    let packets: Vec<Packet> = (0..6).map(|_| replica.make(1, vec![])).collect();
+    let mut waiting = Waiting::new(1000);
+    for at in [5, 2, 3] {
+        assert_eq!(waiting.insert(packets[at].clone(), 1), Buffered::Waits);
+    }
+    assert_eq!(waiting.insert(packets[5].clone(), 1), Buffered::Present);
+    let mut knowledge = Knowledge::new();
+    assert_eq!(waiting.missing(&knowledge), [(device(1), 1..=2), (device(1), 5..=5)]);
+    assert_eq!(waiting.ready(&knowledge), None);
+    knowledge.advance(device(1), Learned { counter: 2, hash: packets[1].hash });
+    assert_eq!(waiting.ready(&knowledge), Some(packets[2].clone()));
+    knowledge.advance(device(1), Learned { counter: 3, hash: packets[2].hash });
+    assert_eq!(waiting.missing(&knowledge), [(device(1), 5..=5)]);
+}
+
+#[test]
+fn a_packet_that_claims_an_endless_prerequisite_asks_for_one_run() {
+    let mut waiting = Waiting::new(1000);
+    let mut packet = Replica::default().make(1, vec![]);
+    packet.body.prerequisite.advance(device(2), Learned { counter: u64::MAX, hash: packet.hash });
+    packet.dot.counter = u64::MAX;
+    waiting.insert(packet.clone(), 1);
+    let asked = waiting.missing(&Knowledge::new());
+    assert_eq!(asked, [(device(1), 1..=u64::MAX - 1), (device(2), 1..=u64::MAX)]);
+    packet.dot.device = device(2);
+    waiting.insert(packet, 1);
+    let asked = waiting.missing(&Knowledge::new());
+    assert_eq!(asked, [(device(1), 1..=u64::MAX - 1), (device(2), 1..=u64::MAX - 1)]);
+}
+
+#[test]
+fn a_full_buffer_lets_the_latest_go() {
+    let mut replica = Replica::default();
+    let packets: Vec<Packet> = (0..5).map(|_| replica.make(1, vec![])).collect();
+    let mut waiting = Waiting::new(20);
+    assert_eq!(waiting.insert(packets[2].clone(), 10), Buffered::Waits);
+    assert_eq!(waiting.insert(packets[4].clone(), 10), Buffered::Waits);
+    assert_eq!(waiting.insert(packets[1].clone(), 10), Buffered::Waits);
+    assert_eq!(waiting.insert(packets[3].clone(), 10), Buffered::Full);
+    assert_eq!((waiting.len(), waiting.bytes()), (2, 20));
+    assert_eq!(waiting.insert(packets[0].clone(), 30), Buffered::Full);
+    assert!(waiting.is_empty());
+}
+
+/// A history of up to four devices, each of which now and then learns all that another has.
+fn history() -> impl Strategy<Value = Vec<Packet>> {
+    vec((0usize..4, 0usize..4, any::<bool>()), 1..25).prop_map(|steps| {
+        let mut replicas = vec![Replica::default(); 4];
+        let mut packets = Vec::new();
+        for (author, from, learns) in steps {
+            if learns && author != from {
+                let known: Vec<Packet> =
+                    replicas[from].order.iter().map(|dot| replicas[from].packets[dot].clone()).collect();
+                for packet in &known {
+                    let admission = replicas[author].take(packet);
+                    assert!(matches!(admission, Admission::Fold { .. } | Admission::Known), "{admission:?}");
+                }
+            }
+            packets.push(replicas[author].make(author as u8 + 1, vec![]));
+        }
+        packets
+    })
+}
+
+/// Folds all that is ready; every one must be admitted.
+fn drain(replica: &mut Replica, waiting: &mut Waiting) {
+    while let Some(packet) = waiting.ready(&replica.knowledge) {
+        let admission = replica.take(&packet);
+        assert!(matches!(admission, Admission::Fold { .. } | Admission::Known), "{admission:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_the_order_of_delivery_all_is_folded_once_after_its_causes(
+        (packets, delivered) in history().prop_flat_map(|packets| {
+            let twice: Vec<Packet> = packets.iter().chain(&packets).cloned().collect();
+            (Just(packets), Just(twice).prop_shuffle())
+        }),
+        lost in vec(any::<bool>(), 50),
+        limit in 1usize..60,
+    ) {
+        let mut replica = Replica::default();
+        let mut waiting = Waiting::new(limit);
+        for (packet, _) in delivered.iter().zip(&lost).filter(|(_, lost)| !**lost) {
+            waiting.insert(packet.clone(), 1);
+            drain(&mut replica, &mut waiting);
+        }
+        // What was lost is asked for; what nobody waits for is put in again, as a tip would tell.
+        for _ in 0..=packets.len() {
+            for (device, run) in waiting.missing(&replica.knowledge) {
+                for packet in packets.iter().filter(|p| p.dot.device == device && run.contains(&p.dot.counter)) {
+                    waiting.insert(packet.clone(), 1);
+                }
+                drain(&mut replica, &mut waiting);
+            }
+        }
+        prop_assert_eq!(waiting.missing(&replica.knowledge), []);
+        prop_assert!(waiting.is_empty());
+        for packet in packets.iter().rev() {
+            waiting.insert(packet.clone(), 1);
+            drain(&mut replica, &mut waiting);
+        }
+        for packet in &packets {
+            waiting.insert(packet.clone(), 1);
+            drain(&mut replica, &mut waiting);
+        }
+        prop_assert!(waiting.is_empty());
+        prop_assert_eq!(replica.order.len(), packets.len());
+        let place: BTreeMap<Dot, usize> = replica.order.iter().enumerate().map(|(at, dot)| (*dot, at)).collect();
+        prop_assert_eq!(place.len(), packets.len());
+        for packet in &packets {
+            for (device, learned) in packet.body.prerequisite.iter() {
+                let cause = Dot { device: *device, counter: learned.counter };
+                prop_assert!(place[&cause] < place[&packet.dot], "{} before {}", packet.dot, cause);
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_folding_is_the_same_for_any_order_of_arrival(
+        (packets, shuffled) in history().prop_flat_map(|packets| (Just(packets.clone()), Just(packets).prop_shuffle())),
+    ) {
+        let fold = |packets: &[Packet]| {
+            let (mut replica, mut waiting) = (Replica::default(), Waiting::new(1000));
+            for packet in packets {
+                waiting.insert(packet.clone(), 1);
+            }
+            drain(&mut replica, &mut waiting);
+            replica.order
+        };
+        prop_assert_eq!(fold(&packets), fold(&shuffled));
+    }
+}
