@@ -41,6 +41,9 @@ impl LaneEnd {
     }
 }
 
+/// Finds the hash and Lamport time of a folded packet.
+pub type PacketAt<'a> = dyn Fn(&DeviceId, Counter) -> Option<(PacketHash, Lamport)> + 'a;
+
 /// What a replica has folded, as far as admission looks at it.
 #[derive(Clone, Copy)]
 pub struct Lanes<'a> {
@@ -52,7 +55,7 @@ pub struct Lanes<'a> {
     pub members: &'a Members,
     /// The hash and Lamport time of a folded packet; none where it is older than what this replica began from.
     /// The last packet of every lane must be found.
-    pub packet_at: &'a dyn Fn(&DeviceId, Counter) -> Option<(PacketHash, Lamport)>,
+    pub packet_at: &'a PacketAt<'a>,
     /// Whether a packet of a member in good standing has this one in its prerequisite, see [`Waiting::carries`].
     pub carried: &'a dyn Fn(&Dot) -> bool,
 }

@@ -497,6 +497,14 @@ mod tests {
     }
 
     #[test]
+    fn the_format_stays_as_it_was() {
+        assert_eq!(
+            blake3::hash(&marker().encode()).to_hex().as_str(),
+            "65c2de08acb5376c8125377e3761691aa9376fc53b1b339eb28e7576f7cc167d"
+        );
+    }
+
+    #[test]
     fn a_wrong_passphrase_is_told_from_a_damaged_marker() {
         let marker = marker();
         assert_eq!(marker.unlock_with_passphrase(b"wrong").unwrap_err(), UnlockError::WrongPassphrase);

@@ -194,6 +194,14 @@ mod tests {
     }
 
     #[test]
+    fn the_format_stays_as_it_was() {
+        assert_eq!(
+            blake3::hash(sealed(&tip(8)).bytes()).to_hex().as_str(),
+            "cf4cf60803d2c20574f9e8ecbef65d31acb8610b641a2543ce40a807fd07f620"
+        );
+    }
+
+    #[test]
     fn the_size_tells_the_low_bits_of_the_sequence() {
         for sequence in 1..=200 {
             let sealed = sealed(&tip(sequence));
