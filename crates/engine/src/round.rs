@@ -25,7 +25,8 @@ impl Replica {
     /// Brings folder and vault in step.
     pub fn sync(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
         self.refuse_if_revoked()?;
-        apply::recover_staging(&*self.parts.fs, &mut self.parts.index, self.now_ns())?;
+        let now_ns = self.now_ns();
+        apply::recover_staging(&*self.parts.fs, &mut self.parts.index, now_ns)?;
         observer.phase(Phase::Learn, None, None);
         let mut learned = self.learn(observer)?;
         if learned.own == OwnLane::Ahead {
