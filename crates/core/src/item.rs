@@ -44,8 +44,8 @@ pub struct Head {
     pub content: Content,
     /// The line of versions it came from, newest first.
     pub trail: Vec<Mark>,
-    /// Whether a delete named it.
-    pub deleted: bool,
+    /// The packets whose deletes named it, sorted.
+    pub deletes: Vec<Dot>,
 }
 
 /// One placement.
@@ -53,8 +53,8 @@ pub struct Head {
 pub struct Placement {
     /// Where and since when.
     pub placed: Placed,
-    /// Whether a delete named it.
-    pub deleted: bool,
+    /// The packets whose deletes named it, sorted.
+    pub deletes: Vec<Dot>,
 }
 
 /// A place in the tree and the change that set it.
@@ -97,7 +97,7 @@ impl Item {
         Self {
             id,
             heads: vec![head],
-            placements: vec![Placement { placed: placed.clone(), deleted: false }],
+            placements: vec![Placement { placed: placed.clone(), deletes: Vec::new() }],
             at: placed,
             mode: None,
             xattrs: BTreeMap::new(),
@@ -123,7 +123,7 @@ impl Item {
             }
             !named
         });
-        let standing: Vec<&Head> = self.heads.iter().filter(|standing| !standing.deleted).collect();
+        let standing: Vec<&Head> = self.heads.iter().filter(|standing| standing.deletes.is_empty()).collect();
         let checked = if standing.is_empty() {
             Checked::Replaced
         } else if standing.iter().all(|standing| standing.content.agrees(&head.content)) {
@@ -147,22 +147,21 @@ impl Item {
             !named
         });
         let at = self.placements.partition_point(|standing| standing.placed.stamp < placed.stamp);
-        self.placements.insert(at, Placement { placed, deleted: false });
+        self.placements.insert(at, Placement { placed, deletes: Vec::new() });
         replaced
     }
 
     /// Marks what a delete names.
     pub fn fold_delete(&mut self, delete: Dot, heads: &[Dot], placements: &[Dot]) {
-        for head in &mut self.heads {
-            head.deleted |= heads.contains(&head.dot);
+        for head in self.heads.iter_mut().filter(|head| heads.contains(&head.dot)) {
+            insert_sorted(&mut head.deletes, delete);
         }
-        for placement in &mut self.placements {
-            placement.deleted |= placements.contains(&placement.placed.stamp.dot());
+        for placement in self.placements.iter_mut().filter(|standing| placements.contains(&standing.placed.stamp.dot()))
+        {
+            insert_sorted(&mut placement.deletes, delete);
         }
         if !placements.is_empty() {
-            if let Err(at) = self.deletes.binary_search(&delete) {
-                self.deletes.insert(at, delete);
-            }
+            insert_sorted(&mut self.deletes, delete);
         }
     }
 
@@ -170,12 +169,24 @@ impl Item {
     ///
     /// An item without one may still live by the unseen move of a directory above it; see [`crate::tree`].
     pub fn lives_by_itself(&self) -> bool {
-        self.heads.iter().any(|head| !head.deleted) || self.has_unseen_placement()
+        self.heads.iter().any(|head| head.deletes.is_empty()) || self.has_unseen_placement()
     }
 
     /// Whether a placement stands that no delete named.
     pub fn has_unseen_placement(&self) -> bool {
-        self.placements.iter().any(|placement| !placement.deleted)
+        self.placements.iter().any(|placement| placement.deletes.is_empty())
+    }
+
+    /// Whether `delete` removed this item, and a placement stands that it did not name.
+    pub fn was_moved_unseen_by(&self, delete: &Dot) -> bool {
+        self.deletes.binary_search(delete).is_ok()
+            && self.placements.iter().any(|placement| placement.deletes.binary_search(delete).is_err())
+    }
+
+    /// Whether each head and placement is named by a delete that `counts`.
+    pub fn is_removed_by(&self, counts: impl Fn(&Dot) -> bool) -> bool {
+        self.heads.iter().all(|head| head.deletes.iter().any(&counts))
+            && self.placements.iter().all(|placement| placement.deletes.iter().any(&counts))
     }
 
     /// The last placement in total order, cycles disregarded: where a file stands.
@@ -187,8 +198,8 @@ impl Item {
     ///
     /// Heads that a delete named are seen only where nothing else is left, in an item that a move keeps alive.
     pub fn seats(&self) -> Vec<Seat<'_>> {
-        let any_live = self.heads.iter().any(|head| !head.deleted);
-        let shown: Vec<&Head> = self.heads.iter().filter(|head| !any_live || !head.deleted).collect();
+        let any_live = self.heads.iter().any(|head| head.deletes.is_empty());
+        let shown: Vec<&Head> = self.heads.iter().filter(|head| !any_live || head.deletes.is_empty()).collect();
         let mut seats: Vec<Seat<'_>> = Vec::new();
         for head in &shown {
             let began = branch_began(head, &shown);
@@ -204,6 +215,12 @@ impl Item {
         }
         seats.sort_by(|a, b| (b.began, b.head.dot).cmp(&(a.began, a.head.dot)));
         seats
+    }
+}
+
+fn insert_sorted(dots: &mut Vec<Dot>, dot: Dot) {
+    if let Err(at) = dots.binary_search(&dot) {
+        dots.insert(at, dot);
     }
 }
 
@@ -251,7 +268,7 @@ mod tests {
     fn head(dot: Dot, lamport: Lamport, target: &str, trail: &[(Dot, Lamport)]) -> Head {
         let trail = trail.iter().map(|(dot, lamport)| Mark { dot: *dot, lamport: *lamport }).collect();
         let content = Content::Symlink(target.as_bytes().to_vec());
-        Head { dot, lamport, time: 0, content, trail, deleted: false }
+        Head { dot, lamport, time: 0, content, trail, deletes: Vec::new() }
     }
 
     fn item() -> Item {
