@@ -27,7 +27,7 @@ pub struct Item {
     pub mode: Option<Register<u32>>,
     /// Extended attributes; a removed one is kept as `None`.
     pub xattrs: BTreeMap<Vec<u8>, Register<Option<Vec<u8>>>>,
-    /// The packets whose deletes named this item with its placements, sorted.
+    /// The packets whose deletes named this item with its placements, and that no placement named as seen, sorted.
     pub deletes: Vec<Dot>,
 }
 
@@ -137,6 +137,8 @@ impl Item {
     }
 
     /// Adds a placement; returns those that it replaced. [`at`](Self::at) is the caller's to set.
+    ///
+    /// A delete among what it names was seen by its author: it is no unseen move for that one.
     pub fn fold_placement(&mut self, placed: Placed, replaces: &[Dot]) -> Vec<Placed> {
         let mut replaced = Vec::new();
         self.placements.retain(|standing| {
@@ -146,6 +148,7 @@ impl Item {
             }
             !named
         });
+        self.deletes.retain(|delete| !replaces.contains(delete));
         let at = self.placements.partition_point(|standing| standing.placed.stamp < placed.stamp);
         self.placements.insert(at, Placement { placed, deletes: Vec::new() });
         replaced

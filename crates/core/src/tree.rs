@@ -233,6 +233,7 @@ impl<T: TreeWrite> Folder<'_, T> {
 
     fn place(&mut self, mut state: Item, placed: Placed, replaces: &[Dot]) -> Result<(), T::Error> {
         let item = state.id;
+        let deletes = state.deletes.clone();
         let replaced = state.fold_placement(placed.clone(), replaces);
         for placed in replaced {
             self.tree.put_history(item, &Past::Placed(placed))?;
@@ -247,15 +248,14 @@ impl<T: TreeWrite> Folder<'_, T> {
         }
         // An unseen move revives the directory even where its place does not change: it is earlier, or passed over.
         self.store(&state)?;
-        let mut revived = BTreeSet::from([item]);
+        let mut moved = vec![(item, deletes)];
         let changed = replay(self.tree, MoveRecord { item, to: placed.clone(), before: placed, passed_over: false })?;
         for (item, before, after) in changed {
             self.touch_moved(item, &before, &after)?;
-            revived.insert(item);
+            moved.push((item, self.tree.item(item)?.map(|state| state.deletes).unwrap_or_default()));
         }
         // What lies beneath may live by the unseen move of a directory above, and which those are has changed.
-        for directory in revived {
-            let deletes = self.tree.item(directory)?.map(|state| state.deletes).unwrap_or_default();
+        for (directory, deletes) in moved {
             if !deletes.is_empty() {
                 self.touch_beneath(directory, &deletes)?;
             }
@@ -404,6 +404,18 @@ pub fn is_alive<T: TreeRead>(tree: &T, item: &Item) -> Result<bool, T::Error> {
         }
     }
     Ok(!void.is_empty() && !item.is_removed_by(|delete| !void.contains(delete)))
+}
+
+/// The deletes of an item that took effect beneath it: a move made with them on disk must name them as seen,
+/// or it would revive what they removed. Void ones it must not name: what lives beneath would die by the move.
+pub fn effective_deletes<T: TreeRead>(tree: &T, item: &Item) -> Result<Vec<Dot>, T::Error> {
+    let mut effective = Vec::new();
+    for delete in &item.deletes {
+        if !item.was_moved_unseen_by(delete) && !is_void_for(tree, delete, item)? {
+            effective.push(*delete);
+        }
+    }
+    Ok(effective)
 }
 
 /// Whether a directory above `item` was moved unseen by a delete that removed both and all between them.

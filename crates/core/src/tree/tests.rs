@@ -39,6 +39,7 @@ struct Device {
 struct Synced {
     heads: Vec<Dot>,
     placements: Vec<Dot>,
+    deletes: Vec<Dot>,
     parent: ItemId,
 }
 
@@ -217,6 +218,7 @@ impl Device {
                 let synced = Synced {
                     heads: item.heads.iter().map(|head| head.dot).collect(),
                     placements: item.placements.iter().map(|placement| placement.placed.stamp.dot()).collect(),
+                    deletes: effective_deletes(&self.tree, &item).unwrap(),
                     parent: item.at.parent,
                 };
                 self.synced.insert(id, synced);
@@ -241,7 +243,9 @@ impl Device {
     }
 
     fn place(&self, item: ItemId, parent: ItemId, name: &str) -> Change {
-        Change::Place { item, parent, name: named(name), replaces: sorted(&self.synced[&item].placements) }
+        let synced = &self.synced[&item];
+        let replaces = sorted(&[&synced.placements[..], &synced.deletes].concat());
+        Change::Place { item, parent, name: named(name), replaces }
     }
 
     /// What deleting an item names: all that lies beneath it on this disk, directories first.
@@ -378,6 +382,9 @@ impl Reference {
         let marks = |marks: &Marks, item: ItemId, dot: Dot| -> Vec<Dot> {
             marks.get(&(item, dot)).into_iter().flatten().copied().collect()
         };
+        for (item, deletes) in &mut deletes {
+            deletes.retain(|dot| !replaced_placements.contains(&(*item, *dot)));
+        }
         for (item, heads) in &mut heads {
             heads.retain(|dot, _| !replaced_heads.contains(&(*item, *dot)));
             heads.iter_mut().for_each(|(dot, deletes)| *deletes = marks(&deleted_heads, *item, *dot));

@@ -283,3 +283,43 @@ fn an_old_delete_that_an_edit_outlived_does_not_take_part_in_a_later_one() {
     world.place(1, a, ROOT, "moved");
     check(&world, &["moved", "moved/f"]);
 }
+
+#[test]
+fn renaming_a_dead_directory_that_is_still_shown_revives_nothing_beneath_it() {
+    // The rename names the delete as seen, so it is no unseen move: only what was dropped in unseen lives.
+    let mut world = World::new(2);
+    let a = world.directory(0, ROOT, "a");
+    world.file(0, a, "old");
+    world.sync_all();
+    world.delete(0, a);
+    world.file(1, a, "new");
+    world.sync_all();
+    world.place(1, a, ROOT, "renamed");
+    check(&world, &["renamed", "renamed/new"]);
+}
+
+#[test]
+fn a_device_that_knows_of_a_delete_but_whose_disk_has_not_followed_moves_unseen() {
+    let mut world = World::new(2);
+    let a = world.directory(0, ROOT, "a");
+    world.file(0, a, "f");
+    world.sync_all();
+    world.delete(0, a);
+    world.learn(1, usize::MAX);
+    world.place(1, a, ROOT, "moved");
+    check(&world, &["moved", "moved/f"]);
+}
+
+#[test]
+fn moving_a_directory_out_of_one_that_an_unseen_move_revived_takes_what_it_holds_along() {
+    let mut world = World::new(2);
+    let a = world.directory(0, ROOT, "a");
+    let b = world.directory(0, a, "b");
+    world.file(0, b, "f");
+    world.sync_all();
+    world.delete(0, a);
+    world.place(1, a, ROOT, "moved");
+    world.sync_all();
+    world.place(0, b, ROOT, "out");
+    check(&world, &["moved", "out", "out/f"]);
+}
