@@ -216,7 +216,7 @@ impl Item {
                 None => seats.push(Seat { head, began, dots: vec![head.dot] }),
             }
         }
-        seats.sort_by(|a, b| (b.began, b.head.dot).cmp(&(a.began, a.head.dot)));
+        seats.sort_by_key(|seat| std::cmp::Reverse((seat.began, seat.head.dot)));
         seats
     }
 }
