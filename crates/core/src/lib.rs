@@ -12,6 +12,7 @@ pub mod item;
 pub mod keys;
 pub mod knowledge;
 pub mod local;
+pub mod local_name;
 pub mod name;
 pub mod packet;
 pub mod plan;
