@@ -4,8 +4,10 @@
 //! what is done to disk and storage goes through ports, so that a simulation can stand in for either.
 
 pub(crate) mod absorb;
+pub mod apply;
 pub(crate) mod builder;
 pub mod error;
+pub(crate) mod fetch;
 pub mod ignore_rules;
 mod members;
 pub mod paths;
