@@ -233,6 +233,12 @@ impl Absorber<'_, '_> {
                 self.steps.push(up(Action::Edit, arrival.path.clone(), None, cause));
                 entry.seen = packetboat_core::plan::seen_of(&shown, &View::Plain);
                 entry.seen.twins.clear();
+                let mut changes = changes;
+                changes.extend(xattrs_beyond(&shown, &entry));
+                // What was a symlink has no permissions yet.
+                let mode = entry.mode.filter(|_| shown.mode.is_none());
+                changes.extend(mode.map(|mode| Change::Mode { item: shown.item, mode }));
+                self.builder.index.touch(shown.item)?;
                 (changes, after)
             }
             (Publish::Changes(changes, after), _) => {
@@ -475,7 +481,7 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
                 removed.push(new);
             }
         }
-        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name)));
+        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name, item)));
         if removed.len() >= MAX_REMOVED {
             let change = Change::Delete { removed: std::mem::take(&mut removed) };
             builder.change(vec![change], vec![After::Gone(std::mem::take(&mut records))], entropy)?;

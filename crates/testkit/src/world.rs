@@ -298,6 +298,12 @@ impl World {
                 return;
             }
         }
+        for device in &mut self.devices {
+            let replica = device.replica.as_mut().expect("started");
+            eprintln!("{} plans {:#?}", device.name, replica.dry_run(&mut Silent));
+            eprintln!("{} has problems {:#?}", device.name, replica.index().problems());
+            eprintln!("{} shows {:?}", device.name, visible(&device.fs).keys().map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>());
+        }
         panic!("the world does not come to rest");
     }
 
@@ -580,4 +586,4 @@ impl Entropy for SimEntropy {
     }
 }
 
-const MAX_TURNS: usize = 40;
+const MAX_TURNS: usize = 12;
