@@ -453,7 +453,6 @@ fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8
 
 /// Publishes the removal of what is gone.
 fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn Entropy) -> Result<u64, SyncError> {
-    let places: HashSet<(DirId, &Name)> = gone.iter().map(|entry| (entry.dir, &entry.name)).collect();
     let mut by_item: Vec<(ItemId, Vec<LocalEntry>)> = Vec::new();
     let mut position: HashMap<ItemId, usize> = HashMap::new();
     for entry in &gone {
@@ -467,9 +466,7 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
     let mut removed: Vec<Removed> = Vec::new();
     let mut records = Vec::new();
     for (item, entries) in by_item {
-        let others_remain =
-            builder.index.entries_of(item)?.iter().any(|other| !places.contains(&(other.dir, &other.name)));
-        let named = publish::removed(&*builder.index, &entries, others_remain)?;
+        let named = publish::removed(&*builder.index, &entries)?;
         if named.is_empty() {
             builder.index.touch(item)?;
         } else {
