@@ -100,6 +100,7 @@ impl Applier<'_, '_> {
     fn batch(&mut self, steps: Vec<Step>) -> Result<bool, SyncError> {
         self.parked.clear();
         self.records.clear();
+        self.vacated.clear();
         let mut batch = Batch::default();
         for step in steps {
             self.stage(step, &mut batch)?;
@@ -194,14 +195,14 @@ impl Applier<'_, '_> {
         let directory = shown.content.is_directory();
         let dir = match task.holder {
             Some(Holder::Known(dir)) => self.dir_path(dir)?,
+            // What is not on this disk yet is where people see it.
             _ => Viewer::new(&*self.ctx.index).path_of(shown.parent)?,
         };
         let path = dir.join(&shown.name);
         if !self.ctx.rules.covers(&path, directory) {
             return Ok(false);
         }
-        let topmost = matches!(task.holder, Some(Holder::Known(_))) && !self.ctx.rules.covers(&dir, true);
-        if topmost || dir.is_root() {
+        if dir.is_root() || !self.ctx.rules.covers(&dir, true) {
             self.ctx.index.set_problem(IGNORED, path.as_bytes(), "it is ignored here and not on this disk")?;
         }
         Ok(true)
@@ -375,6 +376,7 @@ impl Applier<'_, '_> {
             store: self.ctx.store,
             ring: &self.ctx.keys.ring,
             threads: self.ctx.threads,
+            window: self.ctx.limits.window,
             packets: &mut packets,
             failed: None,
         };

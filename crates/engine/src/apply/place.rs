@@ -83,8 +83,15 @@ impl Applier<'_, '_> {
                 // What the user has may not hang on a place that a power loss takes back.
                 self.make_durable()?;
             }
+            if self.vacated.contains(&(dir, name.clone())) {
+                // Should the index still say that another stands there, a scan would take this for an edit of that one.
+                self.checkpoint()?;
+            }
             let error = match rename_new(self.ctx.fs, &from, &to) {
                 Ok(()) => {
+                    if let Source::Entry(dir, name) = source {
+                        self.vacated.insert((*dir, name.clone()));
+                    }
                     self.changed_in(&from);
                     self.changed_in(&to);
                     return Ok(Some(name));
@@ -154,6 +161,14 @@ impl Applier<'_, '_> {
         Ok(entries.iter().any(|entry| entry.name == name.as_bytes()))
     }
 
+    /// Makes what was done so far durable, and records it.
+    fn checkpoint(&mut self) -> Result<(), SyncError> {
+        self.make_durable()?;
+        self.vacated.clear();
+        self.ctx.index.commit()?;
+        Ok(self.ctx.index.begin()?)
+    }
+
     /// Moves an entry into staging to free its name; its own plan moves it on.
     fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
         let path = self.dir_path(entry.dir)?.join(&entry.name);
@@ -163,6 +178,7 @@ impl Applier<'_, '_> {
         }
         // The record must be there before the rename, and with it goes what was done so far.
         self.make_durable()?;
+        self.vacated.clear();
         let index = &mut *self.ctx.index;
         let name = Name::new(format!("{PARK}{}", index.new_dir_id()?.0)).expect("a sound name");
         index.move_entry((entry.dir, &entry.name), (DirId::STAGING, &name))?;
