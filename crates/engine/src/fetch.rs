@@ -83,8 +83,10 @@ pub(crate) struct Fetcher<'a> {
 
 /// The chunks of the packets that were opened last.
 #[derive(Default)]
-pub(crate) struct OpenedPackets(Vec<(Dot, HashMap<ChunkId, Arc<Vec<u8>>>)>);
+pub(crate) struct OpenedPackets(Vec<(Dot, InlineChunks)>);
 
+type InlineChunks = HashMap<ChunkId, Arc<Vec<u8>>>;
+type InlineAnswer = Result<Option<Arc<Vec<u8>>>, String>;
 type Chunks = HashMap<ChunkId, Result<Arc<Vec<u8>>, String>>;
 
 impl Fetcher<'_> {
@@ -287,7 +289,7 @@ impl Fetcher<'_> {
         }
         inline.sort_by_key(|(dot, _)| *dot);
         for (dot, chunk) in inline {
-            match self.from_packet(dot, &chunk)? {
+            match self.inline_chunk(dot, &chunk)? {
                 Ok(Some(plain)) => drop(chunks.insert(chunk.id, Ok(plain))),
                 Ok(None) => {}
                 Err(text) => drop(chunks.insert(chunk.id, Err(text))),
@@ -318,7 +320,8 @@ impl Fetcher<'_> {
         self.failed.get_or_insert(error);
     }
 
-    fn from_packet(&mut self, dot: Dot, chunk: &ChunkRef) -> Result<Result<Option<Arc<Vec<u8>>>, String>, SyncError> {
+    /// A chunk that travels inside a packet, if the packet holds it.
+    fn inline_chunk(&mut self, dot: Dot, chunk: &ChunkRef) -> Result<InlineAnswer, SyncError> {
         if !self.packets.0.iter().any(|(known, _)| *known == dot) {
             let sealed = match self.index.sealed_packet(dot)? {
                 Some(sealed) => sealed,

@@ -60,6 +60,8 @@ struct Batch {
     new_dirs: HashMap<ItemId, usize>,
     /// Directories on disk by item.
     known_dirs: HashMap<ItemId, Option<DirId>>,
+    /// Paths of directories as people see them, by item; asked for where something is ignored.
+    shown_paths: HashMap<ItemId, RelPath>,
     /// Directories in staging, parents before children.
     staged_dirs: Vec<RelPath>,
     /// Directories in staging for files of one target directory each.
@@ -145,7 +147,7 @@ impl Applier<'_, '_> {
             Task { holder, name, staged: None, made: None, old: None, own: None, waits: false, step: step.clone() };
         task.waits = needs_place && holder.is_none() || self.given_up.contains(&shown.item);
         match &step {
-            Step::Make { shown } if self.is_ignored_make(&task, shown)? => return Ok(()),
+            Step::Make { shown } if self.is_ignored_make(batch, &task, shown)? => return Ok(()),
             Step::Make { shown } if !task.waits => {
                 task.waits = self.is_frozen_there(&task, shown)?;
                 if !task.waits {
@@ -188,7 +190,7 @@ impl Applier<'_, '_> {
     }
 
     /// Whether what is to be made is ignored here; the topmost of what is so is listed.
-    fn is_ignored_make(&mut self, task: &Task, shown: &Shown) -> Result<bool, SyncError> {
+    fn is_ignored_make(&mut self, batch: &mut Batch, task: &Task, shown: &Shown) -> Result<bool, SyncError> {
         if self.ctx.rules.is_empty() {
             return Ok(false);
         }
@@ -196,7 +198,14 @@ impl Applier<'_, '_> {
         let dir = match task.holder {
             Some(Holder::Known(dir)) => self.dir_path(dir)?,
             // What is not on this disk yet is where people see it.
-            _ => Viewer::new(&*self.ctx.index).path_of(shown.parent)?,
+            _ => match batch.shown_paths.get(&shown.parent) {
+                Some(path) => path.clone(),
+                None => {
+                    let path = Viewer::new(&*self.ctx.index).path_of(shown.parent)?;
+                    batch.shown_paths.insert(shown.parent, path.clone());
+                    path
+                }
+            },
         };
         let path = dir.join(&shown.name);
         if !self.ctx.rules.covers(&path, directory) {
@@ -645,7 +654,7 @@ impl Applier<'_, '_> {
         before: &Stat,
     ) -> Result<(), SyncError> {
         let fs = self.ctx.fs;
-        let mut set = |name: &[u8], value: Option<&[u8]>| match tolerated(fs.set_xattr(path, name, value)) {
+        let set = |name: &[u8], value: Option<&[u8]>| match tolerated(fs.set_xattr(path, name, value)) {
             Ok(done) => Ok(done),
             Err(error) if trouble(&error) == Trouble::Disk => Err(fatal(path, error)),
             Err(_) => Ok(false),

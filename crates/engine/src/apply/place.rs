@@ -10,7 +10,7 @@ use packetboat_core::local_name;
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::tree::TreeWrite;
 use packetboat_core::view::Viewer;
-use packetboat_replica::fs::Fs;
+use packetboat_replica::fs::{FileKind, Fs};
 
 use super::disk::{Trouble, fatal, is_same, trouble, unless_fatal};
 use super::records::{self, Record};
@@ -148,10 +148,9 @@ impl Applier<'_, '_> {
         else {
             return Ok(false);
         };
-        Ok(from.inode == to.inode && from.device == to.device && from.links == to.links && {
-            // Two hard links of one file are two objects.
-            from.links <= 1 || from.kind == packetboat_replica::fs::FileKind::Directory
-        })
+        // Two hard links of one file are two objects.
+        let single = from.links <= 1 || from.kind == FileKind::Directory;
+        Ok(single && from.inode == to.inode && from.device == to.device)
     }
 
     /// Whether a directory lists exactly these bytes as a name; if not, the name was taken for another.
@@ -194,6 +193,8 @@ impl Applier<'_, '_> {
             Ok(()) => {
                 self.changed_in(&path);
                 self.changed_in(&to);
+                // What follows may survive a power loss only together with this.
+                self.make_durable()?;
                 self.parked.insert((entry.dir, entry.name.clone()), name);
                 self.failed.insert(entry.seen.item);
                 Ok(true)
