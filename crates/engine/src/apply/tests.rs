@@ -674,6 +674,14 @@ fn crash_everywhere(prepare: fn(&mut World), wanted: &[(&str, &str)]) {
                     0 => world.fs.kill(),
                     _ => world.fs.crash(&mut Rng::new(seed * 1000 + at)),
                 };
+                if seed >= 2 {
+                    // It crashes once more while it recovers.
+                    world.fs.crash_at(1 + (at * seed) % 23);
+                    if let Err(error) = world.round() {
+                        assert!(was_crash(&error), "{error:?}");
+                    }
+                    world.fs = world.fs.crash(&mut Rng::new(seed * 2000 + at));
+                }
                 for _ in 0..3 {
                     let received = world.round().unwrap_or_else(|error| panic!("{model:?} {at} {seed}: {error:?}"));
                     if received.waiting == 0 {
@@ -700,45 +708,42 @@ fn a_crash_while_directories_change_places_costs_nothing() {
     crash_everywhere(tangled, &TANGLED);
 }
 
+/// Lets every call of applying fail once with this error, and looks that the next rounds end in the right tree.
+fn fail_everywhere(errno: i32, expected: fn(&SyncError) -> bool) {
+    for (prepare, wanted) in [(busy as fn(&mut World), &BUSY[..]), (tangled, &TANGLED)] {
+        for call in 1.. {
+            let mut world = World::new(SimOptions::default());
+            prepare(&mut world);
+            let before = world.fs.calls();
+            world.fs.fail_at(call, errno);
+            let result = world.apply();
+            assert!(result.as_ref().err().is_none_or(expected), "{call}: {result:?}");
+            if world.fs.calls() < before + call {
+                world.shows(wanted);
+                break;
+            }
+            for _ in 0..3 {
+                world.round().unwrap();
+            }
+            world.shows(wanted);
+            world.check_at_rest();
+        }
+    }
+}
+
 #[test]
 fn a_disk_that_runs_full_at_any_operation_is_told_and_loses_nothing() {
-    for call in 1..500 {
-        let mut world = World::new(SimOptions::default());
-        busy(&mut world);
-        let before = world.fs.calls();
-        world.fs.fail_at(call, 28);
-        let result = world.apply();
-        assert!(matches!(result, Ok(_) | Err(SyncError::DiskFull)), "{result:?}");
-        if world.fs.calls() < before + call {
-            return world.shows(&BUSY);
-        }
-        for _ in 0..3 {
-            world.round().unwrap();
-        }
-        world.shows(&BUSY);
-        world.check_at_rest();
-    }
-    panic!("it never ended");
+    fail_everywhere(28, |error| matches!(error, SyncError::DiskFull));
 }
 
 #[test]
 fn what_the_system_refuses_waits_and_stops_nothing_else() {
-    for call in 1..500 {
-        let mut world = World::new(SimOptions::default());
-        busy(&mut world);
-        let before = world.fs.calls();
-        world.fs.fail_at(call, 13);
-        let result = world.apply();
-        assert!(matches!(result, Ok(_) | Err(SyncError::Disk { .. })), "{result:?}");
-        if world.fs.calls() < before + call {
-            return world.shows(&BUSY);
-        }
-        for _ in 0..3 {
-            world.round().unwrap();
-        }
-        world.shows(&BUSY);
-    }
-    panic!("it never ended");
+    fail_everywhere(13, |error| matches!(error, SyncError::Disk { .. }));
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_round_and_the_next_goes_on() {
+    fail_everywhere(5, |error| matches!(error, SyncError::Disk { .. }));
 }
 
 #[test]
