@@ -18,6 +18,7 @@ pub mod ports;
 pub mod prepare;
 mod publish;
 pub mod replica;
+pub mod restore_from;
 mod round;
 pub mod scan;
 mod vault;
