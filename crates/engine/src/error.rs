@@ -70,6 +70,18 @@ pub enum SyncError {
         /// The name of the device that revoked it.
         by: String,
     },
+    /// A point in history was asked for that is not known.
+    #[error("packet {packet} is not known")]
+    NoSuchPacket {
+        /// The packet.
+        packet: packetboat_core::ids::Dot,
+    },
+    /// What lies at the intermediary in a packet's place is another packet.
+    #[error("packet {packet} at the intermediary is not the one that was learned")]
+    OtherPacket {
+        /// The packet.
+        packet: packetboat_core::ids::Dot,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -12,6 +12,7 @@ pub mod error;
 pub mod ignore_rules;
 pub mod learn;
 mod members;
+mod past;
 pub mod paths;
 pub mod ports;
 pub mod prepare;
