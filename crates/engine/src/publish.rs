@@ -4,7 +4,7 @@
 //! All bytes were recorded before; after a crash the same bytes are put again.
 
 use packetboat_core::ids::{Counter, DeviceId, Dot};
-use packetboat_core::packet::MAX_PACKET_BYTES;
+use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Put, Store};
 use packetboat_core::tip::{SealedTip, Tip};
 use packetboat_replica::index::Index;
@@ -38,18 +38,23 @@ pub(crate) fn publish(
     let device = keys.device.device();
     let last = index.knowledge().counter(&device);
     let from = if again { first_missing(index, store, device, last)? } else { index.published(place)? + 1 };
-    let mut put_any = false;
     for counter in from..=last {
         let dot = Dot { device, counter };
         let Some(sealed) = index.sealed(dot)? else { continue };
         let name = packet_name(&dot);
-        if store.put_new(&name, &sealed)? == Put::Present && store.get(&name, MAX_PACKET_BYTES as u64)? != sealed {
-            return Ok(Published::Forked);
+        if store.put_new(&name, &sealed)? == Put::Present {
+            let standing = store.get(&name, MAX_PACKET_BYTES as u64)?;
+            if standing != sealed {
+                // A packet of this lane that this index does not know is a fork; anything else is a torn or damaged put.
+                if SealedPacket::from_bytes(standing).is_ok_and(|other| other.dot() == dot) {
+                    return Ok(Published::Forked);
+                }
+                store.put(&name, &sealed)?;
+            }
         }
         index.set_published(place, counter)?;
-        put_any = true;
     }
-    if put_any || again || is_tip_due(index, now_ms)? {
+    if again || is_tip_due(index, last, now_ms)? {
         write_tip(index, store, keys, place, now_ms, entropy)?;
     }
     Ok(Published::Done)
@@ -66,12 +71,18 @@ fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, last: Count
     Ok(missing.unwrap_or(last + 1))
 }
 
+/// Whether the tip is to be written: it does not name the last packet, or what was learned is worth telling.
+///
 /// Others learn from a tip how far this device is, even when it has nothing to say; now and then is enough for that.
-fn is_tip_due(index: &Index, now_ms: i64) -> Result<bool, SyncError> {
-    let state = index.knowledge().state_hash();
-    let Some(written) = index.meta(TIP_WRITTEN)? else { return Ok(false) };
-    let Some((time, known)) = written.split_first_chunk::<8>() else { return Ok(true) };
-    Ok(known != state && now_ms.saturating_sub(i64::from_le_bytes(*time)).unsigned_abs() > TIP_INTERVAL_MS)
+fn is_tip_due(index: &Index, last: Counter, now_ms: i64) -> Result<bool, SyncError> {
+    let Some(written) = index.meta(TIP_WRITTEN)? else { return Ok(last > 0) };
+    let Some((counter, rest)) = written.split_first_chunk::<8>() else { return Ok(true) };
+    let Some((time, state)) = rest.split_first_chunk::<8>() else { return Ok(true) };
+    if u64::from_le_bytes(*counter) != last {
+        return Ok(true);
+    }
+    let age = now_ms.saturating_sub(i64::from_le_bytes(*time)).unsigned_abs();
+    Ok(age > TIP_INTERVAL_MS && state != index.knowledge().state_hash())
 }
 
 fn write_tip(
@@ -99,7 +110,8 @@ fn write_tip(
     };
     let sealed = SealedTip::seal(&keys.device, &keys.ring, entropy.nonce(), &tip)?;
     store.put(&Tip::name(&device), sealed.bytes())?;
-    let mut written = now_ms.to_le_bytes().to_vec();
+    let mut written = last.map_or(0, |last| last.counter).to_le_bytes().to_vec();
+    written.extend_from_slice(&now_ms.to_le_bytes());
     written.extend_from_slice(&knowledge.state_hash());
     index.begin()?;
     index.set_meta(TIP_WRITTEN, Some(&written))?;
@@ -109,6 +121,7 @@ fn write_tip(
     Ok(())
 }
 
+/// Where the index keeps which tip it wrote last: counter 8, time in ms 8, hash of what was learned 32.
 const TIP_WRITTEN: &str = "own tip written";
 const TIP_INTERVAL_MS: u64 = 3_600_000;
 const MAX_RECENT_PACKETS: usize = 32;

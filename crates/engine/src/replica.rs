@@ -275,3 +275,25 @@ pub struct VerifyReport {
     /// What is wrong: object, what, and which paths need it.
     pub faults: Vec<(String, String, Vec<RelPath>)>,
 }
+
+impl Replica {
+    /// Gives back what the replica is made of; what was not committed is undone.
+    pub fn into_parts(mut self) -> Parts {
+        while self.parts.index.in_transaction() {
+            if self.parts.index.rollback().is_err() {
+                break;
+            }
+        }
+        self.parts
+    }
+
+    /// The replica's index, to look at.
+    pub fn index(&self) -> &Index {
+        &self.parts.index
+    }
+
+    /// Changes how rounds run from now on.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.parts.settings
+    }
+}

@@ -8,3 +8,4 @@ pub mod faulty_store;
 pub mod fs_contract;
 pub mod rng;
 pub mod sim_fs;
+pub mod world;

@@ -1,0 +1,572 @@
+//! A world of replicas: several devices on simulated disks, one misbehaving storage, a virtual clock, all by one seed.
+//!
+//! Users edit, rename, delete and create at random; devices synchronise, lose power and are killed at random.
+//! The world keeps an account of what the users wrote and knowingly replaced, and in the end, when all devices have
+//! synchronised without faults until nothing moves, holds the replicas to the promises:
+//!
+//! 1. every content that was written and not knowingly replaced or deleted is on every disk;
+//! 2. all disks show the same tree, and all indexes the same state;
+//! 3. no disk shows a content that nobody wrote;
+//! 4. a further round changes nothing and publishes nothing.
+//!
+//! A failure prints the seed. The same seed gives the same [`World::trace`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use packetboat_core::keys::KeyRing;
+use packetboat_core::marker::Argon2Cost;
+use packetboat_engine::error::SyncError;
+use packetboat_engine::ports::{Clock, Entropy, Silent};
+use packetboat_engine::replica::{Parts, Replica, Report, Settings, SyncOptions};
+use packetboat_replica::index::Index;
+
+use crate::crash::was_crash;
+use crate::faulty_store::{FaultConfig, FaultyStore};
+use crate::rng::Rng;
+use crate::sim_fs::{CrashModel, Node, SimFs, SimOptions};
+
+/// What may happen in a world.
+#[derive(Clone, Debug)]
+pub struct WorldOptions {
+    /// How many devices there are.
+    pub devices: usize,
+    /// How many steps are taken before the world settles.
+    pub steps: usize,
+    /// How the storage misbehaves while the world runs.
+    pub faults: FaultConfig,
+    /// How often, in a hundred syncs, a device crashes in it.
+    pub crash_percent: u64,
+    /// What a crash leaves of unsynced writes.
+    pub crash_model: CrashModel,
+    /// Whether users rename and move.
+    pub moves: bool,
+    /// Whether users delete.
+    pub deletes: bool,
+    /// Whether users change permissions and make symlinks.
+    pub oddities: bool,
+    /// Whether somebody edits between two calls of a running round.
+    pub races: bool,
+}
+
+impl Default for WorldOptions {
+    fn default() -> Self {
+        Self {
+            devices: 3,
+            steps: 40,
+            faults: FaultConfig::none(),
+            crash_percent: 0,
+            crash_model: CrashModel::OrderedMetadata,
+            moves: true,
+            deletes: true,
+            oddities: true,
+            races: false,
+        }
+    }
+}
+
+/// Several devices, their users and the storage between them.
+pub struct World {
+    rng: Rng,
+    options: WorldOptions,
+    now: Arc<AtomicI64>,
+    store: FaultyStore,
+    devices: Vec<Device>,
+    account: Arc<Mutex<Account>>,
+    trace: blake3::Hasher,
+    log: Vec<String>,
+}
+
+struct Device {
+    name: String,
+    fs: SimFs,
+    store: FaultyStore,
+    skew: i64,
+    /// `None` only while it is being started again.
+    replica: Option<Replica>,
+}
+
+/// What the users wrote and what became of it.
+#[derive(Default)]
+struct Account {
+    /// Every content that was ever written.
+    written: BTreeSet<Vec<u8>>,
+    /// Contents that nobody knowingly replaced or deleted.
+    owed: BTreeSet<Vec<u8>>,
+    /// Contents that stood in something that was ever moved: an unseen move brings back what a delete removed.
+    moved: BTreeSet<Vec<u8>>,
+    count: u64,
+}
+
+impl Account {
+    fn write(&mut self, bytes: Vec<u8>) {
+        self.written.insert(bytes.clone());
+        self.owed.insert(bytes);
+    }
+
+    fn forsake(&mut self, bytes: &[u8]) {
+        self.owed.remove(bytes);
+    }
+}
+
+impl World {
+    /// A world with a vault, its devices joined and their folders empty.
+    pub fn new(seed: u64, options: WorldOptions) -> Self {
+        let mut rng = Rng::new(seed);
+        let now = Arc::new(AtomicI64::new(1_790_000_000_000));
+        let store = FaultyStore::new(rng.next_u64(), FaultConfig::none());
+        let mut world = Self {
+            rng,
+            options,
+            now,
+            store,
+            devices: Vec::new(),
+            account: Arc::default(),
+            trace: blake3::Hasher::new(),
+            log: Vec::new(),
+        };
+        let mut ring: Option<KeyRing> = None;
+        for number in 0..world.options.devices {
+            let name = format!("device{number}");
+            let options = SimOptions { crash_model: world.options.crash_model, ..SimOptions::default() };
+            let fs = SimFs::new(options);
+            let store = world.store.attach(world.rng.next_u64(), FaultConfig::none());
+            let parts = world.parts(&fs, &store, Index::in_memory().expect("memory"), 0);
+            let replica = match &ring {
+                None => {
+                    let (replica, _) = Replica::create(parts, b"a passphrase", &name).expect("an empty storage");
+                    let marker = Replica::read_marker(&store).expect("readable").expect("just made");
+                    ring = Some(marker.unlock_with_passphrase(b"a passphrase").expect("the same passphrase"));
+                    replica
+                }
+                Some(ring) => Replica::join(parts, ring.clone(), &name).expect("a vault"),
+            };
+            world.devices.push(Device { name, fs, store, skew: 0, replica: Some(replica) });
+        }
+        for device in &world.devices {
+            device.store.set_config(world.options.faults.clone());
+        }
+        world
+    }
+
+    /// Runs a whole life: random steps, then settling, then the promises.
+    pub fn run(seed: u64, options: WorldOptions) -> [u8; 32] {
+        let mut world = Self::new(seed, options);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..world.options.steps {
+                world.step();
+            }
+            world.settle();
+            world.check();
+        }));
+        if let Err(panic) = outcome {
+            eprintln!("seed {seed} failed; what happened:\n{}", world.log.join("\n"));
+            std::panic::resume_unwind(panic);
+        }
+        world.trace()
+    }
+
+    /// A hash of everything that happened.
+    pub fn trace(&self) -> [u8; 32] {
+        *self.trace.finalize().as_bytes()
+    }
+
+    fn parts(&mut self, fs: &SimFs, store: &FaultyStore, index: Index, skew: i64) -> Parts {
+        Parts {
+            fs: Arc::new(fs.clone()),
+            index,
+            store: Arc::new(store.clone()),
+            place: "storage".to_owned(),
+            clock: Box::new(SimClock { now: Arc::clone(&self.now), skew }),
+            entropy: Box::new(SimEntropy(self.rng.fork())),
+            settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
+        }
+    }
+
+    fn note(&mut self, text: String) {
+        self.trace.update(text.as_bytes());
+        self.log.push(text);
+    }
+
+    /// Lets one user or one device do something.
+    pub fn step(&mut self) {
+        let passed = self.rng.below(20_000) as i64;
+        let now = self.now.fetch_add(passed, Ordering::SeqCst) + passed;
+        let at = self.rng.index(self.devices.len());
+        self.devices[at].fs.set_now(now * 1_000_000);
+        if self.rng.chance(1, 60) {
+            self.devices[at].skew = self.rng.below(86_400_000 * 400) as i64 - 86_400_000 * 200;
+        }
+        if self.rng.chance(3, 10) {
+            self.sync_badly(at);
+        } else {
+            let edit = random_edit(&mut self.rng, &self.devices[at].fs, &self.options, &self.account);
+            if let Some(text) = edit {
+                self.devices[at].fs.settle();
+                let name = self.devices[at].name.clone();
+                self.note(format!("{name}: {text}"));
+            }
+        }
+    }
+
+    /// A round with whatever may go wrong.
+    fn sync_badly(&mut self, at: usize) {
+        let crash = self.rng.chance(self.options.crash_percent, 100);
+        let by_disk = self.rng.chance(2, 3);
+        let n = 1 + self.rng.below(if by_disk { 60 } else { 8 });
+        if crash && by_disk {
+            self.devices[at].fs.crash_at(n);
+        } else if crash {
+            self.devices[at].store.crash_at(n);
+        }
+        if self.options.races && self.rng.chance(1, 3) {
+            let (mut rng, options, account) = (self.rng.fork(), self.options.clone(), Arc::clone(&self.account));
+            let call = 1 + self.rng.below(80);
+            self.devices[at].fs.on_call(call, move |fs| {
+                random_edit(&mut rng, fs, &options, &account);
+            });
+        }
+        let result = self.sync(at);
+        let text = match &result {
+            Ok(report) => format!("{}: sync {}", self.devices[at].name, describe(report)),
+            Err(error) => format!("{}: sync failed: {}", self.devices[at].name, packetboat_engine::error::chain(error)),
+        };
+        self.note(text);
+        let power = crash && (self.devices[at].fs.has_crashed() || self.devices[at].store.has_crashed());
+        if crash {
+            self.restart(at, power);
+        }
+        if let Err(error) = result {
+            let expected = was_crash(&error) || matches!(error, SyncError::Store(_));
+            let full = matches!(error, SyncError::DiskFull);
+            assert!(expected || full, "{}", packetboat_engine::error::chain(&error));
+        }
+        self.nothing_invented(at);
+    }
+
+    fn sync(&mut self, at: usize) -> Result<Report, SyncError> {
+        let replica = self.devices[at].replica.as_mut().expect("started");
+        replica.sync(SyncOptions { confirm_deletes: true }, &mut Silent)
+    }
+
+    /// Starts a device again: after a power loss with what its disk kept, otherwise as after `kill -9`.
+    fn restart(&mut self, at: usize, crashed: bool) {
+        let device = &mut self.devices[at];
+        device.store.revive();
+        let parts = device.replica.take().expect("started").into_parts();
+        device.fs = match (crashed, self.rng.chance(1, 2)) {
+            (true, true) => device.fs.crash(&mut self.rng),
+            _ => device.fs.kill(),
+        };
+        let (fs, store, skew) = (device.fs.clone(), device.store.clone(), device.skew);
+        let now = self.now.load(Ordering::SeqCst);
+        fs.set_now(now * 1_000_000);
+        let parts = self.parts(&fs, &store, parts.index, skew);
+        self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
+        let text = format!("{}: started again ({})", self.devices[at].name, if crashed { "power loss" } else { "killed" });
+        self.note(text);
+    }
+
+    /// Lets every device synchronise without faults until a whole turn changes nothing.
+    pub fn settle(&mut self) {
+        self.store.settle();
+        for at in 0..self.devices.len() {
+            self.devices[at].store.set_config(FaultConfig::none());
+            self.devices[at].store.revive();
+            // A race that has not come yet, or a crash that was never reached, is called off by starting again.
+            self.restart(at, false);
+        }
+        for turn in 0..MAX_TURNS {
+            let mut quiet = true;
+            for at in 0..self.devices.len() {
+                let passed = 10_000;
+                let now = self.now.fetch_add(passed, Ordering::SeqCst) + passed;
+                self.devices[at].fs.set_now(now * 1_000_000);
+                let report = match self.sync(at) {
+                    Ok(report) => report,
+                    Err(error) => panic!("{}: {}", self.devices[at].name, packetboat_engine::error::chain(&error)),
+                };
+                let text = format!("{}: settling {}", self.devices[at].name, describe(&report));
+                self.note(text);
+                quiet &= is_quiet(&report);
+            }
+            if quiet && turn > 0 {
+                return;
+            }
+        }
+        panic!("the world does not come to rest");
+    }
+
+    /// Holds the replicas to the promises.
+    pub fn check(&mut self) {
+        let trees: Vec<BTreeMap<Vec<u8>, Node>> = self.devices.iter().map(|device| visible(&device.fs)).collect();
+        for (device, tree) in self.devices.iter().zip(&trees).skip(1) {
+            assert_same_tree(&trees[0], tree, &device.name);
+        }
+        let states: BTreeSet<[u8; 32]> = self
+            .devices
+            .iter()
+            .map(|device| device.replica.as_ref().expect("started").index().knowledge().state_hash())
+            .collect();
+        assert_eq!(states.len(), 1, "all devices have learned the same");
+        let contents: BTreeSet<&Vec<u8>> = trees[0].values().filter_map(content).collect();
+        let account = self.account.lock().expect("nobody panics holding this");
+        for owed in &account.owed {
+            assert!(contents.contains(owed), "lost: {}", String::from_utf8_lossy(owed));
+        }
+        for content in &contents {
+            assert!(account.written.contains(*content), "invented: {}", String::from_utf8_lossy(content));
+            let known = account.owed.contains(*content) || account.moved.contains(*content);
+            assert!(known, "revived: {}", String::from_utf8_lossy(content));
+        }
+        drop(account);
+        for at in 0..self.devices.len() {
+            self.nothing_invented(at);
+            let staged = self.devices[at].fs.tree();
+            let left: Vec<_> = staged.keys().filter(|path| path.starts_with(b".packetboat/stage/")).collect();
+            assert!(left.is_empty(), "left in staging: {left:?}");
+        }
+        let mut summary = blake3::Hasher::new();
+        for (path, node) in &trees[0] {
+            summary.update(path);
+            summary.update(format!("{:?}", without_mtime(node)).as_bytes());
+        }
+        self.trace.update(summary.finalize().as_bytes());
+    }
+
+    fn nothing_invented(&self, at: usize) {
+        let account = self.account.lock().expect("nobody panics holding this");
+        for (path, node) in visible(&self.devices[at].fs) {
+            if let Some(content) = content(&node) {
+                let known = account.written.contains(content);
+                assert!(known, "{} shows what nobody wrote at {}", self.devices[at].name, String::from_utf8_lossy(&path));
+            }
+        }
+    }
+
+    /// The tree that a device's user sees.
+    pub fn tree(&self, at: usize) -> BTreeMap<Vec<u8>, Node> {
+        visible(&self.devices[at].fs)
+    }
+
+    /// A device's disk.
+    pub fn fs(&self, at: usize) -> &SimFs {
+        &self.devices[at].fs
+    }
+
+    /// A device's way to the storage.
+    pub fn store(&self, at: usize) -> &FaultyStore {
+        &self.devices[at].store
+    }
+
+    /// A device's replica.
+    pub fn replica(&mut self, at: usize) -> &mut Replica {
+        self.devices[at].replica.as_mut().expect("started")
+    }
+
+    /// Lets some time pass, and synchronises one device; panics where that fails.
+    pub fn sync_well(&mut self, at: usize) -> Report {
+        let now = self.now.fetch_add(10_000, Ordering::SeqCst) + 10_000;
+        for device in &self.devices {
+            device.fs.set_now(now * 1_000_000);
+        }
+        self.sync(at).unwrap_or_else(|error| panic!("{}", packetboat_engine::error::chain(&error)))
+    }
+}
+
+/// What a user sees: everything but Packetboat's own directory.
+fn visible(fs: &SimFs) -> BTreeMap<Vec<u8>, Node> {
+    let mut tree = fs.tree();
+    tree.retain(|path, _| !path.starts_with(b".packetboat/") && path != b".packetboat");
+    tree
+}
+
+fn content(node: &Node) -> Option<&Vec<u8>> {
+    match node {
+        Node::File { bytes, .. } => Some(bytes),
+        Node::Symlink { target } => Some(target),
+        _ => None,
+    }
+}
+
+/// A touch does not travel, so times may differ where contents agree.
+fn without_mtime(node: &Node) -> Node {
+    match node.clone() {
+        Node::File { bytes, mode, xattrs, .. } => Node::File { bytes, mode, xattrs, mtime: 0 },
+        node => node,
+    }
+}
+
+fn assert_same_tree(expected: &BTreeMap<Vec<u8>, Node>, found: &BTreeMap<Vec<u8>, Node>, who: &str) {
+    let show = |tree: &BTreeMap<Vec<u8>, Node>| -> Vec<String> {
+        tree.iter()
+            .map(|(path, node)| match node {
+                Node::File { bytes, mode, .. } => {
+                    format!("{} = {} {mode:o}", String::from_utf8_lossy(path), String::from_utf8_lossy(bytes))
+                }
+                node => format!("{} {node:?}", String::from_utf8_lossy(path)),
+            })
+            .collect()
+    };
+    let (expected, found) = (show(expected), show(found));
+    let missing: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();
+    let extra: Vec<_> = found.iter().filter(|line| !expected.contains(line)).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "{who} lacks {missing:#?}\nand has besides {extra:#?}");
+}
+
+fn is_quiet(report: &Report) -> bool {
+    report.published.packets == 0
+        && report.packets_learned == 0
+        && report.received.waiting == 0
+        && report.sent == Default::default()
+        && report.received == Default::default()
+}
+
+fn describe(report: &Report) -> String {
+    format!("sent {:?}, received {:?}, learned {}", report.sent, report.received, report.packets_learned)
+}
+
+/// Does something that a user might do; says what.
+fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mutex<Account>) -> Option<String> {
+    let mut account = account.lock().expect("nobody panics holding this");
+    let tree = visible(fs);
+    let paths: Vec<Vec<u8>> = tree.keys().cloned().collect();
+    let files: Vec<Vec<u8>> = tree.iter().filter(|(_, n)| content(n).is_some()).map(|(p, _)| p.clone()).collect();
+    let directories: Vec<Vec<u8>> =
+        tree.iter().filter(|(_, n)| matches!(n, Node::Directory { .. })).map(|(p, _)| p.clone()).collect();
+    let place = |rng: &mut Rng| -> Vec<u8> {
+        let name = format!("{}", ["a", "b", "c", "d.txt", "e.txt", "f"][rng.index(6)]);
+        match rng.pick(&directories) {
+            Some(directory) if rng.chance(2, 3) => [directory.as_slice(), b"/", name.as_bytes()].concat(),
+            _ => name.into_bytes(),
+        }
+    };
+    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+    match rng.below(20) {
+        0..=5 => {
+            let path = place(rng);
+            if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special)) {
+                return None;
+            }
+            let bytes = fresh(rng, &mut account);
+            if let Some(old) = tree.get(&path).and_then(content) {
+                account.forsake(old);
+            }
+            if matches!(tree.get(&path), Some(Node::Symlink { .. })) {
+                fs.remove(&path).ok()?;
+            }
+            fs.write(&path, &bytes).ok()?;
+            account.write(bytes.clone());
+            Some(format!("write {} = {}", text(&path), text(&bytes)))
+        }
+        6..=9 => {
+            let path = rng.pick(&files)?.clone();
+            let Some(Node::File { bytes: old, .. }) = tree.get(&path) else { return None };
+            let bytes = fresh(rng, &mut account);
+            account.forsake(old);
+            fs.write(&path, &bytes).ok()?;
+            account.write(bytes.clone());
+            Some(format!("edit {} = {}", text(&path), text(&bytes)))
+        }
+        10 => {
+            let path = place(rng);
+            if tree.contains_key(&path) {
+                return None;
+            }
+            fs.make_dir(&path).ok()?;
+            Some(format!("mkdir {}", text(&path)))
+        }
+        11..=14 if options.moves => {
+            let from = rng.pick(&paths)?.clone();
+            let to = place(rng);
+            let within = to.starts_with(&[from.as_slice(), b"/"].concat());
+            if within || to == from || tree.contains_key(&to) {
+                return None;
+            }
+            fs.rename(&from, &to).ok()?;
+            for (path, node) in &tree {
+                if *path == from || path.starts_with(&[from.as_slice(), b"/"].concat()) {
+                    account.moved.extend(content(node).cloned());
+                }
+            }
+            Some(format!("move {} to {}", text(&from), text(&to)))
+        }
+        15..=16 if options.deletes => {
+            let path = rng.pick(&paths)?.clone();
+            for (other, node) in &tree {
+                if *other == path || other.starts_with(&[path.as_slice(), b"/"].concat()) {
+                    if let Some(bytes) = content(node) {
+                        account.forsake(bytes);
+                    }
+                }
+            }
+            fs.remove(&path).ok()?;
+            Some(format!("delete {}", text(&path)))
+        }
+        17 if options.oddities => {
+            let path = rng.pick(&paths)?.clone();
+            if matches!(tree.get(&path), Some(Node::Symlink { .. })) {
+                return None;
+            }
+            let mode = [0o644, 0o755, 0o600, 0o700][rng.index(4)];
+            fs.chmod(&path, mode).ok()?;
+            Some(format!("chmod {} {mode:o}", text(&path)))
+        }
+        18 if options.oddities => {
+            let path = place(rng);
+            if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special)) {
+                return None;
+            }
+            let target = fresh(rng, &mut account);
+            if let Some(old) = tree.get(&path) {
+                account.forsake(content(old).expect("not a directory"));
+                fs.remove(&path).ok()?;
+            }
+            fs.make_symlink(&target, &path).ok()?;
+            account.write(target.clone());
+            Some(format!("symlink {} -> {}", text(&path), text(&target)))
+        }
+        19 => {
+            let path = rng.pick(&files)?.clone();
+            let mtime = rng.below(2_000_000_000) as i64 * 1_000_000_000;
+            fs.touch(&path, mtime).ok()?;
+            Some(format!("touch {}", text(&path)))
+        }
+        _ => None,
+    }
+}
+
+/// A content that nobody has written, or now and then one that somebody has: the same edit twice.
+fn fresh(rng: &mut Rng, account: &mut Account) -> Vec<u8> {
+    account.count += 1;
+    let size = if rng.chance(1, 10) { 20_000 } else { 0 };
+    let mut bytes = format!("v{}", account.count).into_bytes();
+    bytes.resize(bytes.len() + size, b'.');
+    bytes
+}
+
+struct SimClock {
+    now: Arc<AtomicI64>,
+    skew: i64,
+}
+
+impl Clock for SimClock {
+    fn now_ms(&self) -> i64 {
+        self.now.load(Ordering::SeqCst) + self.skew
+    }
+}
+
+struct SimEntropy(Rng);
+
+impl Entropy for SimEntropy {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        let bytes = self.0.bytes(buffer.len());
+        buffer.copy_from_slice(&bytes);
+    }
+    fn fork(&mut self) -> Box<dyn Entropy> {
+        Box::new(Self(self.0.fork()))
+    }
+}
+
+const MAX_TURNS: usize = 40;

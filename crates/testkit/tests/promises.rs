@@ -1,0 +1,79 @@
+//! The promises of DESIGN section 9 over random histories; see `packetboat_testkit::world`.
+//!
+//! `PACKETBOAT_SEEDS` sets how many seeds each test runs, `PACKETBOAT_SEED` runs one alone.
+
+use packetboat_testkit::faulty_store::{Fault, FaultConfig};
+use packetboat_testkit::sim_fs::CrashModel;
+use packetboat_testkit::world::{World, WorldOptions};
+
+fn run(seeds: u64, first: u64, options: impl Fn(u64) -> WorldOptions) {
+    if let Some(seed) = number("PACKETBOAT_SEED") {
+        World::run(seed, options(seed));
+        return;
+    }
+    for seed in first..first + number("PACKETBOAT_SEEDS").unwrap_or(seeds) {
+        World::run(seed, options(seed));
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn two_devices_that_only_write_converge_and_lose_nothing() {
+    run(100, 1, |_| WorldOptions { devices: 2, moves: false, deletes: false, oddities: false, ..Default::default() });
+}
+
+#[test]
+fn devices_that_write_and_delete_converge_and_lose_nothing() {
+    run(150, 1000, |seed| WorldOptions { devices: 2 + seed as usize % 3, moves: false, ..Default::default() });
+}
+
+#[test]
+fn devices_that_do_everything_converge_and_lose_nothing() {
+    run(250, 2000, |seed| WorldOptions { devices: 2 + seed as usize % 4, ..Default::default() });
+}
+
+#[test]
+fn a_storage_that_misbehaves_costs_time_and_nothing_else() {
+    let faults = FaultConfig::none()
+        .with(Fault::Transient, 50)
+        .with(Fault::StoredButFailed, 50)
+        .with(Fault::Torn, 30)
+        .with(Fault::DelayedVisibility, 50)
+        .with(Fault::StaleListing, 50)
+        .with(Fault::ReplayedTip, 30)
+        .with(Fault::Full, 20)
+        .with(Fault::FlippedBit, 20);
+    run(200, 3000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 3,
+        faults: faults.clone(),
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
+fn crashes_at_any_instant_cost_nothing() {
+    run(250, 4000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 2,
+        crash_percent: 40,
+        crash_model: if seed % 2 == 0 { CrashModel::OrderedMetadata } else { CrashModel::Anything },
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
+fn edits_during_a_round_are_not_lost() {
+    run(150, 5000, |seed| WorldOptions { devices: 2 + seed as usize % 2, races: true, ..Default::default() });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..5 {
+        let options = || WorldOptions { crash_percent: 20, ..Default::default() };
+        assert_eq!(World::run(seed, options()), World::run(seed, options()), "seed {seed}");
+    }
+}
