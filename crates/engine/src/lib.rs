@@ -8,7 +8,9 @@ mod apply;
 pub(crate) mod builder;
 mod checkpoints;
 mod conflicts;
+mod content_reader;
 pub mod error;
+mod history;
 pub mod ignore_rules;
 pub mod learn;
 mod members;
@@ -18,9 +20,13 @@ pub mod ports;
 pub mod prepare;
 mod publish;
 pub mod replica;
+mod resolve;
+mod restore;
 mod round;
 pub mod scan;
+mod status;
 mod vault;
+mod verify;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};
 
