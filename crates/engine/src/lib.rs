@@ -10,6 +10,7 @@ mod checkpoints;
 mod conflicts;
 mod content_reader;
 pub mod error;
+pub(crate) mod fetch;
 mod history;
 pub mod ignore_rules;
 pub mod learn;

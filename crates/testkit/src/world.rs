@@ -131,6 +131,8 @@ impl World {
             let name = format!("device{number}");
             let options = SimOptions { crash_model: world.options.crash_model, ..SimOptions::default() };
             let fs = SimFs::new(options);
+            fs.make_dir(".packetboat").expect("an empty disk");
+            fs.settle();
             let store = world.store.attach(world.rng.next_u64(), FaultConfig::none());
             let parts = world.parts(&fs, &store, Index::in_memory().expect("memory"), 0);
             let replica = match &ring {
@@ -264,7 +266,8 @@ impl World {
         fs.set_now(now * 1_000_000);
         let parts = self.parts(&fs, &store, parts.index, skew);
         self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
-        let text = format!("{}: started again ({})", self.devices[at].name, if crashed { "power loss" } else { "killed" });
+        let text =
+            format!("{}: started again ({})", self.devices[at].name, if crashed { "power loss" } else { "killed" });
         self.note(text);
     }
 
@@ -340,7 +343,12 @@ impl World {
         for (path, node) in visible(&self.devices[at].fs) {
             if let Some(content) = content(&node) {
                 let known = account.written.contains(content);
-                assert!(known, "{} shows what nobody wrote at {}", self.devices[at].name, String::from_utf8_lossy(&path));
+                assert!(
+                    known,
+                    "{} shows what nobody wrote at {}",
+                    self.devices[at].name,
+                    String::from_utf8_lossy(&path)
+                );
             }
         }
     }
@@ -423,8 +431,10 @@ fn is_quiet(report: &Report) -> bool {
         && report.received == Default::default()
 }
 
+/// A report in words, without what is zero.
 fn describe(report: &Report) -> String {
-    format!("sent {:?}, received {:?}, learned {}", report.sent, report.received, report.packets_learned)
+    let text = format!("{:?} {:?} learned: {}", report.sent, report.received, report.packets_learned);
+    text.split(", ").filter(|part| !part.ends_with(": 0")).collect::<Vec<_>>().join(", ")
 }
 
 /// Does something that a user might do; says what.
@@ -518,7 +528,8 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
             if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special)) {
                 return None;
             }
-            let target = fresh(rng, &mut account);
+            let mut target = fresh(rng, &mut account);
+            target.truncate(100);
             if let Some(old) = tree.get(&path) {
                 account.forsake(content(old).expect("not a directory"));
                 fs.remove(&path).ok()?;
