@@ -114,8 +114,7 @@ impl Replica {
                 shown_then(&past, index, path)?
             }
         };
-        let mut reader =
-            ContentReader::new(index, &*self.parts.store, &self.keys.ring, self.parts.settings.threads);
+        let mut reader = ContentReader::new(index, &*self.parts.store, &self.keys.ring, self.parts.settings.threads);
         match &shown.content {
             Content::Directory => Err(QueryError::IsDirectory { path: path.clone() }),
             Content::Symlink(target) => out.write_all(target).map_err(QueryError::Output),
@@ -268,7 +267,7 @@ fn events_of(viewer: &Viewer<'_, Index>, item: &Item) -> Result<Vec<Event>, Sync
             Content::Symlink(target) => Some(target.len() as u64),
             Content::Directory => None,
         };
-        event.current = stands && item.heads.iter().any(|known| known.dot == head.dot && !known.deleted);
+        event.current = stands && item.heads.iter().any(|known| known.dot == head.dot && known.deletes.is_empty());
     }
     let mut before = None;
     for mode in &modes {

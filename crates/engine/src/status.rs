@@ -9,6 +9,7 @@ use packetboat_replica::fs::FileKind;
 
 use crate::conflicts::CANDIDATE;
 use crate::error::{SyncError, chain};
+use crate::ignore_rules::IgnoreRules;
 use crate::ports::Silent;
 use crate::replica::{Direction, PlannedStep, Replica, Status};
 use crate::round::LAST_IN_STEP;
@@ -25,13 +26,12 @@ impl Replica {
         let rules = self.rules(&mut Silent)?;
         let scanned = self.scan(&rules, &mut Silent)?;
         let (mut to_send, to_receive) = if scanned.is_quiet() {
-            (0, count(&crate::apply::planned_steps(&self.parts.index, &rules)?, Direction::Down))
+            (0, self.waiting_here(&rules)?)
         } else if reachable.is_ok() && scanned.work().1 <= MUCH {
             let steps = self.dry_run(&mut Silent)?;
             (count(&steps, Direction::Up), count(&steps, Direction::Down))
         } else {
-            let steps = crate::apply::planned_steps(&self.parts.index, &rules)?;
-            (changes_seen(&scanned), count(&steps, Direction::Down))
+            (changes_seen(&scanned), self.waiting_here(&rules)?)
         };
         to_send += self.unpublished()?;
         let conflicts = self.count_conflicts()?;
@@ -60,6 +60,13 @@ impl Replica {
             devices: self.devices()?,
             state: self.state(),
         })
+    }
+
+    /// Steps that a round would take on this disk, local changes aside.
+    fn waiting_here(&self, rules: &IgnoreRules) -> Result<u64, SyncError> {
+        let steps = crate::apply::planned_steps(&self.parts.index, usize::MAX)?;
+        let taken = steps.iter().filter(|step| !rules.covers(step.to.as_ref().unwrap_or(&step.path), step.directory));
+        Ok(taken.count() as u64)
     }
 
     /// Changes in packets that the intermediary does not have yet.
