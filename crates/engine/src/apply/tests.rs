@@ -142,8 +142,7 @@ impl World {
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
         let known = RoundChunks::new(Box::new(|_| false));
         let preparer = Preparer { fs: &self.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
-        let mut builder =
-            Builder::new(&mut self.index, &self.store, &self.keys, "test".into(), NOW / 1_000_000, &known)?;
+        let mut builder = Builder::new(&mut self.index, &self.store, &self.keys, NOW / 1_000_000, &known)?;
         absorb(&self.fs, &preparer, 1, &mut builder, scanned, NOW, &mut self.entropy, &mut Silent)?;
         builder.finish(&mut self.entropy)?;
         Ok(())
