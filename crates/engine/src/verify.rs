@@ -114,7 +114,8 @@ impl Verifier<'_> {
         }
         for (device, _) in index.knowledge().iter() {
             let own = *device == replica.keys.device.device();
-            if !found.contains(device) && !(own && index.published(&replica.parts.place)? == 0) {
+            let unpublished = own && index.published(&replica.parts.place)? == 0;
+            if !found.contains(device) && !unpublished {
                 self.fault(&Tip::name(device), "it is missing".to_owned());
             }
         }

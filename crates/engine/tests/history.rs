@@ -131,7 +131,7 @@ fn a_file_is_shown_as_it_was_under_the_path_it_had_or_has() {
 #[test]
 fn large_contents_are_shown_and_restored_from_packs() {
     let mut pair = Pair::new();
-    let large: Vec<u8> = (0..2_500_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let large: Vec<u8> = (0..2_200_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     pair.laptop.fs.write("large", &large).unwrap();
     pair.settle();
     let at = At::Time(pair.pass());
@@ -141,9 +141,8 @@ fn large_contents_are_shown_and_restored_from_packs() {
     pair.desk.replica.show(&path("large"), Some(&at), &mut out).unwrap();
     assert!(out == large);
     let received = pair.desk.replica.restore(Some(&path("large")), &at, None, &mut Watcher::default()).unwrap();
-    assert_eq!(received, Received { edited: 1, bytes_written: 10_000_000, ..Received::default() });
-    pair.settle();
-    assert!(pair.laptop.fs.read("large").unwrap() == large);
+    assert_eq!(received, Received { edited: 1, bytes_written: 8_800_000, ..Received::default() });
+    assert!(pair.desk.fs.read("large").unwrap() == large);
 }
 
 #[test]
