@@ -70,6 +70,9 @@ pub enum SyncError {
         /// The name of the device that revoked it.
         by: String,
     },
+    /// A directory that was to be filled holds something.
+    #[error("the directory is not empty")]
+    NotEmpty,
     /// A point in history was asked for that is not known.
     #[error("packet {packet} is not known")]
     NoSuchPacket {

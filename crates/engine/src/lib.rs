@@ -23,6 +23,7 @@ mod publish;
 pub mod replica;
 mod resolve;
 mod restore;
+pub mod restore_from;
 mod round;
 pub mod scan;
 mod status;
