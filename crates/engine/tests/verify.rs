@@ -5,6 +5,7 @@ mod support;
 
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::At;
 use support::{Pair, path};
 
 /// A vault with small files in packets and large ones in packs, made by both devices.
@@ -144,4 +145,43 @@ fn a_rolled_back_tip_and_a_swapped_packet_are_found() {
     pair.store.put(&lane[1], &first).unwrap();
     let report = pair.laptop.replica.verify(false, &mut Silent).unwrap();
     assert_eq!(report.faults.len(), 2, "{:?}", report.faults);
+}
+
+#[test]
+fn checkpoints_and_their_packs_are_verified_too_and_a_device_that_began_from_one_asks_the_same() {
+    let mut pair = Pair::new();
+    for number in 0..70 {
+        pair.pass();
+        pair.laptop.fs.write("counted", format!("{number}").as_bytes()).unwrap();
+        pair.laptop.sync();
+    }
+    pair.settle();
+    let mut third = pair.third();
+    third.sync();
+    let checkpoint = |name: &&ObjectName| name.as_str().starts_with("checkpoints/");
+    assert!(pair.store.names().iter().any(|name| checkpoint(&name)), "a checkpoint was due");
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        for deep in [false, true] {
+            let report = device.replica.verify(deep, &mut Silent).unwrap();
+            assert_eq!(report.faults, []);
+            assert_eq!(report.orphans, Vec::<String>::new());
+        }
+    }
+    let names = pair.store.names();
+    let objects = names.iter().filter(|name| checkpoint(name) || name.as_str().starts_with("packs/"));
+    for name in objects {
+        pair.store.tamper(name, |bytes| bytes[100] ^= 1);
+        for device in [&mut pair.desk, &mut third] {
+            let report = device.replica.verify(true, &mut Silent).unwrap();
+            assert!(report.faults.iter().any(|(object, ..)| object == name.as_str()), "{name}: {:?}", report.faults);
+        }
+        pair.store.tamper(name, |bytes| bytes[100] ^= 1);
+    }
+    // What happened before the checkpoint is not in the index, and what stood then is read from the lanes.
+    let log = third.replica.log(Some(&path("counted")), 100).unwrap();
+    assert_eq!(log[0].text, "changed");
+    let packet = third.replica.packet_named("laptop:5").unwrap();
+    let mut out = Vec::new();
+    third.replica.show(&path("counted"), Some(&At::Packet(packet)), &mut out).unwrap();
+    assert_eq!(out, b"3");
 }

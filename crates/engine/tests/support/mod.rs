@@ -34,20 +34,7 @@ impl Pair {
     pub(crate) fn new() -> Self {
         let (now, store) = (Arc::new(AtomicI64::new(START)), MemoryStore::new());
         let out = Arc::new(AtomicBool::new(false));
-        let parts = |seed| {
-            let fs = SimFs::new(SimOptions::default());
-            fs.make_dir(".packetboat").unwrap();
-            let parts = Parts {
-                fs: Arc::new(fs.clone()),
-                index: Index::in_memory().unwrap(),
-                store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(&out) }),
-                place: "memory".to_owned(),
-                clock: Box::new(SharedClock(Arc::clone(&now))),
-                entropy: Box::new(Seeded(Rng::new(seed))),
-                settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
-            };
-            (fs, parts)
-        };
+        let parts = |seed| parts(seed, &store, &out, &now);
         let (fs, laptop_parts) = parts(1);
         let (laptop, _) = Replica::create(laptop_parts, b"secret", "laptop").unwrap();
         let laptop = Device { fs, replica: laptop };
@@ -57,6 +44,15 @@ impl Pair {
         let mut pair = Self { laptop, desk: Device { fs, replica: desk }, store, out: Arc::clone(&out), now };
         pair.settle();
         pair
+    }
+
+    /// A third device, which has not synchronised yet.
+    pub(crate) fn third(&self) -> Device {
+        let marker = Replica::read_marker(&self.store).unwrap().unwrap();
+        let (fs, parts) = parts(3, &self.store, &self.out, &self.now);
+        fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
+        let replica = Replica::join(parts, marker.unlock_with_passphrase(b"secret").unwrap(), "third").unwrap();
+        Device { fs, replica }
     }
 
     /// Lets an hour pass, so that nothing recorded before is racy; says what time it was before.
@@ -84,6 +80,21 @@ impl Pair {
         assert_eq!(self.laptop.files(), owned(expected), "laptop");
         assert_eq!(self.desk.files(), owned(expected), "desk");
     }
+}
+
+fn parts(seed: u64, store: &MemoryStore, out: &Arc<AtomicBool>, now: &Arc<AtomicI64>) -> (SimFs, Parts) {
+    let fs = SimFs::new(SimOptions::default());
+    fs.make_dir(".packetboat").unwrap();
+    let parts = Parts {
+        fs: Arc::new(fs.clone()),
+        index: Index::in_memory().unwrap(),
+        store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(out) }),
+        place: "memory".to_owned(),
+        clock: Box::new(SharedClock(Arc::clone(now))),
+        entropy: Box::new(Seeded(Rng::new(seed))),
+        settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
+    };
+    (fs, parts)
 }
 
 fn owned(files: &[(&str, &str)]) -> Vec<(String, String)> {
