@@ -96,6 +96,8 @@ struct Account {
     owed: BTreeSet<Vec<u8>>,
     /// Contents that stood in something that was ever moved: an unseen move brings back what a delete removed.
     moved: BTreeSet<Vec<u8>>,
+    /// What users did while a round ran, since it was last asked.
+    slipped_in: Vec<String>,
     count: u64,
 }
 
@@ -226,7 +228,9 @@ impl World {
             let (mut rng, options, account) = (self.rng.fork(), self.options.clone(), Arc::clone(&self.account));
             let call = 1 + self.rng.below(80);
             self.devices[at].fs.on_call(call, move |fs| {
-                random_edit(&mut rng, fs, &options, &account);
+                if let Some(text) = random_edit(&mut rng, fs, &options, &account) {
+                    account.lock().expect("nobody panics holding this").slipped_in.push(text);
+                }
             });
         }
         let result = self.sync(at);
@@ -254,6 +258,10 @@ impl World {
         let name = self.devices[at].name.clone();
         for text in watching.0 {
             self.note(format!("{name}:   {text}"));
+        }
+        let slipped_in = std::mem::take(&mut self.account.lock().expect("nobody panics holding this").slipped_in);
+        for text in slipped_in {
+            self.note(format!("{name}:   meanwhile {text}"));
         }
         result
     }
