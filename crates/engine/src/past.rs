@@ -157,4 +157,4 @@ impl Packets<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

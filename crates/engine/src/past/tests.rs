@@ -101,27 +101,27 @@ fn another_packet_in_the_place_of_one_is_refused() {
 }
 
 /// Two devices, and the states that the first was in after its rounds.
-struct World {
-    store: MemoryStore,
-    now: Arc<AtomicI64>,
-    devices: [Device; 2],
-    states: Vec<State>,
+pub(crate) struct World {
+    pub(crate) store: MemoryStore,
+    pub(crate) now: Arc<AtomicI64>,
+    pub(crate) devices: [Device; 2],
+    pub(crate) states: Vec<State>,
 }
 
-struct Device {
+pub(crate) struct Device {
     folder: TempDir,
-    replica: Replica,
+    pub(crate) replica: Replica,
 }
 
-struct State {
-    dot: Dot,
+pub(crate) struct State {
+    pub(crate) dot: Dot,
     time: i64,
     items: Vec<Item>,
     knowledge: Knowledge,
 }
 
 impl World {
-    fn with_history() -> Self {
+    pub(crate) fn with_history() -> Self {
         let (store, now) = (MemoryStore::new(), Arc::new(AtomicI64::new(1_790_000_000_000)));
         let folder = tempfile::tempdir().unwrap();
         let (replica, _) = Replica::create(parts(&folder, &store, &now, 1), b"a passphrase", "first").unwrap();
@@ -193,7 +193,7 @@ fn parts(folder: &TempDir, store: &MemoryStore, now: &Arc<AtomicI64>, seed: u8) 
     }
 }
 
-struct Ticking(Arc<AtomicI64>);
+pub(crate) struct Ticking(pub(crate) Arc<AtomicI64>);
 
 impl Clock for Ticking {
     fn now_ms(&self) -> i64 {
@@ -202,7 +202,7 @@ impl Clock for Ticking {
 }
 
 /// Bytes that never repeat, from a line of forks and a count.
-struct Counting([u8; 4], u64);
+pub(crate) struct Counting(pub(crate) [u8; 4], pub(crate) u64);
 
 impl Entropy for Counting {
     fn fill(&mut self, buffer: &mut [u8]) {
