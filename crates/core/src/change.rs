@@ -59,7 +59,8 @@ pub enum Change {
         parent: ItemId,
         /// Its name there.
         name: Name,
-        /// The placements that the author had seen and that this replaces, sorted.
+        /// The placements that the author had seen and that this replaces, and the item's effective deletes that it had
+        /// seen (a dead directory is shown while something lives beneath it, and can be moved), sorted.
         replaces: Vec<Dot>,
     },
     /// New permission bits.
@@ -133,7 +134,7 @@ pub struct Removed {
     pub item: ItemId,
     /// The heads that the author had seen, sorted.
     pub heads: Vec<Dot>,
-    /// The placements that the author had seen, sorted; empty where only one side of a conflict is removed.
+    /// The placements that the author had seen, sorted.
     pub placements: Vec<Dot>,
 }
 

@@ -109,7 +109,7 @@ pub fn moved<T: ViewRead + HistoryRead>(
         && viewer.stands_for(item.at.parent)? == viewer.stands_for(parent)?
         && item.at.name == *name
     {
-        let placements = crate::view::placement_dots(item);
+        let placements = crate::view::placement_dots(tree, item)?;
         return Ok(Publish::Agreed(Seen { placements, view: View::Plain, ..seen.clone() }));
     }
     if seen.view == View::Copy {
@@ -141,13 +141,14 @@ pub fn moved<T: ViewRead + HistoryRead>(
 
 /// What a delete names for objects of one item that are gone from the disk.
 ///
-/// `others_remain` says whether other objects of the item are still there: then only these heads go.
+/// Of an item in conflict these may be some of its sides: the delete names their heads, and the others keep the item alive.
+/// It names the placements all the same, so that the item is dead when its last side is removed, whoever removes it.
 /// Returns nothing where the vault already has them gone.
-pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry], others_remain: bool) -> Result<Vec<Removed>, T::Error> {
+pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry]) -> Result<Vec<Removed>, T::Error> {
     let mut all = Vec::new();
     for entry in gone {
         let seen = &entry.seen;
-        let placements = if others_remain { Vec::new() } else { seen.placements.clone() };
+        let placements = seen.placements.clone();
         merge_removed(&mut all, Removed { item: seen.item, heads: seen.heads.clone(), placements: placements.clone() });
         for twin in &seen.twins {
             let removed = Removed { item: twin.item, heads: twin.heads.clone(), placements: twin.placements.clone() };
@@ -157,6 +158,7 @@ pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry], others_remain: bool) 
     let mut still_there = Vec::new();
     for removed in all {
         if let Some(item) = tree.item(removed.item)?
+            && crate::tree::is_alive(tree, &item)?
             && removes_something(&item, &removed)
         {
             still_there.push(removed);
@@ -166,8 +168,8 @@ pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry], others_remain: bool) 
 }
 
 fn removes_something(item: &Item, removed: &Removed) -> bool {
-    item.heads.iter().any(|head| !head.deleted && removed.heads.contains(&head.dot))
-        || item.placements.iter().any(|p| !p.deleted && removed.placements.contains(&p.placed.stamp.dot()))
+    item.heads.iter().any(|head| removed.heads.contains(&head.dot))
+        || item.placements.iter().any(|standing| removed.placements.contains(&standing.placed.stamp.dot()))
 }
 
 fn merge_removed(all: &mut Vec<Removed>, new: Removed) {
@@ -212,7 +214,7 @@ pub fn appeared(shown: Option<&Shown>, new_item: ItemId, parent: ItemId, name: &
 
 /// The removal of one side of a conflict.
 fn drop_heads(seen: &Seen) -> Change {
-    let removed = Removed { item: seen.item, heads: seen.heads.clone(), placements: Vec::new() };
+    let removed = Removed { item: seen.item, heads: seen.heads.clone(), placements: seen.placements.clone() };
     Change::Delete { removed: vec![removed] }
 }
 

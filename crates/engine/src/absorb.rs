@@ -4,7 +4,7 @@
 //! then removals. What vanished is matched with what arrived: by inode in the scan, by content here, so a removal is
 //! published only when everything that could be its other end was read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use packetboat_core::change::{Change, Removed};
 use packetboat_core::content::Content;
@@ -47,7 +47,33 @@ pub struct Sent {
     pub postponed: u64,
 }
 
+/// Brings what the scan found to stable storage before anything is recorded of it.
+///
+/// Otherwise a power loss soon after could take back a file that the index knows, and its loss would read as a removal.
+/// What this file system cannot sync is left to its own pace.
+pub(crate) fn make_durable(fs: &dyn Fs, scanned: &Scanned) {
+    let found = || {
+        let suspects = scanned.suspects.iter().map(|suspect| (&suspect.path, &suspect.stat));
+        suspects.chain(scanned.arrivals.iter().map(|arrival| (&arrival.path, &arrival.stat)))
+    };
+    if found().count() > SYNC_ONE_BY_ONE {
+        let _ = fs.sync_all();
+        return;
+    }
+    let mut directories = BTreeSet::new();
+    for (path, stat) in found() {
+        if stat.kind == FileKind::File {
+            let _ = fs.open(path).and_then(|file| file.sync());
+        }
+        directories.extend(path.split().map(|(parent, _)| parent));
+    }
+    for directory in directories {
+        let _ = fs.sync_dir(&directory);
+    }
+}
+
 /// Publishes what the scan found.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn absorb(
     fs: &dyn Fs,
     preparer: &Preparer<'_>,
@@ -233,6 +259,12 @@ impl Absorber<'_, '_> {
                 self.steps.push(up(Action::Edit, arrival.path.clone(), None, cause));
                 entry.seen = packetboat_core::plan::seen_of(&shown, &View::Plain);
                 entry.seen.twins.clear();
+                let mut changes = changes;
+                changes.extend(xattrs_beyond(&shown, &entry));
+                // What was a symlink has no permissions yet.
+                let mode = entry.mode.filter(|_| shown.mode.is_none());
+                changes.extend(mode.map(|mode| Change::Mode { item: shown.item, mode }));
+                self.builder.index.touch(shown.item)?;
                 (changes, after)
             }
             (Publish::Changes(changes, after), _) => {
@@ -447,7 +479,6 @@ fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8
 
 /// Publishes the removal of what is gone.
 fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn Entropy) -> Result<u64, SyncError> {
-    let places: HashSet<(DirId, &Name)> = gone.iter().map(|entry| (entry.dir, &entry.name)).collect();
     let mut by_item: Vec<(ItemId, Vec<LocalEntry>)> = Vec::new();
     let mut position: HashMap<ItemId, usize> = HashMap::new();
     for entry in &gone {
@@ -461,9 +492,7 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
     let mut removed: Vec<Removed> = Vec::new();
     let mut records = Vec::new();
     for (item, entries) in by_item {
-        let others_remain =
-            builder.index.entries_of(item)?.iter().any(|other| !places.contains(&(other.dir, &other.name)));
-        let named = publish::removed(&*builder.index, &entries, others_remain)?;
+        let named = publish::removed(&*builder.index, &entries)?;
         if named.is_empty() {
             builder.index.touch(item)?;
         } else {
@@ -475,7 +504,7 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
                 removed.push(new);
             }
         }
-        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name)));
+        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name, item)));
         if removed.len() >= MAX_REMOVED {
             let change = Change::Delete { removed: std::mem::take(&mut removed) };
             builder.change(vec![change], vec![After::Gone(std::mem::take(&mut records))], entropy)?;
@@ -515,6 +544,8 @@ fn contents_of(index: &Index, vanished: &[LocalEntry]) -> Result<HashMap<Content
 
 /// Stands in an entry until its packet is sealed.
 const NO_DOT: Dot = Dot { device: DeviceId([0; 32]), counter: 0 };
+/// Up to so many objects are synced each on its own; more are by one call for the whole file system.
+const SYNC_ONE_BY_ONE: usize = 32;
 /// Most items that one delete names.
 const MAX_REMOVED: usize = 200_000;
 const NEAR: usize = 1024;

@@ -117,9 +117,12 @@ impl Learner<'_> {
                 continue;
             }
             match self.tip(device, known.map_or(0, |(_, sequence)| *sequence)) {
-                Ok((sequence, last)) => {
+                Ok((sequence, last, size)) => {
                     self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
-                    self.tips_read.push((device, listed.etag.clone(), sequence, last));
+                    // A size encodes a tip's number. Another one than listed was read from before or after the listing:
+                    // it must be read again, or the listed one would never be.
+                    let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
+                    self.tips_read.push((device, etag, sequence, last));
                 }
                 Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
                 Err(LearnError::Sync(error)) => return Err(error),
@@ -157,9 +160,10 @@ impl Learner<'_> {
         Ok(written.is_some_and(|size| size == listed.size.to_le_bytes()))
     }
 
-    /// Reads a tip; returns its sequence, or the one seen before where that was later, and its last counter.
-    fn tip(&mut self, device: DeviceId, seen: u64) -> Result<(u64, Counter), LearnError> {
+    /// Reads a tip; returns its sequence, or the one seen before where that was later, its last counter and its size.
+    fn tip(&mut self, device: DeviceId, seen: u64) -> Result<(u64, Counter, u64), LearnError> {
         let bytes = unusable(self.store.get(&Tip::name(&device), MAX_TIP_BYTES as u64))?;
+        let size = bytes.len() as u64;
         let sealed = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device)).map_err(described)?;
         let tip = sealed.open(&self.keys.ring).map_err(described)?;
         let known = self.index.knowledge().counter(&device);
@@ -176,7 +180,7 @@ impl Learner<'_> {
         }
         if tip.sequence < seen {
             self.learned.rolled_back.push(device);
-            return Ok((seen, last));
+            return Ok((seen, last, size));
         }
         self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
@@ -191,7 +195,7 @@ impl Learner<'_> {
             }
         }
         self.lanes.insert(device, wanted);
-        Ok((tip.sequence, last))
+        Ok((tip.sequence, last, size))
     }
 
     /// Opens a packet and keeps it until it can be folded; whether there was room.

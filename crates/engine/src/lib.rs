@@ -8,7 +8,10 @@ mod apply;
 pub(crate) mod builder;
 mod checkpoints;
 mod conflicts;
+mod content_reader;
 pub mod error;
+pub(crate) mod fetch;
+mod history;
 pub mod ignore_rules;
 pub mod learn;
 mod members;
@@ -18,10 +21,14 @@ pub mod ports;
 pub mod prepare;
 mod publish;
 pub mod replica;
+mod resolve;
+mod restore;
 pub mod restore_from;
 mod round;
 pub mod scan;
+mod status;
 mod vault;
+mod verify;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};
 

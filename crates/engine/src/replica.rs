@@ -103,6 +103,8 @@ pub struct Received {
     pub bytes_written: u64,
     /// Items left for the next round.
     pub waiting: u64,
+    /// Conflict copies that came to this disk.
+    pub conflicts: u64,
 }
 
 /// One line of a dry run.
@@ -274,6 +276,8 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// What is wrong: object, what, and which paths need it.
     pub faults: Vec<(String, String, Vec<RelPath>)>,
+    /// Objects that nothing known refers to; no faults.
+    pub orphans: Vec<String>,
 }
 
 impl Replica {

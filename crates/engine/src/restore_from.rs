@@ -13,7 +13,7 @@ use packetboat_replica::fs::{FileKind, Fs};
 use packetboat_replica::index::Index;
 
 use crate::Keys;
-use crate::apply::{self, Apply};
+use crate::apply::{self, Apply, Limits};
 use crate::error::SyncError;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::learn;
@@ -79,7 +79,8 @@ fn apply_all(
     loop {
         let before = index.touched_count()?;
         let now_ns = clock.now_ms().saturating_mul(1_000_000);
-        let step = Apply { fs, index, store, keys, rules, threads: settings.threads, now_ns };
+        let step =
+            Apply { fs, index, store, keys, rules, threads: settings.threads, now_ns, limits: Limits::default() };
         let more = apply::apply(step, observer)?;
         received.created += more.created;
         received.edited += more.edited;

@@ -4,12 +4,15 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
+use packetboat_core::ids::Dot;
 use packetboat_core::name::RelPath;
+use packetboat_core::plan::Cause;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_core::view::ViewRead;
 use packetboat_replica::fs::Fs;
 use packetboat_storage::chunker::Boundaries;
 
-use crate::absorb::{Sent, absorb};
+use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
 use crate::builder::{Builder, RoundChunks, Totals};
 use crate::error::SyncError;
@@ -19,11 +22,19 @@ use crate::ports::{Note, Observer, Phase};
 use crate::prepare::Preparer;
 use crate::publish::{Published, publish};
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
-use crate::scan::{Scanned, Skip, scan};
+use crate::scan::{Scanned, Skip, disk_time, scan};
 
 impl Replica {
     /// Brings folder and vault in step.
     pub fn sync(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
+        let result = self.round(options, observer);
+        if result.is_err() {
+            self.undo_uncommitted()?;
+        }
+        result
+    }
+
+    fn round(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
         self.refuse_if_revoked()?;
         let now_ns = self.now_ns();
         apply::recover_staging(&*self.parts.fs, &mut self.parts.index, now_ns)?;
@@ -47,7 +58,6 @@ impl Replica {
             self.go_on_as_new_device(observer)?;
             self.publish(false)?;
         }
-        observer.phase(Phase::Apply, Some(self.parts.index.touched_count()?), None);
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;
         report.conflicts = self.count_conflicts()?;
@@ -62,16 +72,28 @@ impl Replica {
 
     /// What a round would do; packets of others are learned, nothing else is changed.
     pub fn dry_run(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
-        observer.phase(Phase::Learn, None, None);
-        self.learn(observer)?;
-        let rules = self.rules(observer)?;
         let mut recorder = Recorder { inner: observer, steps: Vec::new() };
-        self.parts.index.begin()?;
-        let planned = self.plan_within(&rules, &mut recorder);
-        self.parts.index.rollback()?;
+        let planned = self.plan_round(&mut recorder);
+        self.undo_uncommitted()?;
         let mut steps = recorder.steps;
         steps.extend(planned?);
         Ok(steps)
+    }
+
+    fn plan_round(&mut self, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
+        recorder.phase(Phase::Learn, None, None);
+        self.learn(recorder)?;
+        let rules = self.rules(recorder)?;
+        self.parts.index.begin()?;
+        self.plan_within(&rules, recorder)
+    }
+
+    /// Undoes what a part that failed left open. Else all that follows would be part of it, and undone with it one day.
+    pub(crate) fn undo_uncommitted(&mut self) -> Result<(), SyncError> {
+        while self.parts.index.in_transaction() {
+            self.parts.index.rollback()?;
+        }
+        Ok(())
     }
 
     fn plan_within(&mut self, rules: &IgnoreRules, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
@@ -80,7 +102,39 @@ impl Replica {
         let absorbed = self.absorb(scanned, recorder);
         self.parts.store = store;
         absorbed?;
-        apply::planned_steps(&self.parts.index, rules)
+        self.planned_down(rules)
+    }
+
+    /// The steps that would bring the view to disk, in words.
+    fn planned_down(&self, rules: &IgnoreRules) -> Result<Vec<PlannedStep>, SyncError> {
+        let index = &self.parts.index;
+        let by = |dot: &Dot| index.device_label(&dot.device);
+        let mut steps = Vec::new();
+        for step in apply::planned_steps(index, usize::MAX)? {
+            let ignored = rules.covers(step.to.as_ref().unwrap_or(&step.path), step.directory);
+            let cause = match &step.cause {
+                _ if ignored => "a rule ignores it".to_owned(),
+                Cause::Content(dot) => format!("{} wrote it", by(dot)?),
+                Cause::Placement(dot) => format!("{} put it there", by(dot)?),
+                Cause::Attributes => "its permissions or attributes were changed".to_owned(),
+                Cause::Conflict(dot) => format!("{} wrote it while somebody else wrote something else", by(dot)?),
+                Cause::Deleted(Some(dot)) => format!("{} deleted it", by(dot)?),
+                Cause::Deleted(None) => "it was deleted".to_owned(),
+                Cause::Merged => "the same is shown in its place".to_owned(),
+                Cause::Recorded => "only the record changes".to_owned(),
+            };
+            let action = match step.action {
+                _ if ignored => Action::Ignore,
+                apply::Action::Make => Action::Create,
+                apply::Action::Edit => Action::Edit,
+                apply::Action::Move => Action::Move,
+                apply::Action::Attributes => Action::Attributes,
+                apply::Action::Remove => Action::Delete,
+            };
+            let direction = if ignored { Direction::Stay } else { Direction::Down };
+            steps.push(PlannedStep { direction, action, path: step.path, to: step.to, cause });
+        }
+        Ok(steps)
     }
 
     pub(crate) fn learn(&mut self, observer: &mut dyn Observer) -> Result<crate::learn::Learned, SyncError> {
@@ -129,7 +183,8 @@ impl Replica {
         }
         let (files, bytes) = scanned.work();
         observer.phase(Phase::Store, Some(files), Some(bytes));
-        let now_ns = self.now_ns();
+        make_durable(&*self.parts.fs, &scanned);
+        let now_ns = self.disk_ns();
         let parts = &mut self.parts;
         let stored = parts.index.chunk_lookup()?;
         let known = RoundChunks::new(stored);
@@ -165,7 +220,10 @@ impl Replica {
         rules: &IgnoreRules,
         observer: &mut dyn Observer,
     ) -> Result<crate::replica::Received, SyncError> {
-        let now_ns = self.now_ns();
+        if self.parts.index.touched_count()? == 0 {
+            return Ok(crate::replica::Received::default());
+        }
+        let now_ns = self.disk_ns();
         let parts = &mut self.parts;
         let context = Apply {
             fs: &*parts.fs,
@@ -175,12 +233,18 @@ impl Replica {
             rules,
             threads: parts.settings.threads,
             now_ns,
+            limits: apply::Limits::default(),
         };
         apply::apply(context, observer)
     }
 
     pub(crate) fn now_ns(&self) -> i64 {
         self.parts.clock.now_ms().saturating_mul(1_000_000)
+    }
+
+    /// The time by the disk's clock, or by this device's where the disk cannot be asked.
+    fn disk_ns(&self) -> i64 {
+        disk_time(&*self.parts.fs).unwrap_or_else(|| self.now_ns())
     }
 }
 

