@@ -36,7 +36,9 @@ impl FolderMarker {
     pub(crate) fn read(folder: &Path) -> Result<Option<Self>, Failure> {
         let path = file(folder);
         let failed = |error: &io::Error| {
-            Failure::new(format!("cannot read the folder's marker {}", text::path(&path))).because(error)
+            Failure::new(format!("cannot read the folder's marker {}", text::path(&path)))
+                .because(error)
+                .hint("look at who owns the folder and its `.packetboat`, and what their permissions are")
         };
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
         let opened = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
