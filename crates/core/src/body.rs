@@ -19,12 +19,14 @@
 //! The item table begins with the root. What can be written in several ways must be written in the first way listed
 //! that is not longer (a table index before new bytes), and the reader refuses anything else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::change::{
     Change, MAX_DEVICE_NAME, MAX_TARGET, MAX_TRAIL, MAX_XATTR_NAME, MAX_XATTR_VALUE, Mark, Removed, check_changes,
 };
-use crate::content::{ChunkList, ChunkRef, Content, FileContent, MAX_CHUNK_BYTES, PackIndex, PackedChunk};
+use crate::content::{
+    ChunkList, ChunkRef, Content, FileContent, MAX_CHUNK_BYTES, MAX_INLINE_CHUNKS, PackIndex, PackedChunk,
+};
 use crate::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, Lamport, PackId};
 use crate::knowledge::Knowledge;
 use crate::name::Name;
@@ -120,7 +122,7 @@ impl PacketBody {
         for _ in 0..input.count(ChunkId::LEN)? {
             chunks.push(ChunkId(input.array()?));
         }
-        let unique: std::collections::HashSet<_> = chunks.iter().collect();
+        let unique: HashSet<_> = chunks.iter().collect();
         if unique.len() != chunks.len() {
             return Err(WireError::NotCanonical);
         }
@@ -363,8 +365,9 @@ struct Decoder<'a> {
     input: Reader<'a>,
     author: DeviceId,
     devices: Vec<DeviceId>,
+    device_set: HashSet<DeviceId>,
     items: Vec<ItemId>,
-    item_set: std::collections::HashSet<ItemId>,
+    item_set: HashSet<ItemId>,
     chunks: Vec<ChunkId>,
     /// How many of `chunks` from `known` on were used: they must be used in order.
     known_used: usize,
@@ -377,8 +380,9 @@ impl<'a> Decoder<'a> {
             input,
             author,
             devices: Vec::new(),
+            device_set: HashSet::new(),
             items: vec![ItemId::ROOT],
-            item_set: std::collections::HashSet::from([ItemId::ROOT]),
+            item_set: HashSet::from([ItemId::ROOT]),
             chunks,
             known_used: known_from,
             last_mtime: 0,
@@ -397,7 +401,7 @@ impl<'a> Decoder<'a> {
             0 => Ok(self.author),
             1 => {
                 let device = DeviceId(self.input.array()?);
-                if device == self.author || self.devices.contains(&device) {
+                if device == self.author || !self.device_set.insert(device) {
                     return Err(WireError::NotCanonical);
                 }
                 self.devices.push(device);
@@ -499,7 +503,11 @@ impl<'a> Decoder<'a> {
         }
         let id = ContentId(self.input.array()?);
         let mut chunks = Vec::new();
-        for _ in 0..self.input.count(2)? {
+        let count = self.input.count(2)?;
+        if count > MAX_INLINE_CHUNKS {
+            return Err(WireError::Invalid { what: "chunk list" });
+        }
+        for _ in 0..count {
             let id = self.chunk()?;
             let len = self.input.varint32()?;
             if len == 0 || len > MAX_CHUNK_BYTES {

@@ -59,7 +59,8 @@ pub enum Change {
         parent: ItemId,
         /// Its name there.
         name: Name,
-        /// The placements that the author had seen and that this replaces, sorted.
+        /// The placements that the author had seen and that this replaces, and the item's effective deletes that it had
+        /// seen (a dead directory is shown while something lives beneath it, and can be moved), sorted.
         replaces: Vec<Dot>,
     },
     /// New permission bits.

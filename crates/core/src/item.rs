@@ -27,7 +27,7 @@ pub struct Item {
     pub mode: Option<Register<u32>>,
     /// Extended attributes; a removed one is kept as `None`.
     pub xattrs: BTreeMap<Vec<u8>, Register<Option<Vec<u8>>>>,
-    /// The packets whose deletes named this item with its placements, sorted.
+    /// The packets whose deletes named this item with its placements, and that no placement named as seen, sorted.
     pub deletes: Vec<Dot>,
 }
 
@@ -44,8 +44,8 @@ pub struct Head {
     pub content: Content,
     /// The line of versions it came from, newest first.
     pub trail: Vec<Mark>,
-    /// Whether a delete named it.
-    pub deleted: bool,
+    /// The packets whose deletes named it, sorted.
+    pub deletes: Vec<Dot>,
 }
 
 /// One placement.
@@ -53,8 +53,8 @@ pub struct Head {
 pub struct Placement {
     /// Where and since when.
     pub placed: Placed,
-    /// Whether a delete named it.
-    pub deleted: bool,
+    /// The packets whose deletes named it, sorted.
+    pub deletes: Vec<Dot>,
 }
 
 /// A place in the tree and the change that set it.
@@ -97,7 +97,7 @@ impl Item {
         Self {
             id,
             heads: vec![head],
-            placements: vec![Placement { placed: placed.clone(), deleted: false }],
+            placements: vec![Placement { placed: placed.clone(), deletes: Vec::new() }],
             at: placed,
             mode: None,
             xattrs: BTreeMap::new(),
@@ -123,7 +123,7 @@ impl Item {
             }
             !named
         });
-        let standing: Vec<&Head> = self.heads.iter().filter(|standing| !standing.deleted).collect();
+        let standing: Vec<&Head> = self.heads.iter().filter(|standing| standing.deletes.is_empty()).collect();
         let checked = if standing.is_empty() {
             Checked::Replaced
         } else if standing.iter().all(|standing| standing.content.agrees(&head.content)) {
@@ -137,6 +137,8 @@ impl Item {
     }
 
     /// Adds a placement; returns those that it replaced. [`at`](Self::at) is the caller's to set.
+    ///
+    /// A delete among what it names was seen by its author: it is no unseen move for that one.
     pub fn fold_placement(&mut self, placed: Placed, replaces: &[Dot]) -> Vec<Placed> {
         let mut replaced = Vec::new();
         self.placements.retain(|standing| {
@@ -146,23 +148,23 @@ impl Item {
             }
             !named
         });
+        self.deletes.retain(|delete| !replaces.contains(delete));
         let at = self.placements.partition_point(|standing| standing.placed.stamp < placed.stamp);
-        self.placements.insert(at, Placement { placed, deleted: false });
+        self.placements.insert(at, Placement { placed, deletes: Vec::new() });
         replaced
     }
 
     /// Marks what a delete names.
     pub fn fold_delete(&mut self, delete: Dot, heads: &[Dot], placements: &[Dot]) {
-        for head in &mut self.heads {
-            head.deleted |= heads.contains(&head.dot);
+        for head in self.heads.iter_mut().filter(|head| heads.contains(&head.dot)) {
+            insert_sorted(&mut head.deletes, delete);
         }
-        for placement in &mut self.placements {
-            placement.deleted |= placements.contains(&placement.placed.stamp.dot());
-        }
-        if !placements.is_empty()
-            && let Err(at) = self.deletes.binary_search(&delete)
+        for placement in self.placements.iter_mut().filter(|standing| placements.contains(&standing.placed.stamp.dot()))
         {
-            self.deletes.insert(at, delete);
+            insert_sorted(&mut placement.deletes, delete);
+        }
+        if !placements.is_empty() {
+            insert_sorted(&mut self.deletes, delete);
         }
     }
 
@@ -170,12 +172,24 @@ impl Item {
     ///
     /// An item without one may still live by the unseen move of a directory above it; see [`crate::tree`].
     pub fn lives_by_itself(&self) -> bool {
-        self.heads.iter().any(|head| !head.deleted) || self.has_unseen_placement()
+        self.heads.iter().any(|head| head.deletes.is_empty()) || self.has_unseen_placement()
     }
 
     /// Whether a placement stands that no delete named.
     pub fn has_unseen_placement(&self) -> bool {
-        self.placements.iter().any(|placement| !placement.deleted)
+        self.placements.iter().any(|placement| placement.deletes.is_empty())
+    }
+
+    /// Whether `delete` removed this item, and a placement stands that it did not name.
+    pub fn was_moved_unseen_by(&self, delete: &Dot) -> bool {
+        self.deletes.binary_search(delete).is_ok()
+            && self.placements.iter().any(|placement| placement.deletes.binary_search(delete).is_err())
+    }
+
+    /// Whether each head and placement is named by a delete that `counts`.
+    pub fn is_removed_by(&self, counts: impl Fn(&Dot) -> bool) -> bool {
+        self.heads.iter().all(|head| head.deletes.iter().any(&counts))
+            && self.placements.iter().all(|placement| placement.deletes.iter().any(&counts))
     }
 
     /// The last placement in total order, cycles disregarded: where a file stands.
@@ -187,8 +201,8 @@ impl Item {
     ///
     /// Heads that a delete named are seen only where nothing else is left, in an item that a move keeps alive.
     pub fn seats(&self) -> Vec<Seat<'_>> {
-        let any_live = self.heads.iter().any(|head| !head.deleted);
-        let shown: Vec<&Head> = self.heads.iter().filter(|head| !any_live || !head.deleted).collect();
+        let any_live = self.heads.iter().any(|head| head.deletes.is_empty());
+        let shown: Vec<&Head> = self.heads.iter().filter(|head| !any_live || head.deletes.is_empty()).collect();
         let mut seats: Vec<Seat<'_>> = Vec::new();
         for head in &shown {
             let began = branch_began(head, &shown);
@@ -202,8 +216,14 @@ impl Item {
                 None => seats.push(Seat { head, began, dots: vec![head.dot] }),
             }
         }
-        seats.sort_by(|a, b| (&b.began, b.head.dot).cmp(&(&a.began, a.head.dot)));
+        seats.sort_by_key(|seat| std::cmp::Reverse((seat.began, seat.head.dot)));
         seats
+    }
+}
+
+fn insert_sorted(dots: &mut Vec<Dot>, dot: Dot) {
+    if let Err(at) = dots.binary_search(&dot) {
+        dots.insert(at, dot);
     }
 }
 
@@ -262,7 +282,7 @@ mod tests {
     fn head(dot: Dot, lamport: Lamport, target: &str, trail: &[(Dot, Lamport)]) -> Head {
         let trail = trail.iter().map(|(dot, lamport)| Mark { dot: *dot, lamport: *lamport, time: 0 }).collect();
         let content = Content::Symlink(target.as_bytes().to_vec());
-        Head { dot, lamport, time: 0, content, trail, deleted: false }
+        Head { dot, lamport, time: 0, content, trail, deletes: Vec::new() }
     }
 
     fn item() -> Item {

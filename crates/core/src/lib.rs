@@ -14,6 +14,7 @@ pub mod keys;
 pub mod knowledge;
 pub mod lane;
 pub mod local;
+pub mod local_name;
 pub mod marker;
 pub mod members;
 pub mod memory;

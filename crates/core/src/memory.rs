@@ -140,7 +140,7 @@ mod tests {
         let stamp = Stamp { lamport: 1, device: DeviceId([1; 32]), counter: 1, index: id.into() };
         let content = Content::Symlink(b"x".to_vec());
         let dot = Dot { device: stamp.device, counter: 1 };
-        let head = Head { dot, lamport: 1, time: 0, content, trail: Vec::new(), deleted: false };
+        let head = Head { dot, lamport: 1, time: 0, content, trail: Vec::new(), deletes: Vec::new() };
         Item::new(ItemId([id; 16]), head, Placed { stamp, parent, name: Name::new(name).unwrap() })
     }
 

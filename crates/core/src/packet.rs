@@ -41,6 +41,9 @@ impl UnverifiedPacket {
             return Err(PacketError::NotAPacket);
         }
         let version = u16::from_le_bytes(field(&bytes, 4));
+        if version == 0 {
+            return Err(PacketError::NotAPacket);
+        }
         if version != VERSION {
             return Err(PacketError::NewerFormat { version });
         }

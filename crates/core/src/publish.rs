@@ -109,7 +109,7 @@ pub fn moved<T: ViewRead + HistoryRead>(
         && viewer.stands_for(item.at.parent)? == viewer.stands_for(parent)?
         && item.at.name == *name
     {
-        let placements = crate::view::placement_dots(item);
+        let placements = crate::view::placement_dots(tree, item)?;
         return Ok(Publish::Agreed(Seen { placements, view: View::Plain, ..seen.clone() }));
     }
     if seen.view == View::Copy {
@@ -157,6 +157,7 @@ pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry], others_remain: bool) 
     let mut still_there = Vec::new();
     for removed in all {
         if let Some(item) = tree.item(removed.item)?
+            && crate::tree::is_alive(tree, &item)?
             && removes_something(&item, &removed)
         {
             still_there.push(removed);
@@ -166,8 +167,8 @@ pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry], others_remain: bool) 
 }
 
 fn removes_something(item: &Item, removed: &Removed) -> bool {
-    item.heads.iter().any(|head| !head.deleted && removed.heads.contains(&head.dot))
-        || item.placements.iter().any(|p| !p.deleted && removed.placements.contains(&p.placed.stamp.dot()))
+    item.heads.iter().any(|head| removed.heads.contains(&head.dot))
+        || item.placements.iter().any(|standing| removed.placements.contains(&standing.placed.stamp.dot()))
 }
 
 fn merge_removed(all: &mut Vec<Removed>, new: Removed) {

@@ -8,8 +8,8 @@
 //! and a late one is put in its place by undoing and redoing those after it.
 //! A directory's first placement needs no replay: nobody can have placed anything beneath it before.
 //!
-//! An item is *alive* when a head or placement of it stands that no delete named, or when a delete that removed it also
-//! removed a directory above it which was moved unseen. A dead directory is *shown* while something alive lies beneath.
+//! An item is *alive* when a head or placement of it stands that no delete named, void ones disregarded.
+//! A delete is *void* for an item when it also removed a directory above, which was moved unseen by it. A dead directory is *shown* while something alive lies beneath.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -182,7 +182,7 @@ impl<T: TreeWrite> Folder<'_, T> {
                 }
                 for head in replaced {
                     // Whether a delete was folded before the edit that it had not seen is chance: history does not say.
-                    self.tree.put_history(*item, &Past::Content(Head { deleted: false, ..head }))?;
+                    self.tree.put_history(*item, &Past::Content(Head { deletes: Vec::new(), ..head }))?;
                 }
                 self.folded.summary.edited += 1;
                 self.store(&state)
@@ -222,7 +222,7 @@ impl<T: TreeWrite> Folder<'_, T> {
     fn head(&self, content: crate::content::Content, trail: Vec<crate::change::Mark>) -> Head {
         let body = &self.packet.body;
         let time = body.time.div_euclid(1000);
-        Head { dot: self.packet.dot, lamport: body.lamport, time, content, trail, deleted: false }
+        Head { dot: self.packet.dot, lamport: body.lamport, time, content, trail, deletes: Vec::new() }
     }
 
     fn directory_or_root(&mut self, parent: ItemId) -> Result<ItemId, T::Error> {
@@ -245,6 +245,7 @@ impl<T: TreeWrite> Folder<'_, T> {
 
     fn place(&mut self, mut state: Item, placed: Placed, replaces: &[Dot]) -> Result<(), T::Error> {
         let item = state.id;
+        let deletes = state.deletes.clone();
         let replaced = state.fold_placement(placed.clone(), replaces);
         for placed in replaced {
             self.tree.put_history(item, &Past::Placed(placed))?;
@@ -259,15 +260,14 @@ impl<T: TreeWrite> Folder<'_, T> {
         }
         // An unseen move revives the directory even where its place does not change: it is earlier, or passed over.
         self.store(&state)?;
-        let mut revived = BTreeSet::from([item]);
+        let mut moved = vec![(item, deletes)];
         let changed = replay(self.tree, MoveRecord { item, to: placed.clone(), before: placed, passed_over: false })?;
         for (item, before, after) in changed {
             self.touch_moved(item, &before, &after)?;
-            revived.insert(item);
+            moved.push((item, self.tree.item(item)?.map(|state| state.deletes).unwrap_or_default()));
         }
         // What lies beneath may live by the unseen move of a directory above, and which those are has changed.
-        for directory in revived {
-            let deletes = self.tree.item(directory)?.map(|state| state.deletes).unwrap_or_default();
+        for (directory, deletes) in moved {
             if !deletes.is_empty() {
                 self.touch_beneath(directory, &deletes)?;
             }
@@ -287,17 +287,12 @@ impl<T: TreeWrite> Folder<'_, T> {
     fn delete(&mut self, removed: &[Removed]) -> Result<(), T::Error> {
         for Removed { item, heads, placements } in removed {
             let Some(mut state) = self.tree.item(*item)? else { continue };
-            let earlier = if state.has_unseen_placement() { state.deletes.clone() } else { Vec::new() };
             state.fold_delete(self.packet.dot, heads, placements);
             self.folded.summary.deleted += 1;
             self.store(&state)?;
-            // Its unseen move kept alive what earlier deletes removed beneath it; this one may not name all of that.
-            if !earlier.is_empty() && !state.has_unseen_placement() {
-                self.touch_beneath(*item, &earlier)?;
-            }
         }
-        // A delete that comes after the unseen move of a directory it names leaves what lies beneath alive;
-        // all of it is named in the same delete and was touched above.
+        // What this brings to an end or, by an unseen move of a directory folded before, leaves alive is named in it
+        // and was touched above. What it does not name lives on as before.
         Ok(())
     }
 
@@ -414,18 +409,39 @@ pub fn is_alive<T: TreeRead>(tree: &T, item: &Item) -> Result<bool, T::Error> {
     if item.lives_by_itself() {
         return Ok(true);
     }
+    let mut void = HashSet::new();
     for delete in &item.deletes {
-        let mut above = item.at.parent;
-        while above != ItemId::ROOT {
-            let Some(directory) = tree.item(above)? else { break };
-            if directory.deletes.binary_search(delete).is_err() {
-                break;
-            }
-            if directory.has_unseen_placement() {
-                return Ok(true);
-            }
-            above = directory.at.parent;
+        if is_void_for(tree, delete, item)? {
+            void.insert(*delete);
         }
+    }
+    Ok(!void.is_empty() && !item.is_removed_by(|delete| !void.contains(delete)))
+}
+
+/// The deletes of an item that took effect beneath it: a move made with them on disk must name them as seen,
+/// or it would revive what they removed. Void ones it must not name: what lives beneath would die by the move.
+pub fn effective_deletes<T: TreeRead>(tree: &T, item: &Item) -> Result<Vec<Dot>, T::Error> {
+    let mut effective = Vec::new();
+    for delete in &item.deletes {
+        if !item.was_moved_unseen_by(delete) && !is_void_for(tree, delete, item)? {
+            effective.push(*delete);
+        }
+    }
+    Ok(effective)
+}
+
+/// Whether a directory above `item` was moved unseen by a delete that removed both and all between them.
+fn is_void_for<T: TreeRead>(tree: &T, delete: &Dot, item: &Item) -> Result<bool, T::Error> {
+    let mut above = item.at.parent;
+    while above != ItemId::ROOT {
+        let Some(directory) = tree.item(above)? else { break };
+        if directory.deletes.binary_search(delete).is_err() {
+            break;
+        }
+        if directory.was_moved_unseen_by(delete) {
+            return Ok(true);
+        }
+        above = directory.at.parent;
     }
     Ok(false)
 }

@@ -145,8 +145,8 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
         let directories = items.iter().take_while(|item| item.is_directory()).count();
         let leaves = items.split_off(directories);
         if let Some((first, others)) = items.split_first() {
-            let mut entry = self.shown(first, parent, name.clone(), 0);
-            entry.twins = others.iter().map(twin).collect();
+            let mut entry = self.shown(first, parent, name.clone(), 0)?;
+            entry.twins = self.twins(others)?;
             shown.push(entry);
         }
         let mut names = ConflictNames { viewer: self, parent, base: name, taken: vec![name.clone()] };
@@ -159,9 +159,9 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
                     (0, false) => (names.of_item(first, &seat.began)?, View::Displaced),
                     _ => (names.of_branch(&seat.began)?, View::Copy),
                 };
-                let mut entry = self.shown(first, parent, name, at);
+                let mut entry = self.shown(first, parent, name, at)?;
                 entry.view = view;
-                entry.twins = others.iter().map(twin).collect();
+                entry.twins = self.twins(others)?;
                 shown.push(entry);
             }
         }
@@ -204,11 +204,11 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
         Ok(names.iter().rev().fold(RelPath::root(), |path, name| path.join(name)))
     }
 
-    fn shown(&self, item: &Item, parent: ItemId, name: Name, seat_at: usize) -> Shown {
+    fn shown(&self, item: &Item, parent: ItemId, name: Name, seat_at: usize) -> Result<Shown, T::Error> {
         let seats = item.seats();
         let seat = &seats[seat_at];
         let live = |value: &Option<Vec<u8>>| value.clone();
-        Shown {
+        Ok(Shown {
             item: item.id,
             parent,
             name,
@@ -218,22 +218,31 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
             content: seat.head.content.clone(),
             mode: item.mode.as_ref().map(|mode| mode.value),
             xattrs: item.xattrs.iter().filter_map(|(n, value)| Some((n.clone(), live(&value.value)?))).collect(),
-            placements: placement_dots(item),
+            placements: placement_dots(self.tree, item)?,
             twins: Vec::new(),
             in_conflict: seats.len() > 1,
-        }
+        })
+    }
+
+    fn twins(&self, items: &[Item]) -> Result<Vec<Twin>, T::Error> {
+        let twin = |item: &Item| {
+            let heads = item.heads.iter().map(|head| head.dot).collect();
+            Ok(Twin { item: item.id, heads, placements: placement_dots(self.tree, item)? })
+        };
+        items.iter().map(twin).collect()
     }
 }
 
-/// The dots of an item's placements, sorted.
-pub fn placement_dots(item: &Item) -> Vec<Dot> {
+/// What has been seen of where an item stands, sorted: its placements, and of a directory the deletes that took effect
+/// beneath it, so that moving it does not bring back what they removed.
+pub fn placement_dots<T: TreeRead>(tree: &T, item: &Item) -> Result<Vec<Dot>, T::Error> {
     let mut dots: Vec<Dot> = item.placements.iter().map(|placement| placement.placed.stamp.dot()).collect();
+    if item.is_directory() && !item.deletes.is_empty() {
+        dots.extend(tree::effective_deletes(tree, item)?);
+    }
     dots.sort();
-    dots
-}
-
-fn twin(item: &Item) -> Twin {
-    Twin { item: item.id, heads: item.heads.iter().map(|head| head.dot).collect(), placements: placement_dots(item) }
+    dots.dedup();
+    Ok(dots)
 }
 
 /// Groups files that are seen as one: each has a single seat, and their contents agree.

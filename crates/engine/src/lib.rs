@@ -9,6 +9,7 @@ pub(crate) mod builder;
 mod checkpoints;
 mod conflicts;
 pub mod error;
+pub(crate) mod fetch;
 pub mod ignore_rules;
 pub mod learn;
 mod members;

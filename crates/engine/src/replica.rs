@@ -103,6 +103,8 @@ pub struct Received {
     pub bytes_written: u64,
     /// Items left for the next round.
     pub waiting: u64,
+    /// Conflict copies that came to this disk.
+    pub conflicts: u64,
 }
 
 /// One line of a dry run.

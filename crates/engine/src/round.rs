@@ -4,8 +4,11 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
+use packetboat_core::ids::Dot;
 use packetboat_core::name::RelPath;
+use packetboat_core::plan::Cause;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_core::view::ViewRead;
 use packetboat_replica::fs::Fs;
 use packetboat_storage::chunker::Boundaries;
 
@@ -47,7 +50,6 @@ impl Replica {
             self.go_on_as_new_device(observer)?;
             self.publish(false)?;
         }
-        observer.phase(Phase::Apply, Some(self.parts.index.touched_count()?), None);
         report.received = self.apply(&rules, observer)?;
         report.conflicts = self.count_conflicts()?;
         report.problems = self.parts.index.problems()?.len() as u64;
@@ -79,7 +81,39 @@ impl Replica {
         let absorbed = self.absorb(scanned, recorder);
         self.parts.store = store;
         absorbed?;
-        apply::planned_steps(&self.parts.index, rules)
+        self.planned_down(rules)
+    }
+
+    /// The steps that would bring the view to disk, in words.
+    fn planned_down(&self, rules: &IgnoreRules) -> Result<Vec<PlannedStep>, SyncError> {
+        let index = &self.parts.index;
+        let by = |dot: &Dot| index.device_label(&dot.device);
+        let mut steps = Vec::new();
+        for step in apply::planned_steps(index, usize::MAX)? {
+            let ignored = rules.covers(step.to.as_ref().unwrap_or(&step.path), step.directory);
+            let cause = match &step.cause {
+                _ if ignored => "a rule ignores it".to_owned(),
+                Cause::Content(dot) => format!("{} wrote it", by(dot)?),
+                Cause::Placement(dot) => format!("{} put it there", by(dot)?),
+                Cause::Attributes => "its permissions or attributes were changed".to_owned(),
+                Cause::Conflict(dot) => format!("{} wrote it while somebody else wrote something else", by(dot)?),
+                Cause::Deleted(Some(dot)) => format!("{} deleted it", by(dot)?),
+                Cause::Deleted(None) => "it was deleted".to_owned(),
+                Cause::Merged => "the same is shown in its place".to_owned(),
+                Cause::Recorded => "only the record changes".to_owned(),
+            };
+            let action = match step.action {
+                _ if ignored => Action::Ignore,
+                apply::Action::Make => Action::Create,
+                apply::Action::Edit => Action::Edit,
+                apply::Action::Move => Action::Move,
+                apply::Action::Attributes => Action::Attributes,
+                apply::Action::Remove => Action::Delete,
+            };
+            let direction = if ignored { Direction::Stay } else { Direction::Down };
+            steps.push(PlannedStep { direction, action, path: step.path, to: step.to, cause });
+        }
+        Ok(steps)
     }
 
     pub(crate) fn learn(&mut self, observer: &mut dyn Observer) -> Result<crate::learn::Learned, SyncError> {
@@ -174,6 +208,7 @@ impl Replica {
             rules,
             threads: parts.settings.threads,
             now_ns,
+            limits: apply::Limits::default(),
         };
         apply::apply(context, observer)
     }

@@ -264,7 +264,8 @@ impl World {
         fs.set_now(now * 1_000_000);
         let parts = self.parts(&fs, &store, parts.index, skew);
         self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
-        let text = format!("{}: started again ({})", self.devices[at].name, if crashed { "power loss" } else { "killed" });
+        let text =
+            format!("{}: started again ({})", self.devices[at].name, if crashed { "power loss" } else { "killed" });
         self.note(text);
     }
 
@@ -340,7 +341,12 @@ impl World {
         for (path, node) in visible(&self.devices[at].fs) {
             if let Some(content) = content(&node) {
                 let known = account.written.contains(content);
-                assert!(known, "{} shows what nobody wrote at {}", self.devices[at].name, String::from_utf8_lossy(&path));
+                assert!(
+                    known,
+                    "{} shows what nobody wrote at {}",
+                    self.devices[at].name,
+                    String::from_utf8_lossy(&path)
+                );
             }
         }
     }

@@ -171,7 +171,7 @@ impl Entry for Item {
         out.out.varint(self.placements.len() as u64);
         for placement in &self.placements {
             out.placed(&placement.placed);
-            out.out.u8(placement.deleted.into());
+            out.dots(&placement.deletes);
         }
         match self.placements.iter().position(|placement| placement.placed == self.at) {
             Some(at) => {
@@ -201,10 +201,7 @@ impl Entry for Item {
                 None => out.out.u8(0),
             };
         }
-        out.out.varint(self.deletes.len() as u64);
-        for dot in &self.deletes {
-            out.dot(dot);
-        }
+        out.dots(&self.deletes);
     }
 
     fn decode(input: &mut SegmentDecoder<'_>) -> Result<Self, WireError> {
@@ -352,6 +349,13 @@ impl SegmentEncoder {
         self.out.bytes(placed.name.as_bytes());
     }
 
+    fn dots(&mut self, dots: &[Dot]) {
+        self.out.varint(dots.len() as u64);
+        for dot in dots {
+            self.dot(dot);
+        }
+    }
+
     fn head(&mut self, head: &Head) {
         self.dot(&head.dot);
         self.out.varint(head.lamport).signed(head.time);
@@ -361,7 +365,7 @@ impl SegmentEncoder {
             self.dot(&mark.dot);
             self.out.varint(mark.lamport).signed(mark.time);
         }
-        self.out.u8(head.deleted.into());
+        self.dots(&head.deletes);
     }
 
     fn content(&mut self, content: &Content) {
@@ -492,7 +496,7 @@ impl<'a> SegmentDecoder<'a> {
     }
 
     fn placement(&mut self) -> Result<Placement, WireError> {
-        Ok(Placement { placed: self.placed()?, deleted: self.flag()? })
+        Ok(Placement { placed: self.placed()?, deletes: self.sorted(|input| input.dot(), |dot| *dot)? })
     }
 
     fn head(&mut self) -> Result<Head, WireError> {
@@ -507,7 +511,8 @@ impl<'a> SegmentDecoder<'a> {
         let trail = (0..count)
             .map(|_| Ok(Mark { dot: self.dot()?, lamport: self.rest.varint()?, time: self.rest.signed()? }))
             .collect::<Result<_, WireError>>()?;
-        Ok(Head { dot, lamport, time, content, trail, deleted: self.flag()? })
+        let deletes = self.sorted(|input| input.dot(), |dot| *dot)?;
+        Ok(Head { dot, lamport, time, content, trail, deletes })
     }
 
     fn content(&mut self) -> Result<Content, WireError> {

@@ -39,6 +39,7 @@ struct Device {
 struct Synced {
     heads: Vec<Dot>,
     placements: Vec<Dot>,
+    deletes: Vec<Dot>,
     parent: ItemId,
 }
 
@@ -217,6 +218,7 @@ impl Device {
                 let synced = Synced {
                     heads: item.heads.iter().map(|head| head.dot).collect(),
                     placements: item.placements.iter().map(|placement| placement.placed.stamp.dot()).collect(),
+                    deletes: effective_deletes(&self.tree, &item).unwrap(),
                     parent: item.at.parent,
                 };
                 self.synced.insert(id, synced);
@@ -242,7 +244,9 @@ impl Device {
     }
 
     fn place(&self, item: ItemId, parent: ItemId, name: &str) -> Change {
-        Change::Place { item, parent, name: named(name), replaces: sorted(&self.synced[&item].placements) }
+        let synced = &self.synced[&item];
+        let replaces = sorted(&[&synced.placements[..], &synced.deletes].concat());
+        Change::Place { item, parent, name: named(name), replaces }
     }
 
     /// What deleting an item names: all that lies beneath it on this disk, directories first.
@@ -320,21 +324,22 @@ fn history(tree: &MemoryTree) -> BTreeMap<ItemId, Vec<String>> {
 
 /// The items as the *set* of changes defines them, found without folding.
 struct Reference {
-    heads: BTreeMap<ItemId, BTreeMap<Dot, bool>>,
-    placements: BTreeMap<ItemId, BTreeMap<Stamp, bool>>,
+    heads: BTreeMap<ItemId, BTreeMap<Dot, Vec<Dot>>>,
+    placements: BTreeMap<ItemId, BTreeMap<Stamp, Vec<Dot>>>,
     deletes: BTreeMap<ItemId, BTreeSet<Dot>>,
     at: BTreeMap<ItemId, Stamp>,
 }
 
 impl Reference {
     fn of(packets: &[Made]) -> Self {
-        let mut heads: BTreeMap<ItemId, BTreeMap<Dot, bool>> = BTreeMap::new();
-        let mut placements: BTreeMap<ItemId, BTreeMap<Stamp, bool>> = BTreeMap::new();
+        let mut heads: BTreeMap<ItemId, BTreeMap<Dot, Vec<Dot>>> = BTreeMap::new();
+        let mut placements: BTreeMap<ItemId, BTreeMap<Stamp, Vec<Dot>>> = BTreeMap::new();
         let mut deletes: BTreeMap<ItemId, BTreeSet<Dot>> = BTreeMap::new();
         let mut directories = BTreeSet::from([ItemId::ROOT]);
         let mut log: Vec<(Stamp, ItemId, ItemId)> = Vec::new();
         let (mut replaced_heads, mut replaced_placements) = (BTreeSet::new(), BTreeSet::new());
-        let (mut deleted_heads, mut deleted_placements) = (BTreeSet::new(), BTreeSet::new());
+        type Marks = BTreeMap<(ItemId, Dot), BTreeSet<Dot>>;
+        let (mut deleted_heads, mut deleted_placements) = (Marks::new(), Marks::new());
         for made in packets {
             let dot = made.packet.dot;
             for (index, change) in made.packet.body.changes.iter().enumerate() {
@@ -342,26 +347,30 @@ impl Reference {
                 let stamp = Stamp { lamport, device, counter: dot.counter, index: index as u32 };
                 match change {
                     Change::Create { item, parent, content, .. } => {
-                        heads.entry(*item).or_default().insert(dot, false);
-                        placements.entry(*item).or_default().insert(stamp, false);
+                        heads.entry(*item).or_default().insert(dot, Vec::new());
+                        placements.entry(*item).or_default().insert(stamp, Vec::new());
                         log.push((stamp, *item, *parent));
                         if content.is_directory() {
                             directories.insert(*item);
                         }
                     }
                     Change::Content { item, replaces, .. } => {
-                        heads.entry(*item).or_default().insert(dot, false);
+                        heads.entry(*item).or_default().insert(dot, Vec::new());
                         replaced_heads.extend(replaces.iter().map(|dot| (*item, *dot)));
                     }
                     Change::Place { item, parent, replaces, .. } => {
-                        placements.entry(*item).or_default().insert(stamp, false);
+                        placements.entry(*item).or_default().insert(stamp, Vec::new());
                         replaced_placements.extend(replaces.iter().map(|dot| (*item, *dot)));
                         log.push((stamp, *item, *parent));
                     }
                     Change::Delete { removed } => {
                         for Removed { item, heads, placements } in removed {
-                            deleted_heads.extend(heads.iter().map(|dot| (*item, *dot)));
-                            deleted_placements.extend(placements.iter().map(|dot| (*item, *dot)));
+                            for named in heads {
+                                deleted_heads.entry((*item, *named)).or_default().insert(dot);
+                            }
+                            for named in placements {
+                                deleted_placements.entry((*item, *named)).or_default().insert(dot);
+                            }
                             if !placements.is_empty() {
                                 deletes.entry(*item).or_default().insert(dot);
                             }
@@ -371,14 +380,20 @@ impl Reference {
                 }
             }
         }
+        let marks = |marks: &Marks, item: ItemId, dot: Dot| -> Vec<Dot> {
+            marks.get(&(item, dot)).into_iter().flatten().copied().collect()
+        };
+        for (item, deletes) in &mut deletes {
+            deletes.retain(|dot| !replaced_placements.contains(&(*item, *dot)));
+        }
         for (item, heads) in &mut heads {
             heads.retain(|dot, _| !replaced_heads.contains(&(*item, *dot)));
-            heads.iter_mut().for_each(|(dot, deleted)| *deleted = deleted_heads.contains(&(*item, *dot)));
+            heads.iter_mut().for_each(|(dot, deletes)| *deletes = marks(&deleted_heads, *item, *dot));
         }
         for (item, placements) in &mut placements {
             placements.retain(|stamp, _| !replaced_placements.contains(&(*item, stamp.dot())));
-            let deleted = |stamp: &Stamp| deleted_placements.contains(&(*item, stamp.dot()));
-            placements.iter_mut().for_each(|(stamp, mark)| *mark = deleted(stamp));
+            let deletes = |stamp: &Stamp| marks(&deleted_placements, *item, stamp.dot());
+            placements.iter_mut().for_each(|(stamp, standing)| *standing = deletes(stamp));
         }
         log.sort();
         let (mut at, mut above) = (BTreeMap::new(), BTreeMap::new());
@@ -399,9 +414,9 @@ impl Reference {
     fn check(&self, tree: &MemoryTree) {
         assert_eq!(tree.items().len(), self.at.len());
         for (id, item) in tree.items() {
-            let heads = item.heads.iter().map(|head| (head.dot, head.deleted)).collect();
+            let heads = item.heads.iter().map(|head| (head.dot, head.deletes.clone())).collect();
             let placements =
-                item.placements.iter().map(|placement| (placement.placed.stamp, placement.deleted)).collect();
+                item.placements.iter().map(|placement| (placement.placed.stamp, placement.deletes.clone())).collect();
             assert_eq!(self.heads[id], heads, "heads of {id:?}");
             assert_eq!(self.placements[id], placements, "placements of {id:?}");
             assert_eq!(self.deletes.get(id).cloned().unwrap_or_default(), item.deletes.iter().copied().collect());

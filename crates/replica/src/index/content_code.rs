@@ -85,7 +85,8 @@ impl<'a> Encoder<'a> {
     }
 
     pub(super) fn head(&mut self, head: &Head) -> Result<(), IndexError> {
-        let flags = u8::from(head.deleted) | if head.trail.is_empty() { 0 } else { HAS_TRAIL };
+        let flags =
+            if head.deletes.is_empty() { 0 } else { DELETED } | if head.trail.is_empty() { 0 } else { HAS_TRAIL };
         self.out.u8(flags);
         self.dot(&head.dot)?;
         self.out.varint(head.lamport).signed(head.time);
@@ -96,6 +97,9 @@ impl<'a> Encoder<'a> {
                 self.dot(&mark.dot)?;
                 self.out.varint(mark.lamport).signed(mark.time);
             }
+        }
+        if !head.deletes.is_empty() {
+            self.dots(&head.deletes)?;
         }
         Ok(())
     }
@@ -168,7 +172,8 @@ impl<'a> Decoder<'a> {
                 trail.push(Mark { dot: self.dot()?, lamport: self.input.varint()?, time: self.input.signed()? });
             }
         }
-        Ok(Head { dot, lamport, time, content, trail, deleted: flags & DELETED != 0 })
+        let deletes = if flags & DELETED != 0 { self.dots()? } else { Vec::new() };
+        Ok(Head { dot, lamport, time, content, trail, deletes })
     }
 }
 

@@ -44,13 +44,16 @@ pub(super) fn encode_item(item: &Item, to: &mut Encoder<'_>) -> Result<(), Index
         to.head(head)?;
     }
     to.out.varint(item.placements.len() as u64);
-    for Placement { placed, deleted } in &item.placements {
+    for Placement { placed, deletes } in &item.placements {
         let in_force = placed.parent == item.at.parent && placed.name == item.at.name;
-        to.out.u8(u8::from(*deleted) | if in_force { IN_FORCE } else { 0 });
+        to.out.u8(if deletes.is_empty() { 0 } else { DELETED } | if in_force { IN_FORCE } else { 0 });
         to.stamp(&placed.stamp)?;
         if !in_force {
             to.item(placed.parent)?;
             to.out.bytes(placed.name.as_bytes());
+        }
+        if !deletes.is_empty() {
+            to.dots(deletes)?;
         }
     }
     match item.placements.iter().position(|placement| placement.placed == item.at) {
@@ -94,7 +97,7 @@ fn decode_plain(flags: u8, id: ItemId, parent: ItemId, name: Name, from: &mut De
     let stamp = from.stamp()?;
     let time = from.input.signed()?;
     let content = from.content(time)?;
-    let head = Head { dot: stamp.dot(), lamport: stamp.lamport, time, content, trail: Vec::new(), deleted: false };
+    let head = Head { dot: stamp.dot(), lamport: stamp.lamport, time, content, trail: Vec::new(), deletes: Vec::new() };
     let mut item = Item::new(id, head, Placed { stamp, parent, name });
     if flags & HAS_MODE != 0 {
         item.mode = Some(Register { stamp, value: from.input.varint32()? });
@@ -119,7 +122,8 @@ fn decode_general(
         } else {
             Placed { stamp, parent: from.item()?, name: read_name(from.input.bytes(Name::MAX)?)? }
         };
-        placements.push(Placement { placed, deleted: flags & DELETED != 0 });
+        let deletes = if flags & DELETED != 0 { from.dots()? } else { Vec::new() };
+        placements.push(Placement { placed, deletes });
     }
     if heads.is_empty() || placements.is_empty() {
         return Err(WireError::Invalid { what: "item without a head or placement" }.into());
@@ -155,9 +159,9 @@ fn decode_general(
 fn is_plain(item: &Item) -> bool {
     let stamp = item.at.stamp;
     let head_is_plain = matches!(&item.heads[..], [head]
-        if head.dot == stamp.dot() && head.lamport == stamp.lamport && head.trail.is_empty() && !head.deleted);
+        if head.dot == stamp.dot() && head.lamport == stamp.lamport && head.trail.is_empty() && head.deletes.is_empty());
     let placement_is_plain =
-        matches!(&item.placements[..], [placement] if placement.placed == item.at && !placement.deleted);
+        matches!(&item.placements[..], [placement] if placement.placed == item.at && placement.deletes.is_empty());
     let mode_is_plain = item.mode.as_ref().is_none_or(|mode| mode.stamp == stamp);
     head_is_plain && placement_is_plain && mode_is_plain && item.xattrs.is_empty() && item.deletes.is_empty()
 }

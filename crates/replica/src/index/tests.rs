@@ -37,7 +37,8 @@ fn placed(stamp: Stamp, parent: ItemId, text: &str) -> Placed {
 
 fn new_item(id: ItemId, parent: ItemId, text: &str, content: Content) -> Item {
     let stamp = stamp(1, 1, 0);
-    let head = Head { dot: stamp.dot(), lamport: stamp.lamport, time: 5, content, trail: Vec::new(), deleted: false };
+    let head =
+        Head { dot: stamp.dot(), lamport: stamp.lamport, time: 5, content, trail: Vec::new(), deletes: Vec::new() };
     Item::new(id, head, placed(stamp, parent, text))
 }
 

@@ -22,7 +22,7 @@ fn plain_item(n: u32) -> Item {
     let chunks = ChunkList::Inline(vec![ChunkRef { id: ChunkId(hash), len: 3000 }]);
     let file = FileContent { id: ContentId(hash), size: 3000, mtime: i64::from(n) << 33, chunks };
     let dot = Dot { device: DeviceId([1; 32]), counter: 1 };
-    let head = Head { dot, lamport: 1, time: 1, content: Content::File(file), trail: Vec::new(), deleted: false };
+    let head = Head { dot, lamport: 1, time: 1, content: Content::File(file), trail: Vec::new(), deletes: Vec::new() };
     let mut item = Item::new(id(n), head, placed(n));
     item.mode = Some(Register { stamp: placed(n).stamp, value: 0o644 });
     item
@@ -151,14 +151,18 @@ fn contents() -> impl Strategy<Value = Content> {
     ]
 }
 
+fn sorted_dots() -> impl Strategy<Value = Vec<Dot>> {
+    proptest::collection::btree_set(dots(), 0..3).prop_map(|dots| dots.into_iter().collect())
+}
+
 fn heads() -> impl Strategy<Value = Head> {
     let mark = (dots(), any::<u64>(), any::<i64>()).prop_map(|(dot, lamport, time)| Mark { dot, lamport, time });
-    (dots(), any::<u64>(), any::<i64>(), contents(), vec(mark, 0..=MAX_TRAIL), any::<bool>())
-        .prop_map(|(dot, lamport, time, content, trail, deleted)| Head { dot, lamport, time, content, trail, deleted })
+    (dots(), any::<u64>(), any::<i64>(), contents(), vec(mark, 0..=MAX_TRAIL), sorted_dots())
+        .prop_map(|(dot, lamport, time, content, trail, deletes)| Head { dot, lamport, time, content, trail, deletes })
 }
 
 fn items() -> impl Strategy<Value = Item> {
-    let placement = (places(), any::<bool>()).prop_map(|(placed, deleted)| Placement { placed, deleted });
+    let placement = (places(), sorted_dots()).prop_map(|(placed, deletes)| Placement { placed, deletes });
     let mode = (stamps(), 0u32..=0o777).prop_map(|(stamp, value)| Register { stamp, value });
     let xattr = (stamps(), option::of(vec(any::<u8>(), 0..9))).prop_map(|(stamp, value)| Register { stamp, value });
     (

@@ -222,8 +222,8 @@ fn a_revived_directory_is_touched_though_its_place_does_not_change() {
 }
 
 #[test]
-fn what_lived_by_an_unseen_move_is_touched_when_that_is_deleted() {
-    // Device 2 has learned of the move of `a` and ignores `f`, so its delete names the directory alone.
+fn what_lives_by_an_unseen_move_does_not_die_by_a_delete_that_does_not_name_it() {
+    // Device 2 knows of the delete and of the move, and ignores `f`, so its delete names the directory alone.
     let mut world = World::new(3);
     let a = world.directory(0, ROOT, "a");
     let f = world.file(0, a, "f");
@@ -233,7 +233,7 @@ fn what_lived_by_an_unseen_move_is_touched_when_that_is_deleted() {
     world.sync(2);
     world.devices[2].synced.remove(&f);
     world.delete(2, a);
-    check(&world, &[]);
+    check(&world, &["moved/f", "moved/†"]);
 }
 
 #[test]
@@ -250,4 +250,76 @@ fn what_lived_by_an_unseen_move_is_touched_when_a_directory_between_moves_away()
     world.delete(0, between);
     world.delete(0, a);
     check(&world, &["c", "moved"]);
+}
+#[test]
+fn what_an_unseen_move_revived_can_be_deleted_again() {
+    // Device 2 knows all: `f` lives because of the unseen move of `a`, and is then deleted by itself.
+    let mut world = World::new(3);
+    let a = world.directory(0, ROOT, "a");
+    let b = world.directory(0, a, "b");
+    let f = world.file(0, a, "f");
+    world.file(0, b, "g");
+    world.file(0, b, "h");
+    world.sync_all();
+    world.delete(0, a);
+    world.place(1, a, ROOT, "moved");
+    world.sync(2);
+    world.delete(2, f);
+    world.delete(2, b);
+    check(&world, &["moved"]);
+}
+
+#[test]
+fn an_old_delete_that_an_edit_outlived_does_not_take_part_in_a_later_one() {
+    // `f` was deleted long ago and lived on by an unseen edit. The unseen move voids the delete of all of `a`.
+    let mut world = World::new(2);
+    let a = world.directory(0, ROOT, "a");
+    let f = world.file(0, a, "f");
+    world.sync_all();
+    world.delete(0, f);
+    world.edit(1, f, "second");
+    world.sync_all();
+    world.delete(0, a);
+    world.place(1, a, ROOT, "moved");
+    check(&world, &["moved", "moved/f"]);
+}
+
+#[test]
+fn renaming_a_dead_directory_that_is_still_shown_revives_nothing_beneath_it() {
+    // The rename names the delete as seen, so it is no unseen move: only what was dropped in unseen lives.
+    let mut world = World::new(2);
+    let a = world.directory(0, ROOT, "a");
+    world.file(0, a, "old");
+    world.sync_all();
+    world.delete(0, a);
+    world.file(1, a, "new");
+    world.sync_all();
+    world.place(1, a, ROOT, "renamed");
+    check(&world, &["renamed", "renamed/new"]);
+}
+
+#[test]
+fn a_device_that_knows_of_a_delete_but_whose_disk_has_not_followed_moves_unseen() {
+    let mut world = World::new(2);
+    let a = world.directory(0, ROOT, "a");
+    world.file(0, a, "f");
+    world.sync_all();
+    world.delete(0, a);
+    world.learn(1, usize::MAX);
+    world.place(1, a, ROOT, "moved");
+    check(&world, &["moved", "moved/f"]);
+}
+
+#[test]
+fn moving_a_directory_out_of_one_that_an_unseen_move_revived_takes_what_it_holds_along() {
+    let mut world = World::new(2);
+    let a = world.directory(0, ROOT, "a");
+    let b = world.directory(0, a, "b");
+    world.file(0, b, "f");
+    world.sync_all();
+    world.delete(0, a);
+    world.place(1, a, ROOT, "moved");
+    world.sync_all();
+    world.place(0, b, ROOT, "out");
+    check(&world, &["moved", "out", "out/f"]);
 }

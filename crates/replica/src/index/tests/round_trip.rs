@@ -51,8 +51,8 @@ fn any_content() -> impl Strategy<Value = Content> {
 fn any_head() -> impl Strategy<Value = Head> {
     let trail =
         vec((any_dot(), any::<u64>()).prop_map(|(dot, lamport)| Mark { dot, lamport, time: lamport as i64 }), 0..3);
-    (any_dot(), any::<u64>(), any::<i64>(), any_content(), trail, any::<bool>())
-        .prop_map(|(dot, lamport, time, content, trail, deleted)| Head { dot, lamport, time, content, trail, deleted })
+    (any_dot(), any::<u64>(), any::<i64>(), any_content(), trail, vec(any_dot(), 0..3))
+        .prop_map(|(dot, lamport, time, content, trail, deletes)| Head { dot, lamport, time, content, trail, deletes })
 }
 
 fn any_placed() -> impl Strategy<Value = Placed> {
@@ -60,7 +60,7 @@ fn any_placed() -> impl Strategy<Value = Placed> {
 }
 
 fn any_item() -> impl Strategy<Value = Item> {
-    let placement = (any_placed(), any::<bool>()).prop_map(|(placed, deleted)| Placement { placed, deleted });
+    let placement = (any_placed(), vec(any_dot(), 0..3)).prop_map(|(placed, deletes)| Placement { placed, deletes });
     let mode = option::of((any_stamp(), any::<u32>()).prop_map(|(stamp, value)| Register { stamp, value }));
     let value = option::of(vec(any::<u8>(), 0..9));
     let register = (any_stamp(), value).prop_map(|(stamp, value)| Register { stamp, value });
@@ -80,7 +80,7 @@ fn any_item() -> impl Strategy<Value = Item> {
         |(id, placed, content, time, mode)| {
             let stamp = placed.stamp;
             let trail = Vec::new();
-            let head = Head { dot: stamp.dot(), lamport: stamp.lamport, time, content, trail, deleted: false };
+            let head = Head { dot: stamp.dot(), lamport: stamp.lamport, time, content, trail, deletes: Vec::new() };
             let mut item = Item::new(id, head, placed);
             item.mode = mode.map(|value| Register { stamp, value });
             item

@@ -1,0 +1,142 @@
+//! Clearing staging after a crash, before the scan: what the user had goes back, the rest is deleted.
+
+use std::collections::HashSet;
+use std::io;
+
+use packetboat_core::local::{DirId, EntryState, LocalRead};
+use packetboat_core::name::{Name, RelPath};
+use packetboat_core::tree::TreeWrite;
+use packetboat_replica::fs::{FileKind, Fs};
+use packetboat_replica::index::Index;
+
+use super::disk::{fatal, is_same, remove_tree, unless_fatal};
+use super::place::{keep_as_conflict, rename_new};
+use super::records::{self, Record};
+use crate::error::SyncError;
+use crate::fetch::PART;
+use crate::paths::{self, staging};
+
+/// Puts staging in order; makes it where it is missing.
+pub(crate) fn recover_staging(fs: &dyn Fs, index: &mut Index, now_ns: i64) -> Result<(), SyncError> {
+    make_staging(fs)?;
+    let (label, recorded) = records::read(index)?;
+    let mut changed = HashSet::new();
+    for record in &recorded {
+        if let Some(dir) = take_back(fs, index, record, &label, now_ns)? {
+            changed.insert(dir);
+        }
+    }
+    for dir in &changed {
+        unless_fatal(dir, fs.sync_dir(dir))?;
+    }
+    put_back_parked(fs, index)?;
+    clear(fs, index, Some(now_ns))?;
+    records::write(index, "", &[])
+}
+
+/// Deletes everything in staging that can be had again, after the disk ran full.
+pub(super) fn make_room(fs: &dyn Fs, index: &Index) -> Result<(), SyncError> {
+    // What records speak of may be the only copy of what the user wrote: the next recovery looks at it.
+    let (_, recorded) = records::read(index)?;
+    if recorded.is_empty() { clear(fs, index, None) } else { Ok(()) }
+}
+
+fn make_staging(fs: &dyn Fs) -> Result<(), SyncError> {
+    let path = staging();
+    match fs.mkdir(&path, 0o700) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SyncError::NotTheFolder),
+        Err(error) => Err(fatal(&path, error)),
+    }
+}
+
+/// Decides about one object that a crash left; returns the directory that it went back to.
+fn take_back(
+    fs: &dyn Fs,
+    index: &Index,
+    record: &Record,
+    label: &str,
+    now_ns: i64,
+) -> Result<Option<RelPath>, SyncError> {
+    let path = &record.path;
+    if is_parked(index, path)? {
+        return Ok(None);
+    }
+    let Some(stat) = unless_fatal(path, fs.lstat(path))? else { return Ok(None) };
+    if record.new_inode != 0 && stat.inode == record.new_inode {
+        // It never came to its place.
+        return Ok(None);
+    }
+    let removal_recorded = index.entry_at(record.dir, &record.name)?.is_none();
+    let same = is_same(&record.old, &stat);
+    let dir = paths::dir_path(index, record.dir)?;
+    if record.new_inode == 0 && !removal_recorded {
+        // It was to be removed, and that was not recorded: it is as if it had not begun.
+        let back = rename_new(fs, path, &dir.join(&record.name));
+        if unless_fatal(path, back)?.is_some() {
+            return Ok(Some(dir));
+        }
+    }
+    if same {
+        return Ok(None);
+    }
+    let seconds = now_ns.div_euclid(1_000_000_000);
+    keep_as_conflict(fs, label, seconds, record, &dir).map_err(|error| fatal(path, error))?;
+    Ok(Some(dir))
+}
+
+fn is_parked(index: &Index, path: &RelPath) -> Result<bool, SyncError> {
+    let Some((_, name)) = path.split() else { return Ok(false) };
+    Ok(index.entry_at(DirId::STAGING, &name)?.is_some())
+}
+
+/// Entries that were to be parked and are still where they came from.
+fn put_back_parked(fs: &dyn Fs, index: &mut Index) -> Result<(), SyncError> {
+    for mut entry in index.entries_in_staging()? {
+        let path = staging().join(&entry.name);
+        if unless_fatal(&path, fs.lstat(&path))?.is_some() {
+            continue;
+        }
+        let EntryState::Parked { dir, name } = entry.state.clone() else { continue };
+        index.begin()?;
+        index.touch(entry.seen.item)?;
+        if index.entry_at(dir, &name)?.is_some() {
+            // Another has the name by now, so this one went on, and the scan finds it where it is.
+            index.remove_entry(DirId::STAGING, &entry.name)?;
+        } else {
+            index.move_entry((DirId::STAGING, &entry.name), (dir, &name))?;
+            (entry.dir, entry.name, entry.state) = (dir, name, EntryState::Racy);
+            index.put_entry(&entry)?;
+        }
+        index.commit()?;
+    }
+    Ok(())
+}
+
+/// Deletes what nothing speaks of. Unfinished large files stay for a week; without a time they go too.
+fn clear(fs: &dyn Fs, index: &Index, now_ns: Option<i64>) -> Result<(), SyncError> {
+    let path = staging();
+    let entries = fs.read_dir(&path).map_err(|error| fatal(&path, error))?;
+    for entry in entries {
+        let Some(name) = Name::new(entry.name) else { continue };
+        if index.entry_at(DirId::STAGING, &name)?.is_some() {
+            continue;
+        }
+        let Ok(stat) = entry.stat else { continue };
+        let is_part = stat.kind == FileKind::File && name.as_bytes().starts_with(PART.as_bytes());
+        if is_part && now_ns.is_some_and(|now| stat.mtime > now - PART_KEPT_NS) {
+            continue;
+        }
+        let path = path.join(&name);
+        let removed = match stat.kind {
+            FileKind::Directory => remove_tree(fs, &path),
+            _ => fs.unlink(&path),
+        };
+        unless_fatal(&path, removed)?;
+    }
+    Ok(())
+}
+
+/// How long an unfinished large file is kept.
+const PART_KEPT_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;
