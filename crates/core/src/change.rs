@@ -134,7 +134,7 @@ pub struct Removed {
     pub item: ItemId,
     /// The heads that the author had seen, sorted.
     pub heads: Vec<Dot>,
-    /// The placements that the author had seen, sorted; empty where only one side of a conflict is removed.
+    /// The placements that the author had seen, sorted.
     pub placements: Vec<Dot>,
 }
 

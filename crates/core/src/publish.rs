@@ -141,13 +141,14 @@ pub fn moved<T: ViewRead + HistoryRead>(
 
 /// What a delete names for objects of one item that are gone from the disk.
 ///
-/// `others_remain` says whether other objects of the item are still there: then only these heads go.
+/// Of an item in conflict these may be some of its sides: the delete names their heads, and the others keep the item alive.
+/// It names the placements all the same, so that the item is dead when its last side is removed, whoever removes it.
 /// Returns nothing where the vault already has them gone.
-pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry], others_remain: bool) -> Result<Vec<Removed>, T::Error> {
+pub fn removed<T: TreeRead>(tree: &T, gone: &[LocalEntry]) -> Result<Vec<Removed>, T::Error> {
     let mut all = Vec::new();
     for entry in gone {
         let seen = &entry.seen;
-        let placements = if others_remain { Vec::new() } else { seen.placements.clone() };
+        let placements = seen.placements.clone();
         merge_removed(&mut all, Removed { item: seen.item, heads: seen.heads.clone(), placements: placements.clone() });
         for twin in &seen.twins {
             let removed = Removed { item: twin.item, heads: twin.heads.clone(), placements: twin.placements.clone() };
@@ -213,7 +214,7 @@ pub fn appeared(shown: Option<&Shown>, new_item: ItemId, parent: ItemId, name: &
 
 /// The removal of one side of a conflict.
 fn drop_heads(seen: &Seen) -> Change {
-    let removed = Removed { item: seen.item, heads: seen.heads.clone(), placements: Vec::new() };
+    let removed = Removed { item: seen.item, heads: seen.heads.clone(), placements: seen.placements.clone() };
     Change::Delete { removed: vec![removed] }
 }
 

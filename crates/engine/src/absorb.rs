@@ -233,6 +233,12 @@ impl Absorber<'_, '_> {
                 self.steps.push(up(Action::Edit, arrival.path.clone(), None, cause));
                 entry.seen = packetboat_core::plan::seen_of(&shown, &View::Plain);
                 entry.seen.twins.clear();
+                let mut changes = changes;
+                changes.extend(xattrs_beyond(&shown, &entry));
+                // What was a symlink has no permissions yet.
+                let mode = entry.mode.filter(|_| shown.mode.is_none());
+                changes.extend(mode.map(|mode| Change::Mode { item: shown.item, mode }));
+                self.builder.index.touch(shown.item)?;
                 (changes, after)
             }
             (Publish::Changes(changes, after), _) => {
@@ -447,7 +453,6 @@ fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8
 
 /// Publishes the removal of what is gone.
 fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn Entropy) -> Result<u64, SyncError> {
-    let places: HashSet<(DirId, &Name)> = gone.iter().map(|entry| (entry.dir, &entry.name)).collect();
     let mut by_item: Vec<(ItemId, Vec<LocalEntry>)> = Vec::new();
     let mut position: HashMap<ItemId, usize> = HashMap::new();
     for entry in &gone {
@@ -461,9 +466,7 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
     let mut removed: Vec<Removed> = Vec::new();
     let mut records = Vec::new();
     for (item, entries) in by_item {
-        let others_remain =
-            builder.index.entries_of(item)?.iter().any(|other| !places.contains(&(other.dir, &other.name)));
-        let named = publish::removed(&*builder.index, &entries, others_remain)?;
+        let named = publish::removed(&*builder.index, &entries)?;
         if named.is_empty() {
             builder.index.touch(item)?;
         } else {
@@ -475,7 +478,7 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
                 removed.push(new);
             }
         }
-        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name)));
+        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name, item)));
         if removed.len() >= MAX_REMOVED {
             let change = Change::Delete { removed: std::mem::take(&mut removed) };
             builder.change(vec![change], vec![After::Gone(std::mem::take(&mut records))], entropy)?;

@@ -12,9 +12,9 @@ use std::sync::Mutex;
 use packetboat_core::body::PacketBody;
 use packetboat_core::change::{Change, Unit};
 use packetboat_core::content::{ChunkRef, Content, PackIndex};
-use packetboat_core::ids::{ChunkId, Dot, PackId, PacketHash};
+use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
-use packetboat_core::local::{DirId, LocalEntry};
+use packetboat_core::local::{DirId, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::publish::SeenAfter;
@@ -34,8 +34,8 @@ use crate::prepare::{INLINE_CHUNK, KnownChunks, NewChunk};
 pub(crate) enum After {
     /// An entry, with what it has seen then; the place it had before, if that was another.
     Put { entry: LocalEntry, seen: SeenAfter, was: Option<(DirId, Name)> },
-    /// Entries that are gone.
-    Gone(Vec<(DirId, Name)>),
+    /// Entries that are gone, with the items they stood for: another object may have taken the place since.
+    Gone(Vec<(DirId, Name, ItemId)>),
 }
 
 /// A local change on its way into a packet.
@@ -273,8 +273,10 @@ impl<'a> Builder<'a> {
                 self.index.put_entry(&entry)?;
             }
             After::Gone(places) => {
-                for (dir, name) in places {
-                    self.index.remove_entry(dir, &name)?;
+                for (dir, name, item) in places {
+                    if self.index.entry_at(dir, &name)?.is_some_and(|entry| entry.seen.item == item) {
+                        self.index.remove_entry(dir, &name)?;
+                    }
                 }
             }
         }

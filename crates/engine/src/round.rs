@@ -22,7 +22,7 @@ use crate::ports::{Note, Observer, Phase};
 use crate::prepare::Preparer;
 use crate::publish::{Published, publish};
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
-use crate::scan::{Scanned, Skip, scan};
+use crate::scan::{Scanned, Skip, disk_time, scan};
 
 impl Replica {
     /// Brings folder and vault in step.
@@ -162,7 +162,7 @@ impl Replica {
         }
         let (files, bytes) = scanned.work();
         observer.phase(Phase::Store, Some(files), Some(bytes));
-        let now_ns = self.now_ns();
+        let now_ns = self.disk_ns();
         let parts = &mut self.parts;
         let stored = parts.index.chunk_lookup()?;
         let known = RoundChunks::new(stored);
@@ -198,7 +198,10 @@ impl Replica {
         rules: &IgnoreRules,
         observer: &mut dyn Observer,
     ) -> Result<crate::replica::Received, SyncError> {
-        let now_ns = self.now_ns();
+        if self.parts.index.touched_count()? == 0 {
+            return Ok(crate::replica::Received::default());
+        }
+        let now_ns = self.disk_ns();
         let parts = &mut self.parts;
         let context = Apply {
             fs: &*parts.fs,
@@ -215,6 +218,11 @@ impl Replica {
 
     pub(crate) fn now_ns(&self) -> i64 {
         self.parts.clock.now_ms().saturating_mul(1_000_000)
+    }
+
+    /// The time by the disk's clock, or by this device's where the disk cannot be asked.
+    fn disk_ns(&self) -> i64 {
+        disk_time(&*self.parts.fs).unwrap_or_else(|| self.now_ns())
     }
 }
 

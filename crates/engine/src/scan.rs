@@ -415,10 +415,21 @@ pub fn fingerprint(stat: &Stat) -> Fingerprint {
     }
 }
 
-/// Whether a record made at `now` of a file with this modification time could miss a write that follows at once.
+/// Whether a record made at `now_ns`, by the disk's own clock, could miss a write that follows at once.
+///
+/// It could where that write would leave the same modification time; one that lies in the future is no such time.
 pub fn state_at(stat: &Stat, now_ns: i64) -> EntryState {
-    let racy = stat.kind == FileKind::File && stat.mtime > now_ns - RACY_WINDOW_NS;
+    let racy = stat.kind == FileKind::File && stat.mtime.abs_diff(now_ns) <= RACY_WINDOW_NS;
     if racy { EntryState::Racy } else { EntryState::Settled }
+}
+
+/// The time by the clock that stamps this disk's files, which need not be this device's.
+pub fn disk_time(fs: &dyn Fs) -> Option<i64> {
+    let probe = RelPath::new(b".packetboat/clock").expect("a sound path");
+    let _ = fs.unlink(&probe);
+    let time = fs.create_new(&probe).and_then(|file| file.stat()).map(|stat| stat.mtime);
+    let _ = fs.unlink(&probe);
+    time.ok()
 }
 
 /// Why a scan could not be made.
@@ -439,5 +450,5 @@ pub enum ScanError {
 /// Longest path that is synchronised, in bytes.
 const MAX_PATH: usize = 4000;
 /// File systems stamp times as coarsely as this (FAT: two seconds), and clocks of servers differ a little.
-const RACY_WINDOW_NS: i64 = 2_500_000_000;
+const RACY_WINDOW_NS: u64 = 2_500_000_000;
 const ENOENT: i32 = 2;

@@ -740,7 +740,7 @@ impl Applier<'_, '_> {
 /// What is asked of the fetcher for a task.
 fn job(fetcher: &mut Fetcher<'_>, task: &Task, sync: bool) -> Result<FileJob, SyncError> {
     let (shown, mode) = match &task.step {
-        Step::Change { entry, shown, .. } => (shown, entry.stat.mode & 0o777),
+        Step::Change { entry, shown, .. } => (shown, entry.mode.unwrap_or(FILE_MODE)),
         Step::Make { shown } | Step::Agree { shown, .. } => (shown, FILE_MODE),
         Step::Remove { .. } => unreachable!("nothing is written to be removed"),
     };
