@@ -59,11 +59,13 @@ pub(crate) struct Limits {
     pub(crate) items: usize,
     /// Bytes that are staged together.
     pub(crate) bytes: u64,
+    /// Bytes of plaintext in memory at a time.
+    pub(crate) window: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { items: 20_000, bytes: 1 << 30 }
+        Self { items: 20_000, bytes: 1 << 30, window: 48 << 20 }
     }
 }
 
@@ -89,6 +91,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
         records: Vec::new(),
         dirty: BTreeSet::new(),
         unplaced: HashSet::new(),
+        vacated: HashSet::new(),
         late_modes: BTreeMap::new(),
         whole_sync: None,
         staged: 0,
@@ -204,6 +207,8 @@ struct Applier<'a, 'o> {
     dirty: BTreeSet<RelPath>,
     /// Directories that were made in this batch and whose own place is not durable yet.
     unplaced: HashSet<DirId>,
+    /// Names that entries have left and the committed index still has for them.
+    vacated: HashSet<(DirId, Name)>,
     /// Directories that get permissions only when nothing more is put in them.
     late_modes: BTreeMap<(DirId, Name), u32>,
     /// Whether the file system can sync all at once, once that was tried.
@@ -345,3 +350,5 @@ mod place;
 mod records;
 mod recover;
 mod remove;
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,166 @@
 //! Checkpoints: writing the folded state, and beginning from it.
+//!
+//! A replica writes one when what was folded since the newest checkpoint has grown long ([`is_due`]); one that has
+//! folded nothing yet begins from the newest sound one that the tips name. Which is newest nobody decides: each replica
+//! *holds* the one that covers most among those it wrote or read, names it in its tip, and stores no segment again
+//! that is in it. That record, the root with its segments' places, is all it keeps: packs that hold nothing but
+//! segments are not in the index, so they are no part of the state that a checkpoint describes.
+//!
+//! A checkpoint accelerates; nothing depends on one. What cannot be written or read is noted and left.
 
-use packetboat_core::checkpoint::CheckpointRef;
+mod held;
+mod load;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot, MAX_CHECKPOINT_BYTES, UnverifiedCheckpoint};
+use packetboat_core::ids::DeviceId;
+use packetboat_core::knowledge::Knowledge;
+use packetboat_core::members::Standing;
+use packetboat_core::store::Store;
 use packetboat_replica::index::Index;
 
+use crate::Keys;
 use crate::error::SyncError;
+use crate::learn::{LearnError, described, unusable};
+use crate::ports::{Note, Observer};
+use crate::replica::Replica;
 
-/// The newest checkpoint that this replica knows.
-pub(crate) fn newest(_index: &Index) -> Result<Option<CheckpointRef>, SyncError> {
-    Ok(None)
+pub(crate) use held::newest;
+pub(crate) use load::{begin, start_over_if_cut_short};
+
+impl Replica {
+    /// Writes a checkpoint and names it in the tip, where one is due.
+    ///
+    /// An intermediary that takes none ends no round: it is noted, and tried again when there is more to write.
+    pub(crate) fn checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let parts = &mut self.parts;
+        let device = self.keys.device.device();
+        if !is_due(&parts.index, &device)? || !is_worth_another_try(&parts.index)? {
+            return Ok(());
+        }
+        adopt_newer(&mut parts.index, &*parts.store, &self.keys)?;
+        if !is_due(&parts.index, &device)? {
+            return Ok(());
+        }
+        match write::write(&mut parts.index, &*parts.store, &self.keys, &mut *parts.entropy, observer) {
+            Ok(_) => {
+                parts.index.clear_problem(PROBLEM, b"own")?;
+                let now = parts.clock.now_ms();
+                crate::publish::write_tip(
+                    &mut parts.index,
+                    &*parts.store,
+                    &self.keys,
+                    &parts.place,
+                    now,
+                    &mut *parts.entropy,
+                )
+            }
+            Err(error @ (SyncError::Store(_) | SyncError::Signed(_))) => {
+                let text = format!("no checkpoint was written: {}", crate::error::chain(&error));
+                parts.index.set_meta(TRIED, Some(&total(parts.index.knowledge()).to_le_bytes()))?;
+                parts.index.set_problem(PROBLEM, b"own", &text)?;
+                observer.note(Note::Warning { text });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
+
+/// Whether so much was folded since the newest checkpoint that another is due from this device.
+///
+/// A device that only reads leaves it for long to those that write.
+fn is_due(index: &Index, device: &DeviceId) -> Result<bool, SyncError> {
+    let known = index.knowledge();
+    let covered = held::knowledge(index)?;
+    let packets: u64 = known
+        .iter()
+        .map(|(device, learned)| learned.counter.saturating_sub(covered.counter(device)))
+        .fold(0, u64::saturating_add);
+    let patience = if known.counter(device) > covered.counter(device) { 1 } else { READERS_PATIENCE };
+    if packets > TAIL_PACKETS * patience {
+        return Ok(true);
+    }
+    let mut bytes = 0;
+    for (device, learned) in known.iter() {
+        let first = covered.counter(device) + 1;
+        if first <= learned.counter {
+            let tail = index.packets(*device, first, learned.counter)?;
+            bytes += tail.iter().filter_map(|row| row.sealed_bytes).sum::<u64>();
+        }
+    }
+    Ok(bytes > TAIL_BYTES * patience)
+}
+
+/// Whether nothing failed lately.
+fn is_worth_another_try(index: &Index) -> Result<bool, SyncError> {
+    let tried = index.meta(TRIED)?.and_then(|tried| tried.try_into().ok()).map_or(0, u64::from_le_bytes);
+    Ok(tried == 0 || total(index.knowledge()) >= tried.saturating_add(RETRY_AFTER_PACKETS))
+}
+
+/// Holds the checkpoint of another device that covers more than the one held, if there is one.
+fn adopt_newer(index: &mut Index, store: &dyn Store, keys: &Keys) -> Result<(), SyncError> {
+    let held = newest(index)?;
+    for (device, number) in held::seen(index)? {
+        if held.is_some_and(|held| held.device == device && held.number >= number) {
+            continue;
+        }
+        let checkpoint = CheckpointRef { device, number };
+        match read_root(store, keys, &checkpoint) {
+            Ok(root) if total(&root.knowledge) > total(&held::knowledge(index)?) => {
+                held::hold(index, &checkpoint, &root)?;
+            }
+            Ok(_) | Err(LearnError::Unusable(_)) => {}
+            Err(LearnError::Sync(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Notes which checkpoints tips name; of each author's the newest counts.
+pub(crate) fn note_seen(index: &mut Index, named: &BTreeSet<CheckpointRef>) -> Result<(), SyncError> {
+    let before = held::seen(index)?;
+    let mut seen: BTreeMap<DeviceId, u64> = before.clone();
+    for CheckpointRef { device, number } in named {
+        let newest = seen.entry(*device).or_default();
+        *newest = (*newest).max(*number);
+    }
+    if seen == before { Ok(()) } else { held::set_seen(index, &seen) }
+}
+
+/// Reads a checkpoint's root and checks that a member made it.
+fn read_root(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<CheckpointRoot, LearnError> {
+    let bytes = unusable(store.get(&checkpoint.name(), MAX_CHECKPOINT_BYTES as u64))?;
+    let sealed =
+        UnverifiedCheckpoint::parse(bytes).and_then(|root| root.verify(&checkpoint.device)).map_err(described)?;
+    if sealed.number() != checkpoint.number {
+        return Err(LearnError::Unusable("it is another checkpoint of that device".to_owned()));
+    }
+    let root = sealed.open(&keys.ring).map_err(described)?;
+    let is_member = root.members.get(&checkpoint.device).is_some();
+    if !is_member || matches!(root.members.standing(&checkpoint.device), Standing::Revoked { .. }) {
+        return Err(LearnError::Unusable("its author is no member".to_owned()));
+    }
+    Ok(root)
+}
+
+/// How many packets were learned in all: of two states of which one includes the other, the later has more.
+fn total(knowledge: &Knowledge) -> u64 {
+    knowledge.iter().map(|(_, learned)| learned.counter).fold(0, u64::saturating_add)
+}
+
+/// The kind of problem under which the index keeps checkpoints that could not be written or read.
+const PROBLEM: &str = "checkpoint";
+/// Where the index keeps how many packets were learned when a checkpoint could not be written.
+const TRIED: &str = "checkpoint failed at";
+const RETRY_AFTER_PACKETS: u64 = 16;
+/// A checkpoint is due when more packets than this were folded since the last,
+const TAIL_PACKETS: u64 = 64;
+/// or more sealed bytes than this.
+const TAIL_BYTES: u64 = 4 * 1024 * 1024;
+const READERS_PATIENCE: u64 = 4;
+
+#[cfg(test)]
+mod tests;

@@ -70,9 +70,91 @@ pub enum SyncError {
         /// The name of the device that revoked it.
         by: String,
     },
+    /// A directory that was to be filled holds something.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// A point in history was asked for that is not known.
+    #[error("packet {packet} is not known")]
+    NoSuchPacket {
+        /// The packet.
+        packet: packetboat_core::ids::Dot,
+    },
+    /// What lies at the intermediary in a packet's place is another packet.
+    #[error("packet {packet} at the intermediary is not the one that was learned")]
+    OtherPacket {
+        /// The packet.
+        packet: packetboat_core::ids::Dot,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// Why a question about the vault has no answer, or what was asked for was not done.
+#[derive(Debug, Error)]
+pub enum QueryError {
+    /// As for a round.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The intermediary.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Nothing stands or ever stood there.
+    #[error("{path} is not in the vault")]
+    NotFound {
+        /// The path asked for.
+        path: RelPath,
+    },
+    /// It was not there at that time.
+    #[error("{path} was not in the vault then")]
+    NotThen {
+        /// The path asked for.
+        path: RelPath,
+    },
+    /// A directory has no content of its own.
+    #[error("{path} is a directory")]
+    IsDirectory {
+        /// The path asked for.
+        path: RelPath,
+    },
+    /// A part of a content cannot be had.
+    #[error("the content of {path} cannot be read: {reason}")]
+    ContentMissing {
+        /// The path asked for.
+        path: RelPath,
+        /// What is missing or damaged.
+        reason: String,
+    },
+    /// Nothing is called that.
+    #[error("no packet is called {text:?}")]
+    NoSuchPacket {
+        /// What was asked for.
+        text: String,
+    },
+    /// Several packets are called that.
+    #[error("more than one packet is called {text:?}")]
+    SeveralPackets {
+        /// What was asked for.
+        text: String,
+    },
+    /// There is no conflict there.
+    #[error("{path} is not in a conflict")]
+    NoConflict {
+        /// The path asked for.
+        path: RelPath,
+    },
+    /// Keeping the file would remove a directory of its name with all that it holds.
+    #[error("a directory stands at {path}: keep both, or remove it by hand")]
+    DirectoryInTheWay {
+        /// The directory.
+        path: RelPath,
+    },
+    /// The content could not be handed on.
+    #[error("cannot write the content")]
+    Output(#[source] io::Error),
 }
 
 /// An error with its causes, in one line.

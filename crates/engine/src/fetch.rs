@@ -1,7 +1,7 @@
 //! Bringing content to disk: gathering chunks from wherever they are, and writing files of them.
 //!
 //! Chunks come from the old version of a file that changes, from packets, and from packs; each is proven by its id.
-//! Memory is bounded: files are written in groups of at most [`WINDOW_BYTES`], and a larger one window by window.
+//! Memory is bounded: files are written in groups of at most a window, and a larger one window by window.
 //! Such a file grows under a name made of its content; what an earlier round left of it is verified and taken over.
 //! A chunk that cannot be had concerns its file alone. Nothing here decides where a file goes.
 
@@ -74,6 +74,8 @@ pub(crate) struct Fetcher<'a> {
     pub(crate) store: &'a dyn Store,
     pub(crate) ring: &'a KeyRing,
     pub(crate) threads: usize,
+    /// Bytes of plaintext in memory at a time; one chunk may exceed it.
+    pub(crate) window: u64,
     pub(crate) packets: &'a mut OpenedPackets,
     /// The first failure of the intermediary as a whole.
     pub(crate) failed: Option<StoreError>,
@@ -81,8 +83,10 @@ pub(crate) struct Fetcher<'a> {
 
 /// The chunks of the packets that were opened last.
 #[derive(Default)]
-pub(crate) struct OpenedPackets(Vec<(Dot, HashMap<ChunkId, Arc<Vec<u8>>>)>);
+pub(crate) struct OpenedPackets(Vec<(Dot, InlineChunks)>);
 
+type InlineChunks = HashMap<ChunkId, Arc<Vec<u8>>>;
+type InlineAnswer = Result<Option<Arc<Vec<u8>>>, String>;
 type Chunks = HashMap<ChunkId, Result<Arc<Vec<u8>>, String>>;
 
 impl Fetcher<'_> {
@@ -95,7 +99,7 @@ impl Fetcher<'_> {
         let mut results = Vec::with_capacity(jobs.len());
         let mut at = 0;
         while at < jobs.len() {
-            if jobs[at].file.size > WINDOW_BYTES {
+            if jobs[at].file.size > self.window {
                 results.push(self.large(&jobs[at], progress)?);
                 at += 1;
                 continue;
@@ -103,7 +107,7 @@ impl Fetcher<'_> {
             let mut bytes = 0;
             let group = jobs[at..].iter().take_while(|job| {
                 bytes += job.file.size;
-                job.file.size <= WINDOW_BYTES && bytes <= WINDOW_BYTES
+                job.file.size <= self.window && bytes <= self.window
             });
             let end = at + group.count();
             let group = &jobs[at..end];
@@ -203,7 +207,7 @@ impl Fetcher<'_> {
         let (fs, ring) = (self.fs, self.ring);
         let mut earlier = OldReader::open(fs, ring, &OldFile { path: before.clone(), chunks: list.to_vec() });
         let mut old = job.old.as_ref().map(|old| OldReader::open(fs, ring, old));
-        for window in windows(list) {
+        for window in windows(list, self.window) {
             let mut chunks = Chunks::new();
             for chunk in window {
                 let mut found = earlier.take(chunk)?;
@@ -285,7 +289,7 @@ impl Fetcher<'_> {
         }
         inline.sort_by_key(|(dot, _)| *dot);
         for (dot, chunk) in inline {
-            match self.from_packet(dot, &chunk)? {
+            match self.inline_chunk(dot, &chunk)? {
                 Ok(Some(plain)) => drop(chunks.insert(chunk.id, Ok(plain))),
                 Ok(None) => {}
                 Err(text) => drop(chunks.insert(chunk.id, Err(text))),
@@ -316,7 +320,8 @@ impl Fetcher<'_> {
         self.failed.get_or_insert(error);
     }
 
-    fn from_packet(&mut self, dot: Dot, chunk: &ChunkRef) -> Result<Result<Option<Arc<Vec<u8>>>, String>, SyncError> {
+    /// A chunk that travels inside a packet, if the packet holds it.
+    fn inline_chunk(&mut self, dot: Dot, chunk: &ChunkRef) -> Result<InlineAnswer, SyncError> {
         if !self.packets.0.iter().any(|(known, _)| *known == dot) {
             let sealed = match self.index.sealed_packet(dot)? {
                 Some(sealed) => sealed,
@@ -476,15 +481,17 @@ fn describe(error: &FetchError) -> String {
     text
 }
 
-fn windows(list: &[ChunkRef]) -> impl Iterator<Item = &[ChunkRef]> {
+/// The list in pieces of at most `limit` bytes, or of one chunk.
+fn windows(list: &[ChunkRef], limit: u64) -> impl Iterator<Item = &[ChunkRef]> {
     let mut rest = list;
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let count = rest.iter().take_while(|chunk| {
             bytes += u64::from(chunk.len);
-            bytes <= WINDOW_BYTES
+            bytes <= limit
         });
-        let (window, after) = rest.split_at(count.count());
+        let count = count.count().max(1).min(rest.len());
+        let (window, after) = rest.split_at(count);
         rest = after;
         (!window.is_empty()).then_some(window)
     })
@@ -502,7 +509,5 @@ fn before_path(file: &FileContent) -> RelPath {
 
 /// What the names of unfinished large files begin with.
 pub(crate) const PART: &str = "part-";
-/// How many bytes of plaintext are in memory at a time.
-const WINDOW_BYTES: u64 = 48 * 1024 * 1024;
 /// How many packets are kept open.
 const OPENED_PACKETS: usize = 4;

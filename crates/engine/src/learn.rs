@@ -4,8 +4,9 @@
 //! read from the lane. A lane is read on only while its packets can be folded, so little waits in memory.
 //! What cannot be read or does not fit is reported and left; everything else goes on.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
 use packetboat_core::lane::{Admission, Buffered, LaneEnd, Lanes, Waiting};
 use packetboat_core::members::Members;
@@ -51,6 +52,7 @@ pub(crate) fn learn(
     place: &str,
     observer: &mut dyn Observer,
 ) -> Result<Learned, SyncError> {
+    crate::checkpoints::start_over_if_cut_short(index)?;
     let listing = store.list("tips")?;
     let mut learner = Learner {
         own_device: keys.device.device(),
@@ -58,6 +60,9 @@ pub(crate) fn learn(
         waiting: Waiting::new(WAITING_BYTES),
         sealed: HashMap::new(),
         lanes: BTreeMap::new(),
+        tips_read: Vec::new(),
+        stuck: false,
+        checkpoints: BTreeSet::new(),
         learned: Learned::default(),
         index,
         store,
@@ -66,7 +71,9 @@ pub(crate) fn learn(
         observer,
     };
     learner.tips(&listing)?;
+    learner.checkpoints()?;
     learner.lanes()?;
+    learner.note_tips()?;
     Ok(learner.learned)
 }
 
@@ -83,6 +90,12 @@ struct Learner<'a> {
     sealed: HashMap<PacketHash, SealedPacket>,
     /// Counters to read from each lane.
     lanes: BTreeMap<DeviceId, VecDeque<Counter>>,
+    /// The tips that were read: device, etag, sequence and last counter.
+    tips_read: Vec<(DeviceId, String, u64, Counter)>,
+    /// Whether a packet could not be read.
+    stuck: bool,
+    /// The checkpoints that these tips name.
+    checkpoints: BTreeSet<CheckpointRef>,
     learned: Learned,
 }
 
@@ -104,9 +117,12 @@ impl Learner<'_> {
                 continue;
             }
             match self.tip(device, known.map_or(0, |(_, sequence)| *sequence)) {
-                Ok(sequence) => {
+                Ok((sequence, last, size)) => {
                     self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
-                    self.index.set_tip_etag(self.place, device, &listed.etag, sequence)?;
+                    // A size encodes a tip's number. Another one than listed was read from before or after the listing:
+                    // it must be read again, or the listed one would never be.
+                    let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
+                    self.tips_read.push((device, etag, sequence, last));
                 }
                 Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
                 Err(LearnError::Sync(error)) => return Err(error),
@@ -119,15 +135,35 @@ impl Learner<'_> {
         Ok(())
     }
 
+    /// Begins from a checkpoint where nothing was folded yet.
+    fn checkpoints(&mut self) -> Result<(), SyncError> {
+        if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, self.observer)? {
+            self.members = crate::members::load(self.index)?;
+        }
+        crate::checkpoints::note_seen(self.index, &self.checkpoints)
+    }
+
+    /// Notes which tips need not be read again: not those that lead to packets which may yet come.
+    fn note_tips(&mut self) -> Result<(), SyncError> {
+        let nothing_to_come = !self.stuck && self.waiting.is_empty();
+        for (device, etag, sequence, last) in std::mem::take(&mut self.tips_read) {
+            if nothing_to_come || self.index.knowledge().counter(&device) >= last {
+                self.index.set_tip_etag(self.place, device, &etag, sequence)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Whether this device's own tip has the size that was written last; the size encodes its number.
     fn is_tip_as_written(&self, listed: &Listed) -> Result<bool, SyncError> {
         let written = self.index.meta(OWN_TIP_SIZE)?;
         Ok(written.is_some_and(|size| size == listed.size.to_le_bytes()))
     }
 
-    /// Reads a tip; returns its sequence, or the one seen before where that was later.
-    fn tip(&mut self, device: DeviceId, seen: u64) -> Result<u64, LearnError> {
+    /// Reads a tip; returns its sequence, or the one seen before where that was later, its last counter and its size.
+    fn tip(&mut self, device: DeviceId, seen: u64) -> Result<(u64, Counter, u64), LearnError> {
         let bytes = unusable(self.store.get(&Tip::name(&device), MAX_TIP_BYTES as u64))?;
+        let size = bytes.len() as u64;
         let sealed = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device)).map_err(described)?;
         let tip = sealed.open(&self.keys.ring).map_err(described)?;
         let known = self.index.knowledge().counter(&device);
@@ -144,8 +180,9 @@ impl Learner<'_> {
         }
         if tip.sequence < seen {
             self.learned.rolled_back.push(device);
-            return Ok(seen);
+            return Ok((seen, last, size));
         }
+        self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
         for bytes in tip.recent {
             let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
@@ -158,7 +195,7 @@ impl Learner<'_> {
             }
         }
         self.lanes.insert(device, wanted);
-        Ok(tip.sequence)
+        Ok((tip.sequence, last, size))
     }
 
     /// Opens a packet and keeps it until it can be folded; whether there was room.
@@ -189,6 +226,7 @@ impl Learner<'_> {
                             break;
                         }
                         Err(LearnError::Unusable(reason)) => {
+                            self.stuck = true;
                             self.unusable("packet", &packet_name(&Dot { device, counter }), reason)?;
                             self.lanes.remove(&device);
                             break;
@@ -305,7 +343,7 @@ impl Learner<'_> {
     }
 }
 
-enum LearnError {
+pub(crate) enum LearnError {
     /// This object is of no use; others may be.
     Unusable(String),
     Sync(SyncError),
@@ -317,12 +355,18 @@ impl From<packetboat_replica::index::IndexError> for LearnError {
     }
 }
 
-fn described(error: impl std::error::Error) -> LearnError {
+impl From<SyncError> for LearnError {
+    fn from(error: SyncError) -> Self {
+        LearnError::Sync(error)
+    }
+}
+
+pub(crate) fn described(error: impl std::error::Error) -> LearnError {
     LearnError::Unusable(crate::error::chain(&error))
 }
 
 /// An object that is not there, or not as it should be, stops nothing; a storage that fails does.
-fn unusable<T>(result: Result<T, StoreError>) -> Result<T, LearnError> {
+pub(crate) fn unusable<T>(result: Result<T, StoreError>) -> Result<T, LearnError> {
     result.map_err(|error| match error {
         StoreError::Missing { .. } | StoreError::TooLarge { .. } | StoreError::Short { .. } => described(error),
         error => LearnError::Sync(error.into()),

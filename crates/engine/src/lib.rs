@@ -8,19 +8,27 @@ mod apply;
 pub(crate) mod builder;
 mod checkpoints;
 mod conflicts;
+mod content_reader;
 pub mod error;
 pub(crate) mod fetch;
+mod history;
 pub mod ignore_rules;
 pub mod learn;
 mod members;
+mod past;
 pub mod paths;
 pub mod ports;
 pub mod prepare;
 mod publish;
 pub mod replica;
+mod resolve;
+mod restore;
+pub mod restore_from;
 mod round;
 pub mod scan;
+mod status;
 mod vault;
+mod verify;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};
 

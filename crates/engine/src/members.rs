@@ -36,6 +36,11 @@ pub(crate) fn store(index: &mut Index, members: &Members) -> Result<(), SyncErro
     Ok(())
 }
 
+/// Forgets all members; their rows in the index go by other ways.
+pub(crate) fn forget(index: &mut Index) -> Result<(), SyncError> {
+    Ok(index.set_meta(MEMBERS, None)?)
+}
+
 /// Folds what a packet says of devices.
 pub(crate) fn fold(index: &mut Index, packet: &Packet) -> Result<(), SyncError> {
     let about_devices = packet.body.changes.iter().any(|change| {

@@ -85,7 +85,8 @@ fn is_tip_due(index: &Index, last: Counter, now_ms: i64) -> Result<bool, SyncErr
     Ok(age > TIP_INTERVAL_MS && state != index.knowledge().state_hash())
 }
 
-fn write_tip(
+/// Puts this device's tip.
+pub(crate) fn write_tip(
     index: &mut Index,
     store: &dyn Store,
     keys: &Keys,

@@ -276,6 +276,8 @@ pub struct VerifyReport {
     pub bytes: u64,
     /// What is wrong: object, what, and which paths need it.
     pub faults: Vec<(String, String, Vec<RelPath>)>,
+    /// Objects that nothing known refers to; no faults.
+    pub orphans: Vec<String>,
 }
 
 impl Replica {

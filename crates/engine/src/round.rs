@@ -51,6 +51,7 @@ impl Replica {
             self.publish(false)?;
         }
         report.received = self.apply(&rules, observer)?;
+        self.checkpoint(observer)?;
         report.conflicts = self.count_conflicts()?;
         report.problems = self.parts.index.problems()?.len() as u64;
         if report.received.waiting == 0 && report.sent.postponed == 0 {

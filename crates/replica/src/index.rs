@@ -66,6 +66,12 @@ impl Index {
         Self::prepare(Connection::open_in_memory()?)
     }
 
+    /// An index that is gone when dropped and may be large: what does not fit into SQLite's cache lies in a file
+    /// without a name.
+    pub fn temporary() -> Result<Self, IndexError> {
+        Self::prepare(Connection::open("")?)
+    }
+
     fn prepare(sql: Connection) -> Result<Self, IndexError> {
         sql.busy_timeout(BUSY_TIMEOUT)?;
         sql.set_prepared_statement_cache_capacity(STATEMENTS);

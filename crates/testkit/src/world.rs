@@ -302,7 +302,11 @@ impl World {
             let replica = device.replica.as_mut().expect("started");
             eprintln!("{} plans {:#?}", device.name, replica.dry_run(&mut Silent));
             eprintln!("{} has problems {:#?}", device.name, replica.index().problems());
-            eprintln!("{} shows {:?}", device.name, visible(&device.fs).keys().map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>());
+            eprintln!(
+                "{} shows {:?}",
+                device.name,
+                visible(&device.fs).keys().map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>()
+            );
         }
         panic!("the world does not come to rest");
     }

@@ -60,6 +60,8 @@ struct Batch {
     new_dirs: HashMap<ItemId, usize>,
     /// Directories on disk by item.
     known_dirs: HashMap<ItemId, Option<DirId>>,
+    /// Paths of directories as people see them, by item; asked for where something is ignored.
+    shown_paths: HashMap<ItemId, RelPath>,
     /// Directories in staging, parents before children.
     staged_dirs: Vec<RelPath>,
     /// Directories in staging for files of one target directory each.
@@ -100,6 +102,7 @@ impl Applier<'_, '_> {
     fn batch(&mut self, steps: Vec<Step>) -> Result<bool, SyncError> {
         self.parked.clear();
         self.records.clear();
+        self.vacated.clear();
         let mut batch = Batch::default();
         for step in steps {
             self.stage(step, &mut batch)?;
@@ -144,7 +147,7 @@ impl Applier<'_, '_> {
             Task { holder, name, staged: None, made: None, old: None, own: None, waits: false, step: step.clone() };
         task.waits = needs_place && holder.is_none() || self.given_up.contains(&shown.item);
         match &step {
-            Step::Make { shown } if self.is_ignored_make(&task, shown)? => return Ok(()),
+            Step::Make { shown } if self.is_ignored_make(batch, &task, shown)? => return Ok(()),
             Step::Make { shown } if !task.waits => {
                 task.waits = self.is_frozen_there(&task, shown)?;
                 if !task.waits {
@@ -187,21 +190,28 @@ impl Applier<'_, '_> {
     }
 
     /// Whether what is to be made is ignored here; the topmost of what is so is listed.
-    fn is_ignored_make(&mut self, task: &Task, shown: &Shown) -> Result<bool, SyncError> {
+    fn is_ignored_make(&mut self, batch: &mut Batch, task: &Task, shown: &Shown) -> Result<bool, SyncError> {
         if self.ctx.rules.is_empty() {
             return Ok(false);
         }
         let directory = shown.content.is_directory();
         let dir = match task.holder {
             Some(Holder::Known(dir)) => self.dir_path(dir)?,
-            _ => Viewer::new(&*self.ctx.index).path_of(shown.parent)?,
+            // What is not on this disk yet is where people see it.
+            _ => match batch.shown_paths.get(&shown.parent) {
+                Some(path) => path.clone(),
+                None => {
+                    let path = Viewer::new(&*self.ctx.index).path_of(shown.parent)?;
+                    batch.shown_paths.insert(shown.parent, path.clone());
+                    path
+                }
+            },
         };
         let path = dir.join(&shown.name);
         if !self.ctx.rules.covers(&path, directory) {
             return Ok(false);
         }
-        let topmost = matches!(task.holder, Some(Holder::Known(_))) && !self.ctx.rules.covers(&dir, true);
-        if topmost || dir.is_root() {
+        if dir.is_root() || !self.ctx.rules.covers(&dir, true) {
             self.ctx.index.set_problem(IGNORED, path.as_bytes(), "it is ignored here and not on this disk")?;
         }
         Ok(true)
@@ -375,6 +385,7 @@ impl Applier<'_, '_> {
             store: self.ctx.store,
             ring: &self.ctx.keys.ring,
             threads: self.ctx.threads,
+            window: self.ctx.limits.window,
             packets: &mut packets,
             failed: None,
         };

@@ -10,7 +10,7 @@ use packetboat_core::local_name;
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::tree::TreeWrite;
 use packetboat_core::view::Viewer;
-use packetboat_replica::fs::Fs;
+use packetboat_replica::fs::{FileKind, Fs};
 
 use super::disk::{Trouble, fatal, is_same, trouble, unless_fatal};
 use super::records::{self, Record};
@@ -83,8 +83,15 @@ impl Applier<'_, '_> {
                 // What the user has may not hang on a place that a power loss takes back.
                 self.make_durable()?;
             }
+            if self.vacated.contains(&(dir, name.clone())) {
+                // Should the index still say that another stands there, a scan would take this for an edit of that one.
+                self.checkpoint()?;
+            }
             let error = match rename_new(self.ctx.fs, &from, &to) {
                 Ok(()) => {
+                    if let Source::Entry(dir, name) = source {
+                        self.vacated.insert((*dir, name.clone()));
+                    }
                     self.changed_in(&from);
                     self.changed_in(&to);
                     return Ok(Some(name));
@@ -141,10 +148,9 @@ impl Applier<'_, '_> {
         else {
             return Ok(false);
         };
-        Ok(from.inode == to.inode && from.device == to.device && from.links == to.links && {
-            // Two hard links of one file are two objects.
-            from.links <= 1 || from.kind == packetboat_replica::fs::FileKind::Directory
-        })
+        // Two hard links of one file are two objects.
+        let single = from.links <= 1 || from.kind == FileKind::Directory;
+        Ok(single && from.inode == to.inode && from.device == to.device)
     }
 
     /// Whether a directory lists exactly these bytes as a name; if not, the name was taken for another.
@@ -152,6 +158,14 @@ impl Applier<'_, '_> {
         let Some((dir, name)) = path.split() else { return Ok(true) };
         let Some(entries) = unless_fatal(&dir, self.ctx.fs.read_dir(&dir))? else { return Ok(true) };
         Ok(entries.iter().any(|entry| entry.name == name.as_bytes()))
+    }
+
+    /// Makes what was done so far durable, and records it.
+    fn checkpoint(&mut self) -> Result<(), SyncError> {
+        self.make_durable()?;
+        self.vacated.clear();
+        self.ctx.index.commit()?;
+        Ok(self.ctx.index.begin()?)
     }
 
     /// Moves an entry into staging to free its name; its own plan moves it on.
@@ -163,6 +177,7 @@ impl Applier<'_, '_> {
         }
         // The record must be there before the rename, and with it goes what was done so far.
         self.make_durable()?;
+        self.vacated.clear();
         let index = &mut *self.ctx.index;
         let name = Name::new(format!("{PARK}{}", index.new_dir_id()?.0)).expect("a sound name");
         index.move_entry((entry.dir, &entry.name), (DirId::STAGING, &name))?;
@@ -178,6 +193,8 @@ impl Applier<'_, '_> {
             Ok(()) => {
                 self.changed_in(&path);
                 self.changed_in(&to);
+                // What follows may survive a power loss only together with this.
+                self.make_durable()?;
                 self.parked.insert((entry.dir, entry.name.clone()), name);
                 self.failed.insert(entry.seen.item);
                 Ok(true)

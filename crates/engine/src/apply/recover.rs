@@ -1,9 +1,12 @@
 //! Clearing staging after a crash, before the scan: what the user had goes back, the rest is deleted.
+//!
+//! An object is parked only when all before it is recorded, and nothing follows before that is durable. So one that is not
+//! in staging stands where it was, or has gone on, and its inode tells which.
 
 use std::collections::HashSet;
 use std::io;
 
-use packetboat_core::local::{DirId, EntryState, LocalRead};
+use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::tree::TreeWrite;
 use packetboat_replica::fs::{FileKind, Fs};
@@ -91,25 +94,59 @@ fn is_parked(index: &Index, path: &RelPath) -> Result<bool, SyncError> {
     Ok(index.entry_at(DirId::STAGING, &name)?.is_some())
 }
 
-/// Entries that were to be parked and are still where they came from.
+/// Entries in staging that are not there: they never came, or went on to their place and that was not recorded.
 fn put_back_parked(fs: &dyn Fs, index: &mut Index) -> Result<(), SyncError> {
     for mut entry in index.entries_in_staging()? {
         let path = staging().join(&entry.name);
         if unless_fatal(&path, fs.lstat(&path))?.is_some() {
             continue;
         }
-        let EntryState::Parked { dir, name } = entry.state.clone() else { continue };
         index.begin()?;
         index.touch(entry.seen.item)?;
-        if index.entry_at(dir, &name)?.is_some() {
-            // Another has the name by now, so this one went on, and the scan finds it where it is.
-            index.remove_entry(DirId::STAGING, &entry.name)?;
-        } else {
-            index.move_entry((DirId::STAGING, &entry.name), (dir, &name))?;
-            (entry.dir, entry.name, entry.state) = (dir, name, EntryState::Racy);
-            index.put_entry(&entry)?;
+        let parked = match entry.state.clone() {
+            EntryState::Parked { dir, name } => Some((dir, name)),
+            _ => None,
+        };
+        match parked {
+            Some((dir, name)) if stands_at(fs, index, &entry, dir, &name)? => {
+                index.move_entry((DirId::STAGING, &entry.name), (dir, &name))?;
+                (entry.dir, entry.name, entry.state) = (dir, name, EntryState::Racy);
+                index.put_entry(&entry)?;
+            }
+            // The scan knows a directory by its inode wherever it is, and with it what it holds; it is waited for once.
+            Some(_) if entry.own_dir.is_some() => {
+                index.set_fingerprint(DirId::STAGING, &entry.name, &entry.stat, &EntryState::Racy)?;
+            }
+            // The scan finds a file where it went, and there it agrees with the vault.
+            _ => forget(index, &entry)?,
         }
         index.commit()?;
+    }
+    Ok(())
+}
+
+/// Whether an entry's object still stands where it was before it was parked.
+fn stands_at(fs: &dyn Fs, index: &Index, entry: &LocalEntry, dir: DirId, name: &Name) -> Result<bool, SyncError> {
+    if index.entry_at(dir, name)?.is_some() {
+        return Ok(false);
+    }
+    let path = paths::dir_path(index, dir)?.join(name);
+    let found = unless_fatal(&path, fs.lstat(&path))?;
+    Ok(found.is_some_and(|stat| {
+        stat.inode == entry.stat.inode && (stat.kind == FileKind::Directory) == entry.own_dir.is_some()
+    }))
+}
+
+/// Forgets an entry and, if it is a directory, all that was recorded beneath it.
+fn forget(index: &mut Index, entry: &LocalEntry) -> Result<(), SyncError> {
+    let mut dirs: Vec<DirId> = entry.own_dir.into_iter().collect();
+    index.remove_entry(entry.dir, &entry.name)?;
+    while let Some(dir) = dirs.pop() {
+        for child in index.entries_in(dir, None, usize::MAX)? {
+            dirs.extend(child.own_dir);
+            index.remove_entry(dir, &child.name)?;
+            index.touch(child.seen.item)?;
+        }
     }
     Ok(())
 }

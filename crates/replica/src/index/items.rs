@@ -76,15 +76,7 @@ impl TreeRead for Index {
         let mut rows = statement.query([&stamp_key(stamp)[..]])?;
         let mut moves = Vec::new();
         while let Some(row) = rows.next()? {
-            let stamp = read_stamp_key(row.get_ref(0)?.as_blob()?)?;
-            let mut from = Decoder::new(&self.sql, &self.numbers, row.get_ref(1)?.as_blob()?);
-            let passed_over = from.input.u8()? != 0;
-            let item = from.item()?;
-            let to = Placed { stamp, ..decode_place(stamp, &mut from)? };
-            let before_stamp = from.stamp()?;
-            let before = decode_place(before_stamp, &mut from)?;
-            from.input.finish()?;
-            moves.push(MoveRecord { item, to, before, passed_over });
+            moves.push(self.decode_move(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?)?);
         }
         Ok(moves)
     }
@@ -208,6 +200,22 @@ impl Index {
         Ok(history)
     }
 
+    /// The placements under this name, beneath whichever directory, that something has replaced; reads all of history.
+    pub fn once_named(&self, name: &Name) -> Result<Vec<(ItemId, Placed)>, IndexError> {
+        let mut statement =
+            self.sql.prepare_cached("SELECT item, data FROM history WHERE kind = ?1 AND instr(data, ?2) > 0")?;
+        let mut rows = statement.query(params![PLACED, name.as_bytes()])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            if let Past::Placed(placed) = self.decode_past(PLACED, row.get_ref(1)?.as_blob()?)?
+                && placed.name == *name
+            {
+                found.push((self.numbers.item(&self.sql, row.get(0)?)?, placed));
+            }
+        }
+        Ok(found)
+    }
+
     /// At most `limit` touched items after `after`, in an order of the index's own that does not change.
     pub fn touched_after(&self, after: Option<ItemId>, limit: usize) -> Result<Vec<ItemId>, IndexError> {
         let after = match after {
@@ -257,6 +265,66 @@ impl Index {
             items.push(self.numbers.item(&self.sql, row.get(0)?)?);
         }
         Ok(items)
+    }
+
+    /// At most `limit` items after `after`, in the order of their ids, for checkpoints.
+    pub fn items_by_id(&self, after: Option<ItemId>, limit: usize) -> Result<Vec<Item>, IndexError> {
+        let after = after.unwrap_or(ItemId::ROOT);
+        let (prefix, low) = (&after.0[..15], i64::from(after.0[15]));
+        // The join is written as it is to be carried out: through the blocks in the order of what their ids begin with.
+        let mut statement = self.sql.prepare_cached(
+            "SELECT i.n, i.parent, i.name, i.state FROM block b CROSS JOIN item i ON i.n BETWEEN b.n << 8 AND (b.n << 8 | 255)
+             WHERE b.prefix >= ?1 AND (b.prefix > ?1 OR i.n & 255 > ?2) ORDER BY b.prefix, i.n LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![prefix, low, page(limit)])?;
+        let mut items = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = self.numbers.item(&self.sql, row.get(0)?)?;
+            let parent = self.numbers.item(&self.sql, row.get(1)?)?;
+            let name = read_name(row.get_ref(2)?.as_blob()?)?;
+            let state = Decoder::new(&self.sql, &self.numbers, row.get_ref(3)?.as_blob()?);
+            items.push(decode_item(id, parent, name, state)?);
+        }
+        Ok(items)
+    }
+
+    /// At most `limit` directory moves after `after`, in total order, for checkpoints.
+    pub fn moves_by_stamp(&self, after: Option<&Stamp>, limit: usize) -> Result<Vec<MoveRecord>, IndexError> {
+        let mut statement =
+            self.sql.prepare_cached("SELECT stamp, data FROM moves WHERE stamp > ?1 ORDER BY stamp LIMIT ?2")?;
+        let after = after.map(stamp_key);
+        let mut rows = statement.query(params![after.as_ref().map_or(&[][..], |key| &key[..]), page(limit)])?;
+        let mut moves = Vec::new();
+        while let Some(row) = rows.next()? {
+            moves.push(self.decode_move(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?)?);
+        }
+        Ok(moves)
+    }
+
+    /// Forgets all that was folded and learned, and what a folded vault consists of; this disk's entries stay.
+    ///
+    /// For a replica that has folded nothing of its own yet: beginning from a checkpoint, it starts over.
+    pub fn clear_folded(&mut self) -> Result<(), IndexError> {
+        self.sql.execute_batch(
+            "DELETE FROM item; DELETE FROM history; DELETE FROM moves; DELETE FROM touched; DELETE FROM packet;
+             DELETE FROM lane; DELETE FROM pack; DELETE FROM part; DELETE FROM chunk; DELETE FROM inline;
+             DELETE FROM member; DELETE FROM problem; DELETE FROM seen_tip;",
+        )?;
+        self.directories.borrow_mut().clear();
+        self.knowledge = self.load_knowledge()?;
+        Ok(())
+    }
+
+    fn decode_move(&self, stamp: &[u8], data: &[u8]) -> Result<MoveRecord, IndexError> {
+        let stamp = read_stamp_key(stamp)?;
+        let mut from = Decoder::new(&self.sql, &self.numbers, data);
+        let passed_over = from.input.u8()? != 0;
+        let item = from.item()?;
+        let to = decode_place(stamp, &mut from)?;
+        let before_stamp = from.stamp()?;
+        let before = decode_place(before_stamp, &mut from)?;
+        from.input.finish()?;
+        Ok(MoveRecord { item, to, before, passed_over })
     }
 
     fn remember(&self, item: &Item) {

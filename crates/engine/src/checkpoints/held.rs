@@ -1,0 +1,100 @@
+//! The checkpoint that a replica holds: its name, what it covers, and where its segments lie.
+//!
+//! Three entries of the index, because most rounds need only the first two: the name (device 32, number 8), the
+//! knowledge, and the root as it is sealed.
+
+use std::collections::BTreeMap;
+
+use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
+use packetboat_core::ids::DeviceId;
+use packetboat_core::knowledge::Knowledge;
+use packetboat_core::signed::Content;
+use packetboat_core::wire::{Reader, WireError, Writer};
+use packetboat_replica::index::Index;
+
+use crate::error::SyncError;
+
+/// The newest checkpoint that this replica knows.
+pub(crate) fn newest(index: &Index) -> Result<Option<CheckpointRef>, SyncError> {
+    let Some(bytes) = index.meta(NAME)? else { return Ok(None) };
+    let (device, number) = decode_name(&mut Reader::new(&bytes)).map_err(damaged)?;
+    Ok(Some(CheckpointRef { device, number }))
+}
+
+/// What the checkpoint held covers; nothing where none is held.
+pub(super) fn knowledge(index: &Index) -> Result<Knowledge, SyncError> {
+    read_knowledge(index, COVERS)
+}
+
+/// The root of the checkpoint held.
+pub(super) fn root(index: &Index) -> Result<Option<CheckpointRoot>, SyncError> {
+    let (Some(name), Some(bytes)) = (newest(index)?, index.meta(ROOT)?) else { return Ok(None) };
+    CheckpointRoot::decode(name.number, &bytes).map(Some).map_err(damaged)
+}
+
+/// Holds a checkpoint in the place of the one held.
+pub(super) fn hold(index: &mut Index, checkpoint: &CheckpointRef, root: &CheckpointRoot) -> Result<(), SyncError> {
+    let mut name = Writer::new();
+    name.raw(&checkpoint.device.0).raw(&checkpoint.number.to_le_bytes());
+    index.begin()?;
+    index.set_meta(NAME, Some(&name.finish()))?;
+    index.set_meta(ROOT, Some(&root.encode()))?;
+    write_knowledge(index, COVERS, &root.knowledge)?;
+    Ok(index.commit()?)
+}
+
+/// The newest checkpoint of each author that tips were seen to name.
+pub(super) fn seen(index: &Index) -> Result<BTreeMap<DeviceId, u64>, SyncError> {
+    let bytes = index.meta(SEEN)?.unwrap_or_default();
+    let mut input = Reader::new(&bytes);
+    let mut seen = BTreeMap::new();
+    while input.remaining() > 0 {
+        let (device, number) = decode_name(&mut input).map_err(damaged)?;
+        seen.insert(device, number);
+    }
+    Ok(seen)
+}
+
+/// Records what [`seen`] returns.
+pub(super) fn set_seen(index: &mut Index, seen: &BTreeMap<DeviceId, u64>) -> Result<(), SyncError> {
+    let mut out = Writer::new();
+    for (device, number) in seen {
+        out.raw(&device.0).raw(&number.to_le_bytes());
+    }
+    Ok(index.set_meta(SEEN, Some(&out.finish()))?)
+}
+
+/// The packets whose inline content is known to lie in packs as well.
+pub(super) fn packed(index: &Index) -> Result<Knowledge, SyncError> {
+    read_knowledge(index, PACKED)
+}
+
+/// Records what [`packed`] returns.
+pub(super) fn set_packed(index: &mut Index, packed: &Knowledge) -> Result<(), SyncError> {
+    write_knowledge(index, PACKED, packed)
+}
+
+fn read_knowledge(index: &Index, key: &str) -> Result<Knowledge, SyncError> {
+    let Some(bytes) = index.meta(key)? else { return Ok(Knowledge::new()) };
+    Knowledge::decode(&mut Reader::new(&bytes)).map_err(damaged)
+}
+
+fn write_knowledge(index: &mut Index, key: &str, knowledge: &Knowledge) -> Result<(), SyncError> {
+    let mut out = Writer::new();
+    knowledge.encode(&mut out);
+    Ok(index.set_meta(key, Some(&out.finish()))?)
+}
+
+fn decode_name(input: &mut Reader<'_>) -> Result<(DeviceId, u64), WireError> {
+    Ok((DeviceId(input.array()?), u64::from_le_bytes(input.array()?)))
+}
+
+fn damaged(_: WireError) -> SyncError {
+    SyncError::DamagedIndex { what: "the checkpoint" }
+}
+
+const NAME: &str = "checkpoint";
+const COVERS: &str = "checkpoint covers";
+const ROOT: &str = "checkpoint root";
+const SEEN: &str = "checkpoints seen";
+const PACKED: &str = "inline content packed";

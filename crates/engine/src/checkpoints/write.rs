@@ -1,0 +1,270 @@
+//! Writing a checkpoint: inline content into packs, then the segments that changed, then the root.
+//!
+//! The root is put when all that it names is stored, and held when it is put; so a crash at any instant leaves at most
+//! packs that nobody refers to, and a root that nobody names. The first is rare and the second is small.
+//! In memory there are one segment, one pack, and the references to all segments.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use packetboat_core::checkpoint::{
+    CheckpointRef, CheckpointRoot, SealedCheckpoint, Segment, SegmentChunk, SegmentCutter, SegmentRef, SegmentStart,
+};
+use packetboat_core::content::{ChunkRef, PackIndex};
+use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, Stamp};
+use packetboat_core::item::Item;
+use packetboat_core::lane::LaneEnd;
+use packetboat_core::store::{Put, Store};
+use packetboat_core::tree::MoveRecord;
+use packetboat_replica::index::{ChunkPlace, Index, PackState};
+use packetboat_storage::chunk::{ChunkCodec, seal_known_chunk};
+use packetboat_storage::chunker::Boundaries;
+use packetboat_storage::pack::{PackWriter, object_name};
+
+use super::held;
+use crate::Keys;
+use crate::error::SyncError;
+use crate::ports::{Entropy, Observer};
+
+/// Writes a checkpoint of all that was folded, and holds it.
+pub(super) fn write(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    entropy: &mut dyn Entropy,
+    observer: &mut dyn Observer,
+) -> Result<CheckpointRef, SyncError> {
+    pack_inline_content(index, store, keys, entropy)?;
+    let mut segments = Segments::new(index, Packing::new(store, keys), observer)?;
+    items(index, &mut segments, entropy)?;
+    moves(index, &mut segments, entropy)?;
+    packs(index, &mut segments, entropy)?;
+    let segments = segments.finish(entropy)?;
+    let knowledge = index.knowledge().clone();
+    let mut lanes = BTreeMap::new();
+    for (device, _) in knowledge.iter() {
+        let lamport = index.lane_lamport(*device)?.unwrap_or(0);
+        lanes.insert(*device, LaneEnd { lamport, prerequisite: index.lane_prerequisite(*device)? });
+    }
+    let members = crate::members::load(index)?;
+    put_root(index, store, keys, entropy, CheckpointRoot { number: 0, knowledge, lanes, members, segments })
+}
+
+/// Puts the root under the first number that is free. One that is taken was put before a crash.
+fn put_root(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    entropy: &mut dyn Entropy,
+    mut root: CheckpointRoot,
+) -> Result<CheckpointRef, SyncError> {
+    let device = keys.device.device();
+    root.number = index.meta(NUMBER)?.and_then(|number| number.try_into().ok()).map_or(0, u64::from_le_bytes);
+    loop {
+        root.number += 1;
+        let checkpoint = CheckpointRef { device, number: root.number };
+        let sealed = SealedCheckpoint::seal(&keys.device, &keys.ring, entropy.nonce(), &root)?;
+        if store.put_new(&checkpoint.name(), sealed.bytes())? == Put::Stored {
+            index.begin()?;
+            index.set_meta(NUMBER, Some(&root.number.to_le_bytes()))?;
+            held::hold(index, &checkpoint, &root)?;
+            index.commit()?;
+            return Ok(checkpoint);
+        }
+    }
+}
+
+fn items(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+    let mut cutter = SegmentCutter::<Item>::new();
+    let mut after: Option<ItemId> = None;
+    loop {
+        let page = index.items_by_id(after, PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        for item in &page {
+            segments.take(cutter.push(item), SegmentStart::Items, entropy)?;
+        }
+    }
+    segments.take(cutter.finish(), SegmentStart::Items, entropy)
+}
+
+fn moves(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+    let mut cutter = SegmentCutter::<MoveRecord>::new();
+    let mut after: Option<Stamp> = None;
+    loop {
+        let page = index.moves_by_stamp(after.as_ref(), PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.to.stamp);
+        for record in &page {
+            segments.take(cutter.push(record), SegmentStart::Moves, entropy)?;
+        }
+    }
+    segments.take(cutter.finish(), SegmentStart::Moves, entropy)
+}
+
+fn packs(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+    let mut cutter = SegmentCutter::<PackIndex>::new();
+    let mut after: Option<PackId> = None;
+    loop {
+        let page = index.packs(after.as_ref(), PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.pack);
+        for row in page.iter().filter(|row| row.state == PackState::Stored) {
+            if let Some(pack) = index.pack_index(&row.pack)? {
+                segments.take(cutter.push(&pack), SegmentStart::Packs, entropy)?;
+            }
+        }
+    }
+    segments.take(cutter.finish(), SegmentStart::Packs, entropy)
+}
+
+/// Stores what lies only inside packets in packs too, so that a replica that begins from the checkpoint finds it.
+///
+/// All of it, not only what is current: a later packet may refer to any chunk that its author knows to be stored.
+fn pack_inline_content(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    entropy: &mut dyn Entropy,
+) -> Result<(), SyncError> {
+    let known = index.knowledge().clone();
+    let packed = held::packed(index)?;
+    let mut packing = Packing::new(store, keys);
+    for (device, learned) in known.iter() {
+        for counter in packed.counter(device) + 1..=learned.counter {
+            let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
+            for (id, plain) in sealed.open(&keys.ring)?.body.inline {
+                if matches!(index.chunk_place(&id)?, Some(ChunkPlace::Pack { .. })) {
+                    continue;
+                }
+                packing.add(id, &plain, entropy)?;
+                if packing.pack.is_full() {
+                    record(index, packing.put(entropy)?)?;
+                }
+            }
+        }
+    }
+    record(index, packing.put(entropy)?)?;
+    held::set_packed(index, &known)
+}
+
+fn record(index: &mut Index, pack: Option<PackIndex>) -> Result<(), SyncError> {
+    let Some(pack) = pack else { return Ok(()) };
+    index.begin()?;
+    index.put_pack(&pack, PackState::Stored)?;
+    Ok(index.commit()?)
+}
+
+/// Seals chunks into packs and puts these.
+struct Packing<'a> {
+    store: &'a dyn Store,
+    keys: &'a Keys,
+    codec: ChunkCodec,
+    pack: PackWriter,
+}
+
+impl<'a> Packing<'a> {
+    fn new(store: &'a dyn Store, keys: &'a Keys) -> Self {
+        let pack = PackWriter::new(keys.ring.vault(), keys.ring.current());
+        Self { store, keys, codec: ChunkCodec::new(), pack }
+    }
+
+    fn add(&mut self, id: ChunkId, plain: &[u8], entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        if !self.pack.contains(&id) {
+            let sealed = seal_known_chunk(&self.keys.ring, &mut self.codec, id, plain, entropy.nonce())
+                .expect("a chunk that was cut or carried is of a sound length");
+            self.pack.push(&sealed)?;
+        }
+        Ok(())
+    }
+
+    /// Puts what was added, if anything was.
+    fn put(&mut self, entropy: &mut dyn Entropy) -> Result<Option<PackIndex>, SyncError> {
+        if self.pack.is_empty() {
+            return Ok(None);
+        }
+        let ring = &self.keys.ring;
+        let fresh = PackWriter::new(ring.vault(), ring.current());
+        let (pack, bytes) = std::mem::replace(&mut self.pack, fresh).finish(ring, entropy.nonce())?;
+        self.store.put_new(&object_name(&pack.pack), &bytes)?;
+        Ok(Some(pack))
+    }
+}
+
+/// Stores segments that the checkpoint held does not have, and gathers the references to all.
+struct Segments<'a> {
+    packing: Packing<'a>,
+    observer: &'a mut dyn Observer,
+    boundaries: Rc<Boundaries>,
+    refs: Vec<SegmentRef>,
+    /// Where chunks lie that are stored already.
+    stored: HashMap<ChunkId, SegmentChunk>,
+    /// References into the pack being filled: indexes into `refs` and its chunks.
+    open: Vec<(usize, usize)>,
+}
+
+impl<'a> Segments<'a> {
+    fn new(index: &Index, packing: Packing<'a>, observer: &'a mut dyn Observer) -> Result<Self, SyncError> {
+        let segments = held::root(index)?.map(|root| root.segments).unwrap_or_default();
+        let chunks = segments.into_iter().flat_map(|segment| segment.chunks);
+        let stored = chunks.map(|chunk| (chunk.chunk.id, chunk)).collect();
+        let boundaries = Rc::new(Boundaries::new(packing.keys.ring.chunker_seed()));
+        Ok(Self { packing, observer, boundaries, refs: Vec::new(), stored, open: Vec::new() })
+    }
+
+    fn take<K>(
+        &mut self,
+        segment: Option<Segment<K>>,
+        start: impl Fn(K) -> SegmentStart,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(), SyncError> {
+        let Some(segment) = segment else { return Ok(()) };
+        if self.observer.interrupted() {
+            return Err(SyncError::Interrupted);
+        }
+        self.refs.push(SegmentRef { start: start(segment.first), chunks: Vec::new() });
+        let at = self.refs.len() - 1;
+        let boundaries = Rc::clone(&self.boundaries);
+        for plain in boundaries.split(&segment.bytes) {
+            let id = self.packing.keys.ring.chunk_id(plain);
+            let place = match self.stored.get(&id) {
+                Some(place) => *place,
+                None => {
+                    self.packing.add(id, plain, entropy)?;
+                    self.open.push((at, self.refs[at].chunks.len()));
+                    let chunk = ChunkRef { id, len: plain.len() as u32 };
+                    // Where it lies is known when its pack is closed.
+                    SegmentChunk { chunk, pack: PackId([0; 32]), epoch: 0, offset: 0, sealed_len: 0 }
+                }
+            };
+            self.refs[at].chunks.push(place);
+            if self.packing.pack.is_full() {
+                self.close_pack(entropy)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn close_pack(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        let Some(pack) = self.packing.put(entropy)? else { return Ok(()) };
+        let places: HashMap<ChunkId, (u32, u32)> =
+            pack.chunks.iter().map(|chunk| (chunk.id, (chunk.offset, chunk.sealed_len))).collect();
+        for (segment, chunk) in self.open.drain(..) {
+            let place = &mut self.refs[segment].chunks[chunk];
+            let (offset, sealed_len) = places[&place.chunk.id];
+            *place = SegmentChunk { pack: pack.pack, epoch: pack.epoch, offset, sealed_len, ..*place };
+            self.stored.insert(place.chunk.id, *place);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, entropy: &mut dyn Entropy) -> Result<Vec<SegmentRef>, SyncError> {
+        self.close_pack(entropy)?;
+        Ok(self.refs)
+    }
+}
+
+/// Entries read from the index at once.
+const PAGE: usize = 1024;
+/// Where the index keeps the number of the checkpoint that this device wrote last.
+const NUMBER: &str = "own checkpoint";

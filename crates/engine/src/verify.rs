@@ -1,0 +1,439 @@
+//! Verifying: is everything that this replica knows of at the intermediary, and is it what it should be?
+//!
+//! The marker, the tips, every packet of every lane and the checkpoints are read and proven; packs are looked for by name
+//! and size, and with `deep` each is read and every chunk in it opened. What nobody refers to is told and is no fault.
+//! A fault names the paths that need the object now, found in one pass over the items at the end.
+//!
+//! One object is in memory at a time, with the listing of its folder; what grows is only what is wrong.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef, MAX_CHECKPOINT_BYTES, UnverifiedCheckpoint};
+use packetboat_core::content::{ChunkList, Content};
+use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
+use packetboat_core::knowledge::Learned;
+use packetboat_core::marker::{MAX_MARKER_BYTES, Marker};
+use packetboat_core::name::RelPath;
+use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
+use packetboat_core::store::{Listed, ObjectName, StoreError};
+use packetboat_core::tip::{MAX_TIP_BYTES, TIPS_FOLDER, Tip, UnverifiedTip};
+use packetboat_core::tree::{TreeRead, is_shown};
+use packetboat_core::view::Viewer;
+use packetboat_replica::index::{PackRow, PackState};
+use packetboat_storage::pack::{self, Depth, MAX_PACK_BYTES, verify_pack};
+
+use crate::content_reader::ContentReader;
+use crate::error::{QueryError, SyncError, chain};
+use crate::learn::packet_name;
+use crate::ports::{Observer, Phase};
+use crate::replica::{Replica, VerifyReport};
+use crate::vault::marker_name;
+
+impl Replica {
+    /// Looks whether the intermediary holds all that this replica knows of; with `deep`, reads all content as well.
+    pub fn verify(&mut self, deep: bool, observer: &mut dyn Observer) -> Result<VerifyReport, QueryError> {
+        observer.phase(Phase::Learn, None, None);
+        let mut verifier = Verifier {
+            replica: self,
+            observer,
+            deep,
+            report: VerifyReport::default(),
+            needs: Needs::default(),
+            checkpoint_packs: HashSet::new(),
+        };
+        verifier.marker()?;
+        verifier.tips()?;
+        verifier.lanes()?;
+        verifier.checkpoints()?;
+        verifier.packs()?;
+        verifier.find_paths()?;
+        Ok(verifier.report)
+    }
+}
+
+struct Verifier<'a> {
+    replica: &'a Replica,
+    observer: &'a mut dyn Observer,
+    deep: bool,
+    report: VerifyReport,
+    needs: Needs,
+    /// Packs that checkpoints refer to.
+    checkpoint_packs: HashSet<PackId>,
+}
+
+/// What is missing or damaged, and by which fault.
+#[derive(Default)]
+struct Needs {
+    chunks: HashMap<ChunkId, Vec<usize>>,
+    versions: HashMap<Dot, Vec<usize>>,
+}
+
+/// An object that was read, or what is wrong with it.
+type Read<T> = Result<Result<T, String>, SyncError>;
+
+impl Verifier<'_> {
+    fn marker(&mut self) -> Result<(), SyncError> {
+        let name = marker_name();
+        let vault = self.replica.vault();
+        let marker = self.object(&name, MAX_MARKER_BYTES as u64)?;
+        let wrong = match marker.and_then(|bytes| Marker::decode(&bytes).map_err(|error| chain(&error))) {
+            Ok(marker) if marker.vault() == vault => return Ok(()),
+            Ok(_) => "it is the marker of another vault".to_owned(),
+            Err(reason) => reason,
+        };
+        self.fault(&name, wrong);
+        Ok(())
+    }
+
+    fn tips(&mut self) -> Result<(), SyncError> {
+        let replica = self.replica;
+        let index = &replica.parts.index;
+        let listed = replica.parts.store.list(TIPS_FOLDER)?;
+        let mut found = HashSet::new();
+        for Listed { name, .. } in listed {
+            let known = Tip::device_of(&name).and_then(|device| Some((device, index.knowledge().of(&device)?)));
+            let Some((device, learned)) = known else {
+                self.orphan(&name);
+                continue;
+            };
+            found.insert(device);
+            let tip = self.tip(&name, &device)?;
+            let last = match tip {
+                Ok(tip) => tip.last,
+                Err(reason) => {
+                    self.fault(&name, reason);
+                    continue;
+                }
+            };
+            // This device's own tip may not tell yet of what it is about to publish.
+            let own = device == replica.keys.device.device();
+            let least = if own { index.published(&replica.parts.place)? } else { learned.counter };
+            if let Some(reason) = contradiction(last, learned, least) {
+                self.fault(&name, reason.to_owned());
+            }
+        }
+        for (device, _) in index.knowledge().iter() {
+            let own = *device == replica.keys.device.device();
+            if !found.contains(device) && !(own && index.published(&replica.parts.place)? == 0) {
+                self.fault(&Tip::name(device), "it is missing".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn tip(&mut self, name: &ObjectName, device: &DeviceId) -> Read<Tip> {
+        let bytes = match self.object(name, MAX_TIP_BYTES as u64)? {
+            Ok(bytes) => bytes,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let tip = UnverifiedTip::parse(bytes)
+            .and_then(|tip| tip.verify(device))
+            .and_then(|tip| tip.open(&self.replica.keys.ring))
+            .map_err(|error| chain(&error));
+        let Ok(tip) = tip else { return Ok(tip) };
+        for bytes in &tip.recent {
+            let sealed = SealedPacket::from_bytes(bytes.clone()).map_err(|error| chain(&error));
+            let row = match sealed {
+                Ok(sealed) => self.replica.parts.index.packet_row(sealed.dot())?.map(|row| (row.hash, sealed.hash())),
+                Err(reason) => return Ok(Err(format!("a packet in it is damaged: {reason}"))),
+            };
+            if row.is_some_and(|(known, found)| known != found) {
+                return Ok(Err("it holds another packet than the one that was learned".to_owned()));
+            }
+        }
+        Ok(Ok(tip))
+    }
+
+    fn lanes(&mut self) -> Result<(), SyncError> {
+        let replica = self.replica;
+        let index = &replica.parts.index;
+        let lanes: Vec<(DeviceId, Learned)> = index.knowledge().iter().map(|(id, learned)| (*id, *learned)).collect();
+        for (device, learned) in lanes {
+            let listed = replica.parts.store.list(&format!("lanes/{device}"))?;
+            let present: HashSet<ObjectName> = listed.into_iter().map(|listed| listed.name).collect();
+            let own = device == replica.keys.device.device();
+            let last = if own { index.published(&replica.parts.place)? } else { learned.counter };
+            let mut known = HashSet::new();
+            let mut previous = Some(PacketHash([0; 32]));
+            for counter in 1..=learned.counter {
+                let dot = Dot { device, counter };
+                let name = packet_name(&dot);
+                // Before the checkpoint that this replica began from, packets may have been let go.
+                let row = index.packet_row(dot)?;
+                let begins_here = row.is_some() || counter == learned.counter;
+                let hash = row.map(|row| row.hash).or((counter == learned.counter).then_some(learned.hash));
+                if !begins_here || counter > last {
+                    previous = hash;
+                    known.insert(name);
+                    continue;
+                }
+                let wrong = if present.contains(&name) {
+                    self.packet(&name, dot, hash, previous)?.err()
+                } else {
+                    Some("it is missing".to_owned())
+                };
+                if let Some(reason) = wrong {
+                    let fault = self.fault(&name, reason);
+                    self.needs.versions.entry(dot).or_default().push(fault);
+                    self.needs_inline(dot, fault)?;
+                }
+                previous = hash;
+                known.insert(name);
+            }
+            let strange: BTreeSet<&ObjectName> = present.difference(&known).collect();
+            for name in strange {
+                self.orphan(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn packet(
+        &mut self,
+        name: &ObjectName,
+        dot: Dot,
+        hash: Option<PacketHash>,
+        previous: Option<PacketHash>,
+    ) -> Read<()> {
+        let bytes = match self.object(name, MAX_PACKET_BYTES as u64)? {
+            Ok(bytes) => bytes,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let sealed = match SealedPacket::from_bytes(bytes) {
+            Ok(sealed) => sealed,
+            Err(error) => return Ok(Err(chain(&error))),
+        };
+        if sealed.dot() != dot || hash.is_some_and(|hash| hash != sealed.hash()) {
+            return Ok(Err("another packet than the one that was learned lies there".to_owned()));
+        }
+        if previous.is_some_and(|previous| previous != sealed.previous()) {
+            return Ok(Err("it does not follow the packet before it".to_owned()));
+        }
+        Ok(sealed.open(&self.replica.keys.ring).map(|_| ()).map_err(|error| chain(&error)))
+    }
+
+    /// The small contents that a packet carries lie nowhere else at the intermediary.
+    fn needs_inline(&mut self, dot: Dot, fault: usize) -> Result<(), SyncError> {
+        let sealed = self.replica.parts.index.sealed_packet(dot)?;
+        if let Some(packet) = sealed.and_then(|sealed| sealed.open(&self.replica.keys.ring).ok()) {
+            for (id, _) in packet.body.inline {
+                self.needs.chunks.entry(id).or_default().push(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoints(&mut self) -> Result<(), SyncError> {
+        let replica = self.replica;
+        let listed = replica.parts.store.list(CHECKPOINTS_FOLDER)?;
+        let expected = crate::checkpoints::newest(&replica.parts.index)?;
+        if let Some(expected) = expected
+            && !listed.iter().any(|listed| listed.name == expected.name())
+        {
+            self.fault(&expected.name(), "it is missing".to_owned());
+        }
+        for Listed { name, .. } in listed {
+            let Some(checkpoint) = CheckpointRef::from_name(&name) else {
+                self.orphan(&name);
+                continue;
+            };
+            let root = self.object(&name, MAX_CHECKPOINT_BYTES as u64)?.and_then(|bytes| {
+                UnverifiedCheckpoint::parse(bytes)
+                    .and_then(|root| root.verify(&checkpoint.device))
+                    .and_then(|root| root.open(&replica.keys.ring))
+                    .map_err(|error| chain(&error))
+            });
+            match root {
+                Ok(root) if root.number == checkpoint.number => {
+                    let chunks = root.segments.iter().flat_map(|segment| &segment.chunks);
+                    self.checkpoint_packs.extend(chunks.map(|place| place.pack));
+                }
+                Ok(_) => {
+                    self.fault(&name, "another checkpoint lies there".to_owned());
+                }
+                Err(reason) => {
+                    self.fault(&name, reason);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn packs(&mut self) -> Result<(), SyncError> {
+        let replica = self.replica;
+        let index = &replica.parts.index;
+        let mut known: Vec<PackRow> = index.packs(None, PAGE)?;
+        known.reverse();
+        let mut missing_of_checkpoints = self.checkpoint_packs.clone();
+        for prefix in 0..=u8::MAX {
+            let listed = replica.parts.store.list(&format!("packs/{prefix:02x}"))?;
+            let mut present: BTreeMap<ObjectName, u64> =
+                listed.into_iter().map(|listed| (listed.name, listed.size)).collect();
+            while let Some(row) = known.last().copied().filter(|row| row.pack.0[0] == prefix) {
+                known.pop();
+                if known.is_empty() {
+                    known = index.packs(Some(&row.pack), PAGE)?;
+                    known.reverse();
+                }
+                let size = present.remove(&pack::object_name(&row.pack));
+                missing_of_checkpoints.remove(&row.pack);
+                self.pack(&row, size)?;
+            }
+            for name in present.into_keys() {
+                let pack = pack::pack_named(&name).filter(|pack| missing_of_checkpoints.remove(pack));
+                match pack {
+                    Some(pack) => self.pack_bytes(&pack)?,
+                    None => self.orphan(&name),
+                }
+            }
+        }
+        for pack in BTreeSet::from_iter(missing_of_checkpoints) {
+            self.fault(&pack::object_name(&pack), "it is missing".to_owned());
+        }
+        Ok(())
+    }
+
+    fn pack(&mut self, row: &PackRow, size: Option<u64>) -> Result<(), SyncError> {
+        let name = pack::object_name(&row.pack);
+        let wrong = match size {
+            None if row.state == PackState::Pending => return Ok(()),
+            None => "it is missing".to_owned(),
+            Some(size) if size != u64::from(row.size) => format!("it has {size} bytes in place of {}", row.size),
+            Some(_) => return self.pack_bytes(&row.pack),
+        };
+        self.report.objects += 1;
+        let fault = self.fault(&name, wrong);
+        self.needs_pack(&row.pack, fault)
+    }
+
+    /// Reads a pack that is there, where everything is to be read.
+    fn pack_bytes(&mut self, pack: &PackId) -> Result<(), SyncError> {
+        let name = pack::object_name(pack);
+        if !self.deep {
+            self.report.objects += 1;
+            return self.go_on(0);
+        }
+        let bytes = match self.object(&name, u64::from(MAX_PACK_BYTES))? {
+            Ok(bytes) => bytes,
+            Err(reason) => {
+                let fault = self.fault(&name, reason);
+                return self.needs_pack(pack, fault);
+            }
+        };
+        match verify_pack(&self.replica.keys.ring, pack, &bytes, Depth::Chunks) {
+            Ok(verified) if verified.damaged.is_empty() => {
+                let recorded = self.replica.parts.index.pack_index(pack)?;
+                if recorded.is_some_and(|recorded| recorded != verified.index) {
+                    let fault = self.fault(&name, "it holds other chunks than its packet said".to_owned());
+                    self.needs_pack(pack, fault)?;
+                }
+            }
+            Ok(verified) => {
+                let (damaged, all) = (&verified.damaged, verified.index.chunks.len());
+                let reason = format!("{} of its {all} chunks are damaged: {}", damaged.len(), chain(&damaged[0].1));
+                let fault = self.fault(&name, reason);
+                for (chunk, _) in damaged {
+                    self.needs.chunks.entry(chunk.id).or_default().push(fault);
+                }
+            }
+            Err(error) => {
+                let fault = self.fault(&name, chain(&error));
+                self.needs_pack(pack, fault)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn needs_pack(&mut self, pack: &PackId, fault: usize) -> Result<(), SyncError> {
+        let index = self.replica.parts.index.pack_index(pack)?;
+        for chunk in index.into_iter().flat_map(|index| index.chunks) {
+            self.needs.chunks.entry(chunk.id).or_default().push(fault);
+        }
+        Ok(())
+    }
+
+    /// Adds to each fault the present paths that need what is wrong.
+    fn find_paths(&mut self) -> Result<(), SyncError> {
+        if self.needs.chunks.is_empty() && self.needs.versions.is_empty() {
+            return Ok(());
+        }
+        let parts = &self.replica.parts;
+        let index = &parts.index;
+        let viewer = Viewer::new(index);
+        let mut reader = ContentReader::new(index, &*parts.store, &self.replica.keys.ring, parts.settings.threads);
+        let mut after = None;
+        loop {
+            let page = index.items_after(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            for id in page {
+                let Some(item) = index.item(id)? else { continue };
+                let mut faults = BTreeSet::new();
+                for head in &item.heads {
+                    faults.extend(self.needs.versions.get(&head.dot).into_iter().flatten().copied());
+                    let Content::File(file) = &head.content else { continue };
+                    let mut add = |id: &ChunkId| faults.extend(self.needs.chunks.get(id).into_iter().flatten());
+                    file.chunks.first().iter().for_each(|chunk| add(&chunk.id));
+                    if let ChunkList::Indirect(_) = &file.chunks {
+                        // Where the list itself cannot be read, the fault of its own chunks was found above.
+                        let list = reader.chunk_list(file).unwrap_or_default();
+                        list.iter().for_each(|chunk| add(&chunk.id));
+                    }
+                }
+                for standing in &item.placements {
+                    let dot = standing.placed.stamp.dot();
+                    faults.extend(self.needs.versions.get(&dot).into_iter().flatten().copied());
+                }
+                if faults.is_empty() || !is_shown(index, &item)? {
+                    continue;
+                }
+                let (parent, name) = viewer.place_of(&item)?;
+                let path: RelPath = viewer.path_of(parent)?.join(&name);
+                for fault in faults {
+                    self.report.faults[fault].2.push(path.clone());
+                }
+            }
+        }
+    }
+
+    /// Reads an object; one that is not there or too long is a fault, a storage that fails is an error.
+    fn object(&mut self, name: &ObjectName, limit: u64) -> Read<Vec<u8>> {
+        let read = match self.replica.parts.store.get(name, limit) {
+            Ok(bytes) => Ok(bytes),
+            Err(StoreError::Missing { .. }) => Err("it is missing".to_owned()),
+            Err(error @ (StoreError::TooLarge { .. } | StoreError::Short { .. })) => Err(chain(&error)),
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        self.report.objects += 1;
+        self.report.bytes += bytes;
+        self.go_on(bytes)?;
+        Ok(read)
+    }
+
+    fn go_on(&mut self, bytes: u64) -> Result<(), SyncError> {
+        self.observer.advance(1, bytes);
+        if self.observer.interrupted() { Err(SyncError::Interrupted) } else { Ok(()) }
+    }
+
+    fn fault(&mut self, name: &ObjectName, reason: String) -> usize {
+        self.report.faults.push((name.to_string(), reason, Vec::new()));
+        self.report.faults.len() - 1
+    }
+
+    fn orphan(&mut self, name: &ObjectName) {
+        self.report.orphans.push(name.to_string());
+    }
+}
+
+/// What a tip says of its lane that cannot be, given what was learned of it; it must be at `least` so far.
+fn contradiction(last: Option<Learned>, learned: Learned, least: u64) -> Option<&'static str> {
+    let counter = last.map_or(0, |last| last.counter);
+    if counter < least {
+        return Some("it is older than what was learned: it went back");
+    }
+    let other = last.is_some_and(|last| last.counter == learned.counter && last.hash != learned.hash);
+    other.then_some("it names another packet than the one that was learned")
+}
+
+const PAGE: usize = 256;
