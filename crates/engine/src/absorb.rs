@@ -4,7 +4,7 @@
 //! then removals. What vanished is matched with what arrived: by inode in the scan, by content here, so a removal is
 //! published only when everything that could be its other end was read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use packetboat_core::change::{Change, Removed};
 use packetboat_core::content::Content;
@@ -47,7 +47,33 @@ pub struct Sent {
     pub postponed: u64,
 }
 
+/// Brings what the scan found to stable storage before anything is recorded of it.
+///
+/// Otherwise a power loss soon after could take back a file that the index knows, and its loss would read as a removal.
+/// What this file system cannot sync is left to its own pace.
+pub(crate) fn make_durable(fs: &dyn Fs, scanned: &Scanned) {
+    let found = || {
+        let suspects = scanned.suspects.iter().map(|suspect| (&suspect.path, &suspect.stat));
+        suspects.chain(scanned.arrivals.iter().map(|arrival| (&arrival.path, &arrival.stat)))
+    };
+    if found().count() > SYNC_ONE_BY_ONE {
+        let _ = fs.sync_all();
+        return;
+    }
+    let mut directories = BTreeSet::new();
+    for (path, stat) in found() {
+        if stat.kind == FileKind::File {
+            let _ = fs.open(path).and_then(|file| file.sync());
+        }
+        directories.extend(path.split().map(|(parent, _)| parent));
+    }
+    for directory in directories {
+        let _ = fs.sync_dir(&directory);
+    }
+}
+
 /// Publishes what the scan found.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn absorb(
     fs: &dyn Fs,
     preparer: &Preparer<'_>,
@@ -518,6 +544,8 @@ fn contents_of(index: &Index, vanished: &[LocalEntry]) -> Result<HashMap<Content
 
 /// Stands in an entry until its packet is sealed.
 const NO_DOT: Dot = Dot { device: DeviceId([0; 32]), counter: 0 };
+/// Up to so many objects are synced each on its own; more are by one call for the whole file system.
+const SYNC_ONE_BY_ONE: usize = 32;
 /// Most items that one delete names.
 const MAX_REMOVED: usize = 200_000;
 const NEAR: usize = 1024;

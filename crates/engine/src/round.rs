@@ -12,7 +12,7 @@ use packetboat_core::view::ViewRead;
 use packetboat_replica::fs::Fs;
 use packetboat_storage::chunker::Boundaries;
 
-use crate::absorb::{Sent, absorb};
+use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
 use crate::builder::{Builder, RoundChunks, Totals};
 use crate::error::SyncError;
@@ -163,6 +163,7 @@ impl Replica {
         }
         let (files, bytes) = scanned.work();
         observer.phase(Phase::Store, Some(files), Some(bytes));
+        make_durable(&*self.parts.fs, &scanned);
         let now_ns = self.disk_ns();
         let parts = &mut self.parts;
         let stored = parts.index.chunk_lookup()?;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use packetboat_core::keys::KeyRing;
 use packetboat_core::marker::Argon2Cost;
 use packetboat_engine::error::SyncError;
-use packetboat_engine::ports::{Clock, Entropy, Silent};
+use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 
@@ -96,6 +96,8 @@ struct Account {
     owed: BTreeSet<Vec<u8>>,
     /// Contents that stood in something that was ever moved: an unseen move brings back what a delete removed.
     moved: BTreeSet<Vec<u8>>,
+    /// What users did while a round ran, since it was last asked.
+    slipped_in: Vec<String>,
     count: u64,
 }
 
@@ -226,7 +228,9 @@ impl World {
             let (mut rng, options, account) = (self.rng.fork(), self.options.clone(), Arc::clone(&self.account));
             let call = 1 + self.rng.below(80);
             self.devices[at].fs.on_call(call, move |fs| {
-                random_edit(&mut rng, fs, &options, &account);
+                if let Some(text) = random_edit(&mut rng, fs, &options, &account) {
+                    account.lock().expect("nobody panics holding this").slipped_in.push(text);
+                }
             });
         }
         let result = self.sync(at);
@@ -248,8 +252,18 @@ impl World {
     }
 
     fn sync(&mut self, at: usize) -> Result<Report, SyncError> {
+        let mut watching = Watching::default();
         let replica = self.devices[at].replica.as_mut().expect("started");
-        replica.sync(SyncOptions { confirm_deletes: true }, &mut Silent)
+        let result = replica.sync(SyncOptions { confirm_deletes: true }, &mut watching);
+        let name = self.devices[at].name.clone();
+        for text in watching.0 {
+            self.note(format!("{name}:   {text}"));
+        }
+        let slipped_in = std::mem::take(&mut self.account.lock().expect("nobody panics holding this").slipped_in);
+        for text in slipped_in {
+            self.note(format!("{name}:   meanwhile {text}"));
+        }
+        result
     }
 
     /// Starts a device again: after a power loss with what its disk kept, otherwise as after `kill -9`.
@@ -266,8 +280,8 @@ impl World {
         fs.set_now(now * 1_000_000);
         let parts = self.parts(&fs, &store, parts.index, skew);
         self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
-        let text =
-            format!("{}: started again ({})", self.devices[at].name, if crashed { "power loss" } else { "killed" });
+        let how = if crashed { "power loss" } else { "killed" };
+        let text = format!("{}: started again ({how}), shows {}", self.devices[at].name, listing(&self.devices[at].fs));
         self.note(text);
     }
 
@@ -399,6 +413,15 @@ fn visible(fs: &SimFs) -> BTreeMap<Vec<u8>, Node> {
     let mut tree = fs.tree();
     tree.retain(|path, _| !path.starts_with(b".packetboat/") && path != b".packetboat");
     tree
+}
+
+/// The names and contents on a disk, staging included, in one line.
+fn listing(fs: &SimFs) -> String {
+    let short = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(8)]).into_owned();
+    let show = |(path, node): (&Vec<u8>, &Node)| {
+        format!("{}={}", String::from_utf8_lossy(path), content(node).map_or("/".to_owned(), |bytes| short(bytes)))
+    };
+    fs.tree().iter().map(show).collect::<Vec<_>>().join(" ")
 }
 
 fn content(node: &Node) -> Option<&Vec<u8>> {
@@ -566,6 +589,25 @@ fn fresh(rng: &mut Rng, account: &mut Account) -> Vec<u8> {
     let mut bytes = format!("v{}", account.count).into_bytes();
     bytes.resize(bytes.len() + size, b'.');
     bytes
+}
+
+/// Takes down what a round says it does.
+#[derive(Default)]
+struct Watching(Vec<String>);
+
+impl Observer for Watching {
+    fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&mut self, _: u64, _: u64) {}
+    fn note(&mut self, note: Note) {
+        self.0.push(match note {
+            Note::Step(step) => {
+                let to = step.to.map_or_else(String::new, |to| format!(" to {to}"));
+                format!("{:?} {:?} {}{to}: {}", step.direction, step.action, step.path, step.cause)
+            }
+            Note::Skipped { path, reason } => format!("skipped {path}: {reason}"),
+            Note::Warning { text } => format!("warning: {text}"),
+        });
+    }
 }
 
 struct SimClock {

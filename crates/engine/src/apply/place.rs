@@ -87,6 +87,9 @@ impl Applier<'_, '_> {
                 // Should the index still say that another stands there, a scan would take this for an edit of that one.
                 self.checkpoint()?;
             }
+            if self.is_dangling(dir, &name, &to)? {
+                return Ok(None);
+            }
             let error = match rename_new(self.ctx.fs, &from, &to) {
                 Ok(()) => {
                     if let Source::Entry(dir, name) = source {
@@ -142,6 +145,16 @@ impl Applier<'_, '_> {
     }
 
     /// Whether two paths lead to one object: the name differs in what the file system folds.
+    /// Whether the index has another object here that the disk has not: a user took it away after the scan.
+    ///
+    /// To put something in its place would make the index take that for the one that went.
+    fn is_dangling(&self, dir: DirId, name: &Name, path: &RelPath) -> Result<bool, SyncError> {
+        if self.ctx.index.entry_at(dir, name)?.is_none() {
+            return Ok(false);
+        }
+        Ok(self.ctx.fs.lstat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
+    }
+
     fn is_case_of(&self, from: &RelPath, to: &RelPath) -> Result<bool, SyncError> {
         let (Some(from), Some(to)) =
             (unless_fatal(from, self.ctx.fs.lstat(from))?, unless_fatal(to, self.ctx.fs.lstat(to))?)
