@@ -56,8 +56,11 @@ pub fn restore_from(
     }
     observer.phase(Phase::Apply, Some(index.touched_count()?), None);
     let (rules, _) = IgnoreRules::new("", "");
+    // Applying stages what it makes where a replica would.
+    let staging = RelPath::new(MARKER_DIR.as_bytes()).expect("a sound path");
+    to.mkdir(&staging, 0o700).map_err(|source| SyncError::Disk { path: staging.clone(), source })?;
     let received = apply_all(&*to, &mut index, &*store, &keys, &rules, settings, clock, observer);
-    let removed = remove_tree(&*to, &RelPath::new(MARKER_DIR.as_bytes()).expect("a sound path"));
+    let removed = remove_tree(&*to, &staging);
     let received = received?;
     removed.map_err(|(path, source)| SyncError::Disk { path, source })?;
     Ok(received)
@@ -76,6 +79,7 @@ fn apply_all(
     observer: &mut dyn Observer,
 ) -> Result<Received, SyncError> {
     let mut received = Received::default();
+    apply::recover_staging(fs, index, clock.now_ms().saturating_mul(1_000_000))?;
     loop {
         let before = index.touched_count()?;
         let now_ns = clock.now_ms().saturating_mul(1_000_000);

@@ -281,7 +281,8 @@ impl Scan<'_> {
             return Ok(());
         }
         let path = path.unwrap_or_else(|| task.path.join(&name()));
-        let other_directory = is_directory && has_identity(&stat) && identity(&stat) != (row.stat.inode, row.stat.btime);
+        let other_directory =
+            is_directory && has_identity(&stat) && identity(&stat) != (row.stat.inode, row.stat.btime);
         if let (Some(own_dir), true, false) = (row.own_dir, other_directory, frozen) {
             // Directories go by what they are, then by where they are: this may be one that was moved here, or the
             // recorded one may have been moved away.
