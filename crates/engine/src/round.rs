@@ -305,6 +305,9 @@ impl Observer for Recorder<'_> {
             note => self.inner.note(note),
         }
     }
+    fn wants_steps(&self) -> bool {
+        true
+    }
     fn interrupted(&self) -> bool {
         self.inner.interrupted()
     }

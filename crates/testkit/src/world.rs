@@ -592,6 +592,9 @@ fn fresh(rng: &mut Rng, account: &mut Account) -> Vec<u8> {
 struct Watching(Vec<String>);
 
 impl Observer for Watching {
+    fn wants_steps(&self) -> bool {
+        true
+    }
     fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
     fn advance(&mut self, _: u64, _: u64) {}
     fn note(&mut self, note: Note) {

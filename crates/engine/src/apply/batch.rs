@@ -508,6 +508,8 @@ impl Applier<'_, '_> {
         };
         if done {
             self.observer.advance(1, 0);
+            let step = batch.tasks[at].step.clone();
+            self.tell(&step)?;
         }
         Ok(done)
     }
