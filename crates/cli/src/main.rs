@@ -1,1 +1,52 @@
-fn main() {}
+//! The binary `packetboat`: reads arguments, wires the engine to disk, storage and terminal, and tells what happened.
+//!
+//! Libraries below never touch the terminal, the environment or the home directory; all of that is here.
+//! Each command has a file in [`commands`]. Whatever goes wrong ends as a [`failure::Failure`], which is shown once, here.
+//! Data goes to stdout, messages to stderr.
+
+mod at;
+mod binding;
+mod commands;
+mod failure;
+mod folder_marker;
+mod hints;
+mod json;
+mod opening;
+mod paths;
+mod places;
+mod progress;
+mod recognise;
+mod registry;
+mod secrets;
+mod state;
+mod steps;
+mod summary;
+mod text;
+mod ui;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Cli;
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let as_json = cli.global.json;
+    let outcome = catch_unwind(AssertUnwindSafe(|| commands::run(cli)));
+    let outcome = outcome
+        .unwrap_or_else(|_| Err(Failure::internal("packetboat met a state that it does not understand, and stopped")));
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            eprint!("{failure}");
+            if as_json {
+                ui::print(&json::text(&failure.to_json()));
+            }
+            failure.exit_code()
+        }
+    }
+}

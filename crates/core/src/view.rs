@@ -87,7 +87,7 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
 
     /// All directories that are seen as one with this one, the one that stands for them first.
     ///
-    /// A directory that is not shown is alone.
+    /// A directory that is not shown is alone, and so is what is no directory.
     pub fn class(&self, directory: ItemId) -> Result<Rc<[ItemId]>, T::Error> {
         if directory == ItemId::ROOT {
             return Ok(Rc::from([ItemId::ROOT]));
@@ -96,7 +96,7 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
             return Ok(Rc::clone(class));
         }
         let class: Rc<[ItemId]> = match self.tree.item(directory)? {
-            Some(item) if tree::is_shown(self.tree, &item)? => {
+            Some(item) if item.is_directory() && tree::is_shown(self.tree, &item)? => {
                 let parent = self.stands_for(item.at.parent)?;
                 let mut same = self.items_at(parent, &item.at.name)?;
                 same.retain(Item::is_directory);

@@ -103,7 +103,7 @@ impl<'a> ContentReader<'a> {
                     packed.push((*chunk, fetch::ChunkPlace { pack, epoch, offset, sealed_len }));
                 }
                 Some(ChunkPlace::Packet { dot }) => {
-                    plain.insert(chunk.id, self.from_packet(dot, chunk)?);
+                    plain.insert(chunk.id, self.in_packet(dot, chunk)?);
                 }
                 None => return Err(missing("a part of it is stored nowhere that is known")),
             }
@@ -121,7 +121,7 @@ impl<'a> ContentReader<'a> {
         }
     }
 
-    fn from_packet(&mut self, dot: Dot, chunk: &ChunkRef) -> Result<Vec<u8>, ReadError> {
+    fn in_packet(&mut self, dot: Dot, chunk: &ChunkRef) -> Result<Vec<u8>, ReadError> {
         if !self.opened.iter().any(|(known, _)| *known == dot) {
             let sealed = match self.index.sealed_packet(dot).map_err(SyncError::from)? {
                 Some(sealed) => sealed,

@@ -34,6 +34,7 @@ use packetboat_core::keys::{DeviceKey, KeyRing};
 
 pub use absorb::Sent;
 pub use builder::Totals;
+pub use vault::{JoinError, OpenError};
 
 /// The keys with which a replica reads and writes its vault.
 #[derive(Clone, Debug)]

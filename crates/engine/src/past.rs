@@ -155,3 +155,6 @@ impl Packets<'_> {
         Ok((sealed, packet))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -208,7 +208,7 @@ impl Restorer<'_> {
         }
         if let Some(shown) = shown {
             for (name, value) in &shown.xattrs {
-                tolerated(self.fs.set_xattr(path, name, Some(value))).or_else(|error| not_full(error))?;
+                tolerated(self.fs.set_xattr(path, name, Some(value))).or_else(not_full)?;
             }
             self.modes.extend(shown.mode.map(|mode| (path.clone(), mode)));
         }
@@ -404,7 +404,7 @@ impl Restorer<'_> {
     fn finish(&mut self) -> Result<(), SyncError> {
         self.place_staged()?;
         while let Some((path, mode)) = self.modes.pop() {
-            tolerated(self.fs.set_mode(&path, mode)).or_else(|error| not_full(error))?;
+            tolerated(self.fs.set_mode(&path, mode)).or_else(not_full)?;
         }
         match self.fs.sync_all() {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {

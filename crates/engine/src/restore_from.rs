@@ -116,3 +116,6 @@ fn remove_tree(fs: &dyn Fs, directory: &RelPath) -> Result<(), (RelPath, std::io
 
 /// What the index calls the intermediary while it lasts.
 const PLACE: &str = "restored from";
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,14 @@ use crate::scan::{Scanned, Skip, disk_time, scan};
 impl Replica {
     /// Brings folder and vault in step.
     pub fn sync(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
+        let result = self.round(options, observer);
+        if result.is_err() {
+            self.undo_uncommitted()?;
+        }
+        result
+    }
+
+    fn round(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
         self.refuse_if_revoked()?;
         let now_ns = self.now_ns();
         apply::recover_staging(&*self.parts.fs, &mut self.parts.index, now_ns)?;
@@ -64,16 +72,28 @@ impl Replica {
 
     /// What a round would do; packets of others are learned, nothing else is changed.
     pub fn dry_run(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
-        observer.phase(Phase::Learn, None, None);
-        self.learn(observer)?;
-        let rules = self.rules(observer)?;
         let mut recorder = Recorder { inner: observer, steps: Vec::new() };
-        self.parts.index.begin()?;
-        let planned = self.plan_within(&rules, &mut recorder);
-        self.parts.index.rollback()?;
+        let planned = self.plan_round(&mut recorder);
+        self.undo_uncommitted()?;
         let mut steps = recorder.steps;
         steps.extend(planned?);
         Ok(steps)
+    }
+
+    fn plan_round(&mut self, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
+        recorder.phase(Phase::Learn, None, None);
+        self.learn(recorder)?;
+        let rules = self.rules(recorder)?;
+        self.parts.index.begin()?;
+        self.plan_within(&rules, recorder)
+    }
+
+    /// Undoes what a part that failed left open. Else all that follows would be part of it, and undone with it one day.
+    pub(crate) fn undo_uncommitted(&mut self) -> Result<(), SyncError> {
+        while self.parts.index.in_transaction() {
+            self.parts.index.rollback()?;
+        }
+        Ok(())
     }
 
     fn plan_within(&mut self, rules: &IgnoreRules, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {

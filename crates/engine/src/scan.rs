@@ -110,11 +110,17 @@ pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> 
         moved: HashSet::new(),
         lost_directories: Vec::new(),
         queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root() }],
+        replaced: Vec::new(),
     };
     if threads <= 1 {
-        while let Some(task) = scan.queue.pop() {
-            let listing = list(fs, &task.path);
-            scan.directory(task, listing)?;
+        loop {
+            while let Some(task) = scan.queue.pop() {
+                let listing = list(fs, &task.path);
+                scan.directory(task, listing)?;
+            }
+            if !scan.decide_replaced()? {
+                break;
+            }
         }
     } else {
         scan.run_with_threads(threads)?;
@@ -132,6 +138,18 @@ struct Scan<'a> {
     /// Recorded directories that are not where they were.
     lost_directories: Vec<LocalEntry>,
     queue: Vec<Task>,
+    /// Directories at the place of a recorded one that they are not; decided when it is known whether that one moved.
+    replaced: Vec<Replaced>,
+}
+
+/// A directory that stands where another was recorded.
+struct Replaced {
+    holder: Holder,
+    holder_path: RelPath,
+    dir: DirId,
+    own_dir: DirId,
+    name: Name,
+    stat: Stat,
 }
 
 struct Task {
@@ -171,7 +189,11 @@ impl Scan<'_> {
                     let _ = task_tx.send(task);
                 }
                 if under_way == 0 {
-                    break Ok(());
+                    match self.decide_replaced() {
+                        Ok(true) => continue,
+                        Ok(false) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
                 }
                 let Ok((task, listing)) = done_rx.recv() else { break Ok(()) };
                 under_way -= 1;
@@ -259,6 +281,22 @@ impl Scan<'_> {
             return Ok(());
         }
         let path = path.unwrap_or_else(|| task.path.join(&name()));
+        let other_directory =
+            is_directory && has_identity(&stat) && identity(&stat) != (row.stat.inode, row.stat.btime);
+        if let (Some(own_dir), true, false) = (row.own_dir, other_directory, frozen) {
+            // Directories go by what they are, then by where they are: this may be one that was moved here, or the
+            // recorded one may have been moved away.
+            if self.same_directory(&stat).is_some() {
+                let entry = self.entry(dir, row.name)?;
+                self.lost_directories.push(entry);
+                self.found.objects -= 1;
+                self.arrived(task, false, DirEntry { name: row.name.to_vec(), stat: Ok(stat) });
+            } else {
+                let (holder, holder_path) = (task.holder, task.path.clone());
+                self.replaced.push(Replaced { holder, holder_path, dir, own_dir, name: name(), stat });
+            }
+            return Ok(());
+        }
         if let Some(own_dir) = row.own_dir {
             self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone() });
         }
@@ -266,6 +304,25 @@ impl Scan<'_> {
             self.found.suspects.push(Suspect { dir, name: name(), path, stat, thawed: frozen });
         }
         Ok(())
+    }
+
+    /// Decides about directories that stand where another was recorded: if that one was found elsewhere, this one is new;
+    /// otherwise it is the same directory made again, or a file system whose inodes do not last. Says whether any were.
+    fn decide_replaced(&mut self) -> Result<bool, ScanError> {
+        let replaced = std::mem::take(&mut self.replaced);
+        let any = !replaced.is_empty();
+        for Replaced { holder, holder_path, dir, own_dir, name, stat } in replaced {
+            let path = holder_path.join(&name);
+            if self.moved.contains(&own_dir) {
+                let task = Task { holder, path: holder_path };
+                self.found.objects -= 1;
+                self.arrived(&task, false, DirEntry { name: name.as_bytes().to_vec(), stat: Ok(stat) });
+            } else {
+                self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone() });
+                self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false });
+            }
+        }
+        Ok(any)
     }
 
     fn arrived(&mut self, task: &Task, in_root: bool, entry: DirEntry) {
@@ -305,7 +362,12 @@ impl Scan<'_> {
     }
 
     /// The recorded directory that this one is, if it stands no longer where it was recorded.
+    ///
+    /// Inode numbers are used again at once, so without a birth time nothing is concluded from them.
     fn same_directory(&self, stat: &Stat) -> Option<LocalEntry> {
+        if !has_identity(stat) {
+            return None;
+        }
         let entry = self.index.dir_by_inode(stat.inode, stat.btime.unwrap_or(0)).ok().flatten()?;
         let own_dir = entry.own_dir?;
         if self.moved.contains(&own_dir) || entry.state == EntryState::Frozen {
@@ -388,6 +450,15 @@ fn match_files_by_inode(found: &mut Scanned) {
         at += 1;
         !matched.contains(&(at - 1))
     });
+}
+
+/// Whether inode and birth time tell a directory from all others there ever were.
+fn has_identity(stat: &Stat) -> bool {
+    stat.btime.is_some_and(|btime| btime != 0)
+}
+
+fn identity(stat: &Stat) -> (u64, i64) {
+    (stat.inode, stat.btime.unwrap_or(0))
 }
 
 /// Whether a `stat` is the recorded one. Directories change with what they hold; of them only the mode counts.

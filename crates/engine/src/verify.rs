@@ -4,12 +4,17 @@
 //! and size, and with `deep` each is read and every chunk in it opened. What nobody refers to is told and is no fault.
 //! A fault names the paths that need the object now, found in one pass over the items at the end.
 //!
+//! What others published is learned first, so that nothing counts as strange only because it is new.
 //! One object is in memory at a time, with the listing of its folder; what grows is only what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 
-use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef, MAX_CHECKPOINT_BYTES, UnverifiedCheckpoint};
-use packetboat_core::content::{ChunkList, Content};
+use packetboat_core::checkpoint::{
+    CHECKPOINTS_FOLDER, CheckpointRef, MAX_CHECKPOINT_BYTES, SegmentChunk, SegmentRef, SegmentStart,
+    UnverifiedCheckpoint, decode_packs,
+};
+use packetboat_core::content::{ChunkList, Content, PackIndex};
 use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
 use packetboat_core::knowledge::Learned;
 use packetboat_core::marker::{MAX_MARKER_BYTES, Marker};
@@ -20,6 +25,7 @@ use packetboat_core::tip::{MAX_TIP_BYTES, TIPS_FOLDER, Tip, UnverifiedTip};
 use packetboat_core::tree::{TreeRead, is_shown};
 use packetboat_core::view::Viewer;
 use packetboat_replica::index::{PackRow, PackState};
+use packetboat_storage::fetch::{ChunkPlace, fetch_chunks};
 use packetboat_storage::pack::{self, Depth, MAX_PACK_BYTES, verify_pack};
 
 use crate::content_reader::ContentReader;
@@ -33,13 +39,15 @@ impl Replica {
     /// Looks whether the intermediary holds all that this replica knows of; with `deep`, reads all content as well.
     pub fn verify(&mut self, deep: bool, observer: &mut dyn Observer) -> Result<VerifyReport, QueryError> {
         observer.phase(Phase::Learn, None, None);
+        self.learn(observer)?;
         let mut verifier = Verifier {
             replica: self,
             observer,
             deep,
             report: VerifyReport::default(),
             needs: Needs::default(),
-            checkpoint_packs: HashSet::new(),
+            checkpoint_packs: BTreeMap::new(),
+            pack_segments: BTreeMap::new(),
         };
         verifier.marker()?;
         verifier.tips()?;
@@ -57,8 +65,10 @@ struct Verifier<'a> {
     deep: bool,
     report: VerifyReport,
     needs: Needs,
-    /// Packs that checkpoints refer to.
-    checkpoint_packs: HashSet<PackId>,
+    /// Packs that checkpoints refer to, and how long they must be at least.
+    checkpoint_packs: BTreeMap<PackId, u64>,
+    /// Of each device's newest checkpoint, the segments that tell of packs.
+    pack_segments: BTreeMap<DeviceId, (u64, Vec<SegmentRef>)>,
 }
 
 /// What is missing or damaged, and by which fault.
@@ -91,9 +101,15 @@ impl Verifier<'_> {
         let listed = replica.parts.store.list(TIPS_FOLDER)?;
         let mut found = HashSet::new();
         for Listed { name, .. } in listed {
-            let known = Tip::device_of(&name).and_then(|device| Some((device, index.knowledge().of(&device)?)));
-            let Some((device, learned)) = known else {
+            let Some(device) = Tip::device_of(&name) else {
                 self.orphan(&name);
+                continue;
+            };
+            let Some(learned) = index.knowledge().of(&device) else {
+                // A device of which nothing could be folded yet is one all the same, if its tip is sound.
+                if self.tip(&name, &device)?.is_err() {
+                    self.orphan(&name);
+                }
                 continue;
             };
             found.insert(device);
@@ -114,7 +130,8 @@ impl Verifier<'_> {
         }
         for (device, _) in index.knowledge().iter() {
             let own = *device == replica.keys.device.device();
-            if !found.contains(device) && !(own && index.published(&replica.parts.place)? == 0) {
+            let unpublished = own && index.published(&replica.parts.place)? == 0;
+            if !found.contains(device) && !unpublished {
                 self.fault(&Tip::name(device), "it is missing".to_owned());
             }
         }
@@ -245,8 +262,17 @@ impl Verifier<'_> {
             });
             match root {
                 Ok(root) if root.number == checkpoint.number => {
-                    let chunks = root.segments.iter().flat_map(|segment| &segment.chunks);
-                    self.checkpoint_packs.extend(chunks.map(|place| place.pack));
+                    for place in root.segments.iter().flat_map(|segment| &segment.chunks) {
+                        let end = u64::from(place.offset) + u64::from(place.sealed_len);
+                        let least = self.checkpoint_packs.entry(place.pack).or_default();
+                        *least = end.max(*least);
+                    }
+                    let newest = self.pack_segments.entry(checkpoint.device).or_default();
+                    if newest.0 < root.number {
+                        let mut segments = root.segments;
+                        segments.retain(|segment| matches!(segment.start, SegmentStart::Packs(_)));
+                        *newest = (root.number, segments);
+                    }
                 }
                 Ok(_) => {
                     self.fault(&name, "another checkpoint lies there".to_owned());
@@ -264,7 +290,8 @@ impl Verifier<'_> {
         let index = &replica.parts.index;
         let mut known: Vec<PackRow> = index.packs(None, PAGE)?;
         known.reverse();
-        let mut missing_of_checkpoints = self.checkpoint_packs.clone();
+        let mut unknown = BTreeMap::new();
+        let mut of_checkpoints = std::mem::take(&mut self.checkpoint_packs);
         for prefix in 0..=u8::MAX {
             let listed = replica.parts.store.list(&format!("packs/{prefix:02x}"))?;
             let mut present: BTreeMap<ObjectName, u64> =
@@ -276,21 +303,92 @@ impl Verifier<'_> {
                     known.reverse();
                 }
                 let size = present.remove(&pack::object_name(&row.pack));
-                missing_of_checkpoints.remove(&row.pack);
+                of_checkpoints.remove(&row.pack);
                 self.pack(&row, size)?;
             }
-            for name in present.into_keys() {
-                let pack = pack::pack_named(&name).filter(|pack| missing_of_checkpoints.remove(pack));
-                match pack {
-                    Some(pack) => self.pack_bytes(&pack)?,
-                    None => self.orphan(&name),
+            for (name, size) in present {
+                let Some(pack) = pack::pack_named(&name) else {
+                    self.orphan(&name);
+                    continue;
+                };
+                match of_checkpoints.remove(&pack) {
+                    Some(least) if size < least => {
+                        self.report.objects += 1;
+                        self.fault(&name, format!("it has {size} bytes in place of at least {least}"));
+                    }
+                    Some(_) => self.pack_bytes(&pack)?,
+                    None => drop(unknown.insert(pack, size)),
                 }
             }
         }
-        for pack in BTreeSet::from_iter(missing_of_checkpoints) {
+        for pack in of_checkpoints.into_keys() {
             self.fault(&pack::object_name(&pack), "it is missing".to_owned());
         }
+        if self.deep || !unknown.is_empty() {
+            self.packs_that_checkpoints_tell_of(&mut unknown)?;
+        }
+        for pack in unknown.into_keys() {
+            self.orphan(&pack::object_name(&pack));
+        }
         Ok(())
+    }
+
+    /// A checkpoint may store anew what lies inside packets; of such packs only those know that began from it.
+    fn packs_that_checkpoints_tell_of(&mut self, unknown: &mut BTreeMap<PackId, u64>) -> Result<(), SyncError> {
+        let mut seen = HashSet::new();
+        for (device, (number, segments)) in std::mem::take(&mut self.pack_segments) {
+            for segment in segments {
+                let packs = match self.pack_segment(&segment) {
+                    Ok(packs) => packs,
+                    Err(reason) => {
+                        let name = CheckpointRef { device, number }.name();
+                        self.fault(&name, format!("a part of it cannot be read: {reason}"));
+                        continue;
+                    }
+                };
+                for PackIndex { pack, size, .. } in packs {
+                    if self.replica.parts.index.pack_row(&pack)?.is_some() || !seen.insert(pack) {
+                        continue;
+                    }
+                    let wrong = match unknown.remove(&pack) {
+                        None => "it is missing".to_owned(),
+                        Some(found) if found != u64::from(size) => format!("it has {found} bytes in place of {size}"),
+                        Some(_) => {
+                            self.pack_bytes(&pack)?;
+                            continue;
+                        }
+                    };
+                    self.report.objects += 1;
+                    self.fault(&pack::object_name(&pack), wrong);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn pack_segment(&self, segment: &SegmentRef) -> Result<Vec<PackIndex>, String> {
+        let chunks = segment.chunks.iter();
+        let wanted: Vec<_> = chunks
+            .map(|SegmentChunk { chunk, pack, epoch, offset, sealed_len }| {
+                (*chunk, ChunkPlace { pack: *pack, epoch: *epoch, offset: *offset, sealed_len: *sealed_len })
+            })
+            .collect();
+        let mut plain = vec![Vec::new(); wanted.len()];
+        let parts = &self.replica.parts;
+        let read =
+            fetch_chunks(&*parts.store, &self.replica.keys.ring, &wanted, parts.settings.threads, |at, bytes| {
+                match bytes {
+                    Ok(bytes) => {
+                        plain[at] = bytes;
+                        ControlFlow::Continue(())
+                    }
+                    Err(error) => ControlFlow::Break(chain(&error)),
+                }
+            });
+        match read {
+            ControlFlow::Continue(()) => decode_packs(&plain.concat()).map_err(|error| chain(&error)),
+            ControlFlow::Break(reason) => Err(reason),
+        }
     }
 
     fn pack(&mut self, row: &PackRow, size: Option<u64>) -> Result<(), SyncError> {

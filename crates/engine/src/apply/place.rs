@@ -144,7 +144,6 @@ impl Applier<'_, '_> {
         Ok(None)
     }
 
-    /// Whether two paths lead to one object: the name differs in what the file system folds.
     /// Whether the index has another object here that the disk has not: a user took it away after the scan.
     ///
     /// To put something in its place would make the index take that for the one that went.
@@ -155,6 +154,7 @@ impl Applier<'_, '_> {
         Ok(self.ctx.fs.lstat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
     }
 
+    /// Whether two paths lead to one object: the name differs in what the file system folds.
     fn is_case_of(&self, from: &RelPath, to: &RelPath) -> Result<bool, SyncError> {
         let (Some(from), Some(to)) =
             (unless_fatal(from, self.ctx.fs.lstat(from))?, unless_fatal(to, self.ctx.fs.lstat(to))?)

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use packetboat_core::checkpoint::{
     CheckpointRef, CheckpointRoot, SealedCheckpoint, Segment, SegmentChunk, SegmentCutter, SegmentRef, SegmentStart,
+    encode_packs,
 };
 use packetboat_core::content::{ChunkRef, PackIndex};
 use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, Stamp};
@@ -82,10 +83,10 @@ fn items(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) 
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for item in &page {
-            segments.take(cutter.push(item), SegmentStart::Items, entropy)?;
+            segments.take(cutter.push(item), SegmentStart::Items, &[], entropy)?;
         }
     }
-    segments.take(cutter.finish(), SegmentStart::Items, entropy)
+    segments.take(cutter.finish(), SegmentStart::Items, &[], entropy)
 }
 
 fn moves(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
@@ -96,14 +97,17 @@ fn moves(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) 
         let Some(last) = page.last() else { break };
         after = Some(last.to.stamp);
         for record in &page {
-            segments.take(cutter.push(record), SegmentStart::Moves, entropy)?;
+            segments.take(cutter.push(record), SegmentStart::Moves, &[], entropy)?;
         }
     }
-    segments.take(cutter.finish(), SegmentStart::Moves, entropy)
+    segments.take(cutter.finish(), SegmentStart::Moves, &[], entropy)
 }
 
+/// The index of a pack of small files is as long as many items, so a large one is a chunk apart from its neighbours:
+/// another pack beside it does not store it again.
 fn packs(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
     let mut cutter = SegmentCutter::<PackIndex>::new();
+    let mut cuts = Cuts::default();
     let mut after: Option<PackId> = None;
     loop {
         let page = index.packs(after.as_ref(), PAGE)?;
@@ -111,11 +115,38 @@ fn packs(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) 
         after = Some(last.pack);
         for row in page.iter().filter(|row| row.state == PackState::Stored) {
             if let Some(pack) = index.pack_index(&row.pack)? {
-                segments.take(cutter.push(&pack), SegmentStart::Packs, entropy)?;
+                if let Some(segment) = cutter.push(&pack) {
+                    segments.take(Some(segment), SegmentStart::Packs, &std::mem::take(&mut cuts).at, entropy)?;
+                }
+                cuts.entry(encode_packs(std::slice::from_ref(&pack)).len() - 1);
             }
         }
     }
-    segments.take(cutter.finish(), SegmentStart::Packs, entropy)
+    segments.take(cutter.finish(), SegmentStart::Packs, &cuts.at, entropy)
+}
+
+/// Where the chunks of a segment of packs end besides where they end by themselves.
+struct Cuts {
+    at: Vec<usize>,
+    end: usize,
+}
+
+impl Default for Cuts {
+    /// The segment's first byte is a chunk of its own, so that whatever comes first may change.
+    fn default() -> Self {
+        Self { at: vec![1], end: 1 }
+    }
+}
+
+impl Cuts {
+    /// Notes an entry of this length.
+    fn entry(&mut self, len: usize) {
+        if len >= LARGE_ENTRY {
+            self.at.push(self.end);
+            self.at.push(self.end + len);
+        }
+        self.end += len;
+    }
 }
 
 /// Stores what lies only inside packets in packs too, so that a replica that begins from the checkpoint finds it.
@@ -216,6 +247,7 @@ impl<'a> Segments<'a> {
         &mut self,
         segment: Option<Segment<K>>,
         start: impl Fn(K) -> SegmentStart,
+        cuts: &[usize],
         entropy: &mut dyn Entropy,
     ) -> Result<(), SyncError> {
         let Some(segment) = segment else { return Ok(()) };
@@ -225,7 +257,7 @@ impl<'a> Segments<'a> {
         self.refs.push(SegmentRef { start: start(segment.first), chunks: Vec::new() });
         let at = self.refs.len() - 1;
         let boundaries = Rc::clone(&self.boundaries);
-        for plain in boundaries.split(&segment.bytes) {
+        for plain in pieces(&segment.bytes, cuts).flat_map(|piece| boundaries.split(piece)) {
             let id = self.packing.keys.ring.chunk_id(plain);
             let place = match self.stored.get(&id) {
                 Some(place) => *place,
@@ -264,7 +296,15 @@ impl<'a> Segments<'a> {
     }
 }
 
+/// The bytes between these places, which rise and may repeat.
+fn pieces<'b>(bytes: &'b [u8], cuts: &'b [usize]) -> impl Iterator<Item = &'b [u8]> {
+    let ends = cuts.iter().copied().chain([bytes.len()]);
+    ends.scan(0, move |from, to| Some(&bytes[std::mem::replace(from, to)..to])).filter(|piece| !piece.is_empty())
+}
+
 /// Entries read from the index at once.
 const PAGE: usize = 1024;
+/// An entry of a segment of packs that is at least this long is a chunk apart.
+const LARGE_ENTRY: usize = 16 * 1024;
 /// Where the index keeps the number of the checkpoint that this device wrote last.
 const NUMBER: &str = "own checkpoint";

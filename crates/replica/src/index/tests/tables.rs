@@ -342,3 +342,51 @@ fn directory_numbers_are_never_given_twice() {
     index.put_entry(&entry(DirId::STAGING, "a", item_id(1))).unwrap();
     assert_eq!(index.entries_in_staging().unwrap().len(), 1);
 }
+
+#[test]
+fn items_by_id_come_in_order_whatever_the_order_in_which_they_were_stored() {
+    let mut index = Index::in_memory().unwrap();
+    let ids: Vec<ItemId> = (0..3u8)
+        .flat_map(|high| (0..5u8).map(move |low| [high, low]))
+        .map(|[high, low]| {
+            let mut id = [9; 16];
+            (id[0], id[15]) = (3 - high, low * 50);
+            ItemId(id)
+        })
+        .collect();
+    for id in &ids {
+        let item = new_item(*id, ItemId::ROOT, &id.to_string(), Content::Directory);
+        index.put_item(&item).unwrap();
+    }
+    let mut sorted = ids;
+    sorted.sort_unstable();
+    for page in [1, 2, 4, 7, 100] {
+        let mut found: Vec<ItemId> = Vec::new();
+        loop {
+            let items = index.items_by_id(found.last().copied(), page).unwrap();
+            if items.is_empty() {
+                break;
+            }
+            found.extend(items.iter().map(|item| item.id));
+        }
+        assert_eq!(found, sorted, "by {page}");
+    }
+    assert_eq!(index.items_by_id(None, 1).unwrap()[0], index.item(sorted[0]).unwrap().unwrap());
+}
+
+#[test]
+fn a_cleared_index_has_folded_nothing_and_keeps_what_is_this_replicas_own() {
+    let mut index = Index::temporary().unwrap();
+    let item = new_item(item_id(1), ItemId::ROOT, "a", Content::Directory);
+    index.put_item(&item).unwrap();
+    index.touch(item.id).unwrap();
+    index.advance_lane(DeviceId([1; 32]), learned(3), 7, &Default::default()).unwrap();
+    index.set_meta("keys", Some(b"kept")).unwrap();
+    index.clear_folded().unwrap();
+    assert_eq!(index.item(item.id).unwrap(), None);
+    assert_eq!((index.count_items().unwrap(), index.touched_count().unwrap()), (0, 0));
+    assert!(index.knowledge().is_empty());
+    assert_eq!(index.meta("keys").unwrap().as_deref(), Some(&b"kept"[..]));
+    index.put_item(&item).unwrap();
+    assert_eq!(index.item(item.id).unwrap(), Some(item));
+}

@@ -1,0 +1,115 @@
+//! The commands, one file each, and what they have in common.
+
+mod completions;
+mod conflicts;
+mod devices;
+mod ignore;
+mod key;
+mod log;
+mod resolve;
+mod restore;
+mod round;
+mod show;
+mod status;
+mod sync;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::opening::Context;
+use crate::state::StateDir;
+use crate::ui::Ui;
+
+/// Keep folders in step on all your devices, through storage that need not be trusted.
+///
+/// `packetboat sync FOLDER INTERMEDIARY` does all there is to do, the first time and every time.
+/// Everything else looks, settles or restores.
+#[derive(Debug, Parser)]
+#[command(name = "packetboat", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Write results as JSON, with stable field names
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Tell nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Tell every step
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    /// Work with N threads
+    #[arg(long, global = true, value_name = "N", env = "PACKETBOAT_THREADS", hide_env_values = true,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+}
+
+/// The folder that a command is about.
+#[derive(Debug, Args)]
+struct FolderArg {
+    /// Work on this folder rather than the one around the current directory
+    #[arg(long, value_name = "PATH")]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Sync(sync::SyncArgs),
+    Status(status::StatusArgs),
+    Log(log::LogArgs),
+    Show(show::ShowArgs),
+    Restore(restore::RestoreArgs),
+    Conflicts(conflicts::ConflictsArgs),
+    Resolve(resolve::ResolveArgs),
+    Devices(devices::DevicesArgs),
+    Key(key::KeyArgs),
+    Verify(verify::VerifyArgs),
+    Ignore(ignore::IgnoreArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs a command.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let Global { json, quiet, verbose, threads } = cli.global;
+    let ui = Ui { json, quiet, verbose };
+    if let Command::Completions(args) = &cli.command {
+        return Ok(completions::run(args));
+    }
+    let state = StateDir::locate(|name| std::env::var_os(name))?;
+    let threads = threads.map_or_else(own_threads, usize::from);
+    let context = Context { ui, state, threads };
+    match cli.command {
+        Command::Sync(args) => sync::run(&context, args),
+        Command::Status(args) => status::run(&context, &args),
+        Command::Log(args) => log::run(&context, &args),
+        Command::Show(args) => show::run(&context, &args),
+        Command::Restore(args) => restore::run(&context, args),
+        Command::Conflicts(args) => conflicts::run(&context, &args),
+        Command::Resolve(args) => resolve::run(&context, &args),
+        Command::Devices(args) => devices::run(&context, &args),
+        Command::Key(args) => key::run(&context, args),
+        Command::Verify(args) => verify::run(&context, &args),
+        Command::Ignore(args) => ignore::run(&context, &args),
+        Command::Completions(_) => unreachable!("handled above"),
+    }
+}
+
+fn own_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 something for you to look at, 2 wrong usage, 3 conflicts wait (with --fail-on-conflicts), \
+255 a bug of packetboat's.
+State is kept in $PACKETBOAT_STATE_DIR, or $XDG_STATE_HOME/packetboat, or ~/.local/state/packetboat.";

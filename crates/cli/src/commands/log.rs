@@ -1,0 +1,70 @@
+//! `packetboat log`: what happened, to a path or to all.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use packetboat_engine::replica::LogLine;
+use serde_json::{Map, Value, json};
+
+use super::FolderArg;
+use crate::failure::Failure;
+use crate::json::insert_path;
+use crate::opening::Context;
+use crate::paths::in_vault;
+use crate::text;
+
+/// Show the history of a path, or of the whole vault
+///
+/// The newest comes first, as far as this device has learned. The packet at the start of a line is what `--at` of `show` and
+/// `restore` takes; so is any time. Names of the past are found, too: a deleted file has a history.
+#[derive(Debug, Args)]
+#[command(after_help = JSON)]
+pub(crate) struct LogArgs {
+    /// File or directory, as it is or was called
+    path: Option<PathBuf>,
+    /// Show at most N lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    folder: FolderArg,
+}
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: &LogArgs) -> Result<ExitCode, Failure> {
+    let mut session = context.open(args.folder.folder.as_deref())?;
+    let path = args.path.as_ref().map(|path| in_vault(&session.folder, path)).transpose()?;
+    let path = path.filter(|path| !path.is_root());
+    let lines = session.replica.log(path.as_ref(), args.limit)?;
+    context.ui.result(
+        || json!({ "schema": 1, "entries": lines.iter().map(line_json).collect::<Vec<_>>() }),
+        || lines.iter().map(line_text).collect(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn line_text(line: &LogLine) -> String {
+    let place = line.path.as_ref().map(|path| format!("  {path}")).unwrap_or_default();
+    let size = line.size.map(|size| format!("  {}", text::bytes(size))).unwrap_or_default();
+    let current = if line.current { "  (stands now)" } else { "" };
+    let device = text::plain(line.device.as_bytes());
+    let said = text::plain(line.text.as_bytes());
+    format!("{}  {}  {device}  {said}{place}{size}{current}\n", line.packet, text::time(line.time))
+}
+
+fn line_json(line: &LogLine) -> Value {
+    let mut object = Map::new();
+    object.insert("packet".to_owned(), format!("{}:{}", line.packet.device, line.packet.counter).into());
+    object.insert("device".to_owned(), line.packet.device.to_string().into());
+    object.insert("device_name".to_owned(), line.device.as_str().into());
+    object.insert("time".to_owned(), text::rfc3339(line.time).into());
+    object.insert("text".to_owned(), line.text.as_str().into());
+    if let Some(path) = &line.path {
+        insert_path(&mut object, "path", path.as_bytes());
+    }
+    object.insert("size".to_owned(), line.size.into());
+    object.insert("current".to_owned(), line.current.into());
+    Value::Object(object)
+}
+
+const JSON: &str = "JSON: entries, each with packet, device, device_name, time, text, path, size, current.";

@@ -1,0 +1,184 @@
+//! `packetboat restore`: brings back what was.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{ArgGroup, Args};
+use packetboat_engine::replica::{At, Received, Settings};
+use packetboat_engine::restore_from::restore_from;
+use packetboat_replica::fs::Fs;
+use packetboat_storage::folder::FolderStore;
+use serde_json::{Value, json};
+
+use super::FolderArg;
+use super::round::stopped;
+use crate::at::{AtText, parse_at};
+use crate::failure::Failure;
+use crate::opening::{Context, open_fs, vault_not_here};
+use crate::paths::in_vault;
+use crate::places::{Directory, Found, lies_within, look_for_vault, require_folder};
+use crate::progress::Progress;
+use crate::secrets::Secrets;
+use crate::summary::{Counts, changes};
+use crate::text;
+use crate::world::{SystemClock, SystemEntropy};
+
+/// Bring back a file, a directory or everything as it was
+///
+/// Into the folder itself, what is restored is a change made here: it is published by the next `packetboat sync`, and what
+/// it replaced stays in the history. With --to, the folder is not touched.
+///
+/// With --from, everything in a vault is written to a new directory. That needs the passphrase (or the recovery key, with
+/// --recovery) and nothing else: no folder, and no state on this computer.
+#[derive(Debug, Args)]
+#[command(after_help = JSON)]
+#[command(group(ArgGroup::new("what").required(true).args(["path", "all", "from"])))]
+pub(crate) struct RestoreArgs {
+    /// File or directory, as it was called at that time
+    path: Option<PathBuf>,
+    /// Restore everything
+    #[arg(long)]
+    all: bool,
+    /// Restore everything from the vault at this intermediary
+    #[arg(long, value_name = "INTERMEDIARY", requires = "to", conflicts_with = "folder")]
+    from: Option<PathBuf>,
+    #[arg(long, value_parser = parse_at, help = AT, value_name = "TIME|PACKET", required_unless_present = "from")]
+    at: Option<AtText>,
+    /// Write to this new or empty directory
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// Read the passphrase (with --recovery: the recovery key) from FILE
+    #[arg(long, value_name = "FILE", requires = "from")]
+    passphrase_file: Option<PathBuf>,
+    /// Open the vault with the recovery key in place of the passphrase
+    #[arg(long, requires = "from")]
+    recovery: bool,
+    #[command(flatten)]
+    folder: FolderArg,
+}
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: RestoreArgs) -> Result<ExitCode, Failure> {
+    match (&args.from, &args.to) {
+        (Some(from), Some(to)) => from_vault(context, &args, from, to),
+        _ => from_folder(context, &args),
+    }
+}
+
+fn from_folder(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Failure> {
+    let mut session = context.open(args.folder.folder.as_deref())?;
+    let path = args.path.as_ref().map(|path| in_vault(&session.folder, path)).transpose()?;
+    let path = path.filter(|path| !path.is_root());
+    let Some(at) = &args.at else { return Err(Failure::new("no time was given").hint("add --at TIME")) };
+    let at = at.find(&session.replica)?;
+    let target = args.to.as_ref().map(|to| Target::prepare(to, &session.intermediary)).transpose()?;
+    let fs = target.as_ref().map(Target::fs).transpose()?;
+    let mut progress = Progress::new(context.ui)?;
+    let outcome = session.replica.restore(path.as_ref(), &at, fs, &mut progress);
+    progress.finish();
+    let received = outcome.map_err(|error| stopped(&error))?;
+    tell(context, &received, target.as_ref());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn from_vault(context: &Context, args: &RestoreArgs, from: &Path, to: &Path) -> Result<ExitCode, Failure> {
+    require_folder(from)?;
+    let place = Directory::look(from, "intermediary")?;
+    let Found::Vault(marker) = look_for_vault(&place)? else {
+        return Err(vault_not_here(from).hint("is the path right, and is the stick or share mounted?"));
+    };
+    let at = match &args.at {
+        None => None,
+        Some(AtText::Time(time)) => Some(At::Time(*time)),
+        Some(AtText::Packet(_)) => {
+            return Err(Failure::new("with --from, --at takes a time").hint("packets are known to bound folders only"));
+        }
+    };
+    let secrets = Secrets { file: args.passphrase_file.clone(), ui: context.ui };
+    // Looked at before the passphrase is asked for, and made after.
+    Target::check(to, &place.path)?;
+    let ring = match args.recovery {
+        true => secrets.unlock_with_recovery(&marker)?,
+        false => secrets.unlock(&marker)?,
+    };
+    let target = Target::prepare(to, &place.path)?;
+    let store = Arc::new(FolderStore::new(&place.path));
+    let mut progress = Progress::new(context.ui)?;
+    let settings = Settings { threads: context.threads, ..Settings::default() };
+    let (fs, entropy) = (target.fs()?, &mut SystemEntropy);
+    let outcome = restore_from(store, ring, fs, at.as_ref(), &settings, &SystemClock, entropy, &mut progress);
+    progress.finish();
+    let received = outcome.map_err(|error| stopped(&error))?;
+    tell(context, &received, Some(&target));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A directory that is restored to.
+struct Target(PathBuf);
+
+impl Target {
+    /// Refuses a directory that holds something, or lies in the vault.
+    fn check(to: &Path, intermediary: &Path) -> Result<Directory, Failure> {
+        let place = Directory::look(to, "directory")?;
+        let shown = text::path(to);
+        if lies_within(&place.path, intermediary) {
+            return Err(Failure::new(format!("{shown} lies within the intermediary")).hint("choose another directory"));
+        }
+        if !place.has_parent {
+            return Err(Failure::new(format!("cannot make the directory {shown}"))
+                .because(&std::io::Error::other(format!("{} does not exist", text::path(place.parent())))));
+        }
+        if place.exists() {
+            let mut entries = fs::read_dir(&place.path)
+                .map_err(|error| Failure::new(format!("cannot list {shown}")).because(&error))?;
+            if entries.next().is_some() {
+                return Err(Failure::new(format!("{shown} is not empty"))
+                    .hint("choose a new or empty directory, so that nothing there is mixed up or overwritten"));
+            }
+        }
+        Ok(place)
+    }
+
+    /// Makes the directory where it is missing.
+    fn prepare(to: &Path, intermediary: &Path) -> Result<Self, Failure> {
+        let mut place = Self::check(to, intermediary)?;
+        if !place.exists() {
+            place.create("directory")?;
+        }
+        Ok(Self(place.path))
+    }
+
+    fn fs(&self) -> Result<Arc<dyn Fs>, Failure> {
+        Ok(open_fs(&self.0)?)
+    }
+}
+
+fn tell(context: &Context, received: &Received, target: Option<&Target>) {
+    let counts = Counts::received(received);
+    let value = || -> Value {
+        let mut value = json!({ "schema": 1, "restored": counts.to_json() });
+        value["bytes_written"] = received.bytes_written.into();
+        value["waiting"] = received.waiting.into();
+        value
+    };
+    let said = || {
+        let waiting = match received.waiting {
+            0 => String::new(),
+            waiting => format!("{waiting} could not be restored; `-v` tells which and why.\n"),
+        };
+        let done = format!("Restored: {}, {} written", changes(&counts), text::bytes(received.bytes_written));
+        match target {
+            Some(target) => format!("{done} to {}.\n{waiting}", text::path(&target.0)),
+            None => format!("{done}. The next `packetboat sync` publishes it.\n{waiting}"),
+        }
+    };
+    context.ui.result(value, said);
+}
+
+/// Help for `--at`.
+pub(super) const AT: &str = "Point in history: '2026-03-14 15:09' (local; a date alone means its start), \
+'2026-03-14T15:09:26Z', '3 days ago', 'yesterday', or a packet such as 'laptop:12' with all its device knew then";
+
+const JSON: &str = "JSON: restored (new, changed, moved, deleted, attributes), bytes_written, waiting.";

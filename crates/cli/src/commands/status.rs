@@ -1,0 +1,136 @@
+//! `packetboat status`: whether the folder is in step, and if not, why.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+use packetboat_engine::ports::Clock;
+use packetboat_engine::replica::{DeviceInfo, Status};
+use serde_json::{Map, Value, json};
+
+use super::FolderArg;
+use super::devices::device_json;
+use crate::failure::Failure;
+use crate::json::insert_path;
+use crate::opening::Context;
+use crate::text;
+use crate::world::SystemClock;
+
+/// Show whether the folder is in step, and what waits
+///
+/// It scans the folder and asks the intermediary what is new, and changes nothing.
+/// If something waits, `packetboat sync` brings it in step.
+/// Conflicts are listed by `packetboat conflicts` and settled by `packetboat resolve` or with ordinary tools.
+/// What is not materialised here is safe in the vault and on other devices; the reason says what keeps it from this disk.
+///
+/// The state number is the same on two devices exactly when both have learned the same: compare it to be sure that the
+/// intermediary shows both the same history.
+/// All past versions are kept; there is no retention yet, so the vault only grows.
+#[derive(Debug, Args)]
+#[command(after_help = JSON)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    folder: FolderArg,
+}
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let mut session = context.open(args.folder.folder.as_deref())?;
+    let status = session.replica.status()?;
+    let (folder, place) = (session.folder.clone(), session.intermediary.clone());
+    context.ui.result(|| to_json(&status, &folder, &place), || to_text(&status, &folder, &place));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
+    let now = SystemClock.now_ms();
+    let mut lines = vec![
+        format!("Folder        {}", text::path(folder)),
+        format!("Intermediary  {}", text::path(place)),
+        format!("Device        {} ({})", text::plain(status.device_name.as_bytes()), status.device.short()),
+        format!("State         {}", status.state),
+        String::new(),
+    ];
+    let objects = text::count(status.objects, "object", "objects");
+    match (&status.intermediary_reachable, status.in_step) {
+        (Err(reason), _) => {
+            lines.push("The intermediary cannot be reached, so what others did is not known.".to_owned());
+            lines.push(format!("  {reason}"));
+        }
+        (Ok(()), true) => lines.push(format!("In step: {objects}.")),
+        (Ok(()), false) => lines.push("Not in step: run `packetboat sync`.".to_owned()),
+    }
+    if status.to_send > 0 {
+        lines.push(format!("  to send     {}", status.to_send));
+    }
+    if status.to_receive > 0 {
+        lines.push(format!("  to receive  {}", status.to_receive));
+    }
+    match status.last_in_step {
+        Some(time) if !status.in_step || status.intermediary_reachable.is_err() => {
+            lines.push(format!("Last in step {} ({}).", text::ago(now, time), text::time(time)));
+        }
+        Some(_) => {}
+        None => lines.push("Never in step so far.".to_owned()),
+    }
+    if status.conflicts > 0 {
+        let conflicts = text::count(status.conflicts, "conflict waits", "conflicts wait");
+        lines.push(format!("{conflicts}: see `packetboat conflicts`."));
+    }
+    if !status.problems.is_empty() {
+        lines.push(String::new());
+        lines.push("Not here, or not as it should be:".to_owned());
+        lines.extend(status.problems.iter().map(|(kind, place, why)| {
+            format!("  {}  ({}: {})", text::plain(place.as_bytes()), kind, text::plain(why.as_bytes()))
+        }));
+    }
+    lines.push(String::new());
+    lines.push("Devices:".to_owned());
+    let width = status.devices.iter().map(|device| shown_name(device).chars().count()).max().unwrap_or_default();
+    lines.extend(status.devices.iter().map(|device| {
+        let heard = match (device.is_this, device.standing) {
+            (true, _) => "this device".to_owned(),
+            (false, "active") => format!("heard of {}", text::ago(now, device.last_heard)),
+            (false, standing) => format!("{standing}, heard of {}", text::ago(now, device.last_heard)),
+        };
+        format!("  {:<width$}  {heard}", shown_name(device))
+    }));
+    lines.join("\n") + "\n"
+}
+
+fn shown_name(device: &DeviceInfo) -> String {
+    text::plain(device.name.as_bytes())
+}
+
+fn to_json(status: &Status, folder: &Path, place: &Path) -> Value {
+    let mut object = Map::new();
+    insert_path(&mut object, "folder", std::os::unix::ffi::OsStrExt::as_bytes(folder.as_os_str()));
+    insert_path(&mut object, "intermediary", std::os::unix::ffi::OsStrExt::as_bytes(place.as_os_str()));
+    let rest = json!({
+        "schema": 1,
+        "vault": status.vault.to_string(),
+        "device": status.device.to_string(),
+        "device_name": status.device_name,
+        "state": status.state,
+        "in_step": status.in_step,
+        "reachable": status.intermediary_reachable.is_ok(),
+        "unreachable_because": status.intermediary_reachable.as_ref().err(),
+        "last_in_step": status.last_in_step.and_then(text::rfc3339),
+        "to_send": status.to_send,
+        "to_receive": status.to_receive,
+        "conflicts": status.conflicts,
+        "objects": status.objects,
+        "problems": status.problems.iter()
+            .map(|(kind, place, why)| json!({ "kind": kind, "subject": place, "reason": why }))
+            .collect::<Vec<_>>(),
+        "devices": status.devices.iter().map(device_json).collect::<Vec<_>>(),
+    });
+    if let Value::Object(rest) = rest {
+        object.extend(rest);
+    }
+    Value::Object(object)
+}
+
+const JSON: &str = "\
+JSON: folder, intermediary, vault, device, device_name, state, in_step, reachable, unreachable_because, last_in_step, \
+to_send, to_receive, conflicts, objects, problems (kind, subject, reason), devices (as in `packetboat devices`).";

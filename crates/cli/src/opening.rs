@@ -1,0 +1,299 @@
+//! Finds the folder that a command is about, and opens its replica.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use packetboat_core::ids::VaultId;
+use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_engine::paths::MARKER_DIR;
+use packetboat_engine::replica::{Parts, Replica, Settings};
+use packetboat_replica::index::Index;
+use packetboat_replica::lock::ReplicaLock;
+use packetboat_replica::real_fs::RealFs;
+use packetboat_storage::counting::{CountingStore, TrafficMeter};
+use packetboat_storage::folder::FolderStore;
+
+use crate::failure::Failure;
+use crate::folder_marker::FolderMarker;
+use crate::places::{Directory, Found, look_for_vault};
+use crate::recognise::{Sighting, Standing, recognise};
+use crate::registry::{Entry, Registry};
+use crate::state::{ReplicaDir, StateDir};
+use crate::text;
+use crate::ui::Ui;
+use crate::world::{SystemClock, SystemEntropy};
+
+/// What every command works with.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// The user.
+    pub(crate) ui: Ui,
+    /// The state directory.
+    pub(crate) state: StateDir,
+    /// Worker threads.
+    pub(crate) threads: usize,
+}
+
+/// An open replica. It is let go of in this order: the lock last.
+pub(crate) struct Session {
+    /// The replica.
+    pub(crate) replica: Replica,
+    /// Counts what is asked of the intermediary.
+    pub(crate) meter: TrafficMeter,
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    /// The intermediary.
+    pub(crate) intermediary: PathBuf,
+    _lock: ReplicaLock,
+}
+
+impl Context {
+    /// Opens the replica of a bound folder for a command other than `sync`.
+    pub(crate) fn open(&self, folder: Option<&Path>) -> Result<Session, Failure> {
+        let (folder, entry) = self.bound(folder)?;
+        self.open_entry(&folder, &entry)
+    }
+
+    /// The folder that a command other than `sync` is about, which must be in order.
+    pub(crate) fn bound(&self, folder: Option<&Path>) -> Result<(PathBuf, Entry), Failure> {
+        let folder = self.find_folder(folder)?;
+        let shown = text::path(&folder.path);
+        match self.standing(&folder)? {
+            Standing::Bound(entry) | Standing::Moved(entry) => Ok((folder.path, entry)),
+            Standing::Unbound => Err(unbound(&folder.path)),
+            Standing::Vanished(_) => Err(vanished(&folder)),
+            Standing::Copy(entry) => {
+                Err(Failure::new(format!("{shown} is a copy of the folder {}", text::path(&entry.folder)))
+                    .hint(format!("run `packetboat sync {shown}` to make it a device of its own")))
+            }
+            Standing::Lost(..) => {
+                Err(Failure::new(format!("what this computer knew about {shown} is lost")).hint(format!(
+                    "run `packetboat sync {shown} INTERMEDIARY`: it goes on as a new device, and no file is touched"
+                )))
+            }
+        }
+    }
+
+    /// What a folder is to us.
+    pub(crate) fn standing(&self, folder: &Sighting) -> Result<Standing, Failure> {
+        let registry = Registry::read(&self.state)?;
+        let has_index = |entry: &Entry| self.state.replica(&entry.replica).index().exists();
+        let look = |path: &Path| {
+            let place = Directory::look(path, "folder").ok()?;
+            sighting(&place).ok()
+        };
+        Ok(recognise(folder, &registry, has_index, look))
+    }
+
+    /// The folder that was named, or else the one that the current directory lies in.
+    pub(crate) fn find_folder(&self, named: Option<&Path>) -> Result<Sighting, Failure> {
+        if let Some(path) = named {
+            let place = Directory::look(path, "folder")?;
+            let folder = sighting(&place)?;
+            if !place.exists() {
+                return Err(match Registry::read(&self.state)?.at(&place.path) {
+                    Some(_) => vanished(&folder),
+                    None => Failure::new(format!("the folder {} is not there", text::path(path)))
+                        .hint("is the path right, and is the disk mounted?"),
+                });
+            }
+            return Ok(folder);
+        }
+        let current = current_directory()?;
+        let registry = Registry::read(&self.state)?;
+        for above in current.ancestors() {
+            let place = Directory::look(above, "folder")?;
+            let folder = sighting(&place)?;
+            if folder.marker.is_some() || registry.at(&folder.path).is_some() {
+                return Ok(folder);
+            }
+        }
+        Err(Failure::new(format!("neither {} nor a directory above it is synchronised", text::path(&current)))
+            .hint("change into a synchronised folder, or name it; `packetboat sync FOLDER INTERMEDIARY` begins one"))
+    }
+
+    /// Opens the replica of a registered folder.
+    pub(crate) fn open_entry(&self, folder: &Path, entry: &Entry) -> Result<Session, Failure> {
+        let place = entry.intermediary.canonical.clone();
+        let state = self.state.replica(&entry.replica);
+        let lock = ReplicaLock::acquire(&state.lock())?;
+        let (parts, meter) = self.parts(folder, &place, &state, Some(entry.vault))?;
+        let replica = Replica::open(parts)?;
+        Ok(Session { replica, meter, folder: folder.to_owned(), intermediary: place, _lock: lock })
+    }
+
+    /// A session around a replica that was just made.
+    pub(crate) fn begun(
+        replica: Replica,
+        meter: TrafficMeter,
+        folder: &Path,
+        place: &Path,
+        lock: ReplicaLock,
+    ) -> Session {
+        Session { replica, meter, folder: folder.to_owned(), intermediary: place.to_owned(), _lock: lock }
+    }
+
+    /// What a replica is made of. With `vault`, the store refuses to work where that vault is not.
+    pub(crate) fn parts(
+        &self,
+        folder: &Path,
+        place: &Path,
+        state: &ReplicaDir,
+        vault: Option<VaultId>,
+    ) -> Result<(Parts, TrafficMeter), Failure> {
+        let fs = open_fs(folder)?;
+        let index = Index::open(&state.index())?;
+        let store = CountingStore::new(FolderStore::new(place));
+        let meter = store.meter();
+        let store: Arc<dyn Store> = match vault {
+            Some(vault) => Arc::new(AtVault { inner: store, place: place.to_owned(), vault }),
+            None => Arc::new(store),
+        };
+        let mut ignore_overlay = state.read_ignore()?;
+        if let Some(own) = self.own_pattern(folder) {
+            ignore_overlay.push_str(&format!("\n{own}\n"));
+        }
+        let parts = Parts {
+            fs,
+            index,
+            store,
+            place: text::path(place),
+            clock: Box::new(SystemClock),
+            entropy: Box::new(SystemEntropy),
+            settings: Settings { threads: self.threads, ignore_overlay, ..Settings::default() },
+        };
+        Ok((parts, meter))
+    }
+
+    /// The pattern that keeps our own state from being synchronised, where it lies within the folder (a whole home).
+    fn own_pattern(&self, folder: &Path) -> Option<String> {
+        let state = self.state.root().canonicalize().ok()?;
+        let within = state.strip_prefix(folder).ok()?.to_str()?.to_owned();
+        let escaped: String =
+            within.chars().flat_map(|c| "\\*?[]!#{} ".contains(c).then_some('\\').into_iter().chain([c])).collect();
+        Some(format!("/{escaped}/"))
+    }
+}
+
+/// What is seen of a folder.
+pub(crate) fn sighting(place: &Directory) -> Result<Sighting, Failure> {
+    let marker = if place.exists() { FolderMarker::read(&place.path)? } else { None };
+    Ok(Sighting { path: place.path.clone(), inode: place.inode, marker })
+}
+
+/// The file system beneath a folder.
+pub(crate) fn open_fs(folder: &Path) -> Result<Arc<RealFs>, Failure> {
+    RealFs::open(folder).map(Arc::new).map_err(|error| {
+        Failure::new(format!("cannot open the folder {}", text::path(folder)))
+            .because(&error)
+            .hint("look at who owns it and what its permissions are")
+    })
+}
+
+/// The current directory, without symbolic links.
+pub(crate) fn current_directory() -> Result<PathBuf, Failure> {
+    std::env::current_dir()
+        .and_then(|path| path.canonicalize())
+        .map_err(|error| Failure::new("cannot tell which directory this is").because(&error))
+}
+
+/// The failure for a folder that is not synchronised.
+pub(crate) fn unbound(folder: &Path) -> Failure {
+    let shown = text::path(folder);
+    let above = folder.ancestors().skip(1).find(|above| above.join(MARKER_DIR).join("replica").exists());
+    let failure = Failure::new(format!("{shown} is not synchronised yet"));
+    match above {
+        Some(above) => failure.hint(format!("it lies within {}, which is", text::path(above))),
+        None => failure.hint(format!("run `packetboat sync {shown} INTERMEDIARY` to begin")),
+    }
+}
+
+/// The failure for a folder in whose place something else is found.
+pub(crate) fn vanished(folder: &Sighting) -> Failure {
+    let shown = text::path(&folder.path);
+    let what = match folder.inode {
+        Some(_) => "the directory there is another one: it has no marker",
+        None => "there is nothing at that path",
+    };
+    Failure::new(format!("the synchronised folder {shown} is not there"))
+        .because(&io::Error::other(what))
+        .hint("is its disk mounted? If you made the folder anew, add --rebind to bind it as a new device")
+}
+
+/// The failure for an intermediary at which the vault is not.
+pub(crate) fn vault_not_here(place: &Path) -> Failure {
+    let shown = text::path(place);
+    Failure::new(format!("the vault is not at {shown}")).hint(
+        "is the stick or share mounted? If the vault is somewhere else now, name that place: `packetboat sync FOLDER \
+         INTERMEDIARY`; if it is gone for good, add --rebind to begin another",
+    )
+}
+
+/// A store that works only while its vault is there, so that an empty mount point is not taken for an emptied vault.
+///
+/// Folders alone need this: an address means the same store every time. What is looked at is a local file, and not counted.
+struct AtVault<S> {
+    inner: S,
+    place: PathBuf,
+    vault: VaultId,
+}
+
+impl<S> AtVault<S> {
+    fn check(&self, action: &'static str, name: &str) -> Result<(), StoreError> {
+        let here = Directory::look(&self.place, "intermediary").and_then(|place| look_for_vault(&place));
+        let problem = match here {
+            Ok(Found::Vault(marker)) if marker.vault() == self.vault => return Ok(()),
+            Ok(Found::Vault(_)) => "another vault is there",
+            _ => "the vault is not there",
+        };
+        let source = io::Error::new(io::ErrorKind::NotFound, problem);
+        Err(StoreError::Io { action, name: name.to_owned(), source })
+    }
+}
+
+impl<S: Store> Store for AtVault<S> {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.check("write", name.as_str())?;
+        self.inner.put_new(name, bytes)
+    }
+
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check("write", name.as_str())?;
+        self.inner.put(name, bytes)
+    }
+
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        match self.inner.get(name, limit) {
+            Err(StoreError::Missing { name }) => {
+                self.check("read", name.as_str())?;
+                Err(StoreError::Missing { name })
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        match self.inner.get_range(name, offset, len) {
+            Err(StoreError::Missing { name }) => {
+                self.check("read", name.as_str())?;
+                Err(StoreError::Missing { name })
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.check("list", folder)?;
+        self.inner.list(folder)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.check("delete", name.as_str())?;
+        self.inner.delete(name)
+    }
+}

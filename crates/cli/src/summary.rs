@@ -1,0 +1,235 @@
+//! The closing words of a round.
+
+use std::time::Duration;
+
+use packetboat_core::ids::DeviceId;
+use packetboat_engine::replica::{Received, Report};
+use packetboat_storage::counting::Traffic;
+use serde_json::{Value, json};
+
+use crate::text;
+
+/// A finished round, and what is said around it.
+pub(crate) struct Summary<'a> {
+    /// Where the intermediary is, for people.
+    pub(crate) intermediary: String,
+    /// This device.
+    pub(crate) device: DeviceId,
+    /// Its name.
+    pub(crate) device_name: String,
+    /// The state number, where it is known.
+    pub(crate) state: Option<String>,
+    /// What the round did.
+    pub(crate) report: &'a Report,
+    /// What it asked of the intermediary.
+    pub(crate) traffic: Traffic,
+    /// How long it took.
+    pub(crate) elapsed: Duration,
+}
+
+impl Summary<'_> {
+    /// Objects that were left for the next round.
+    fn waiting(&self) -> u64 {
+        self.report.sent.postponed + self.report.received.waiting
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let (report, traffic) = (self.report, &self.traffic);
+        let state = self.state.as_ref().map(|state| format!(", state {state}")).unwrap_or_default();
+        let standing = if self.waiting() == 0 { "In step with" } else { "Not yet in step with" };
+        let mut lines = vec![format!(
+            "{standing} {} (device \"{}\"{state})",
+            self.intermediary,
+            text::plain(self.device_name.as_bytes())
+        )];
+        let up = changes(&Counts::sent(report));
+        lines.push(match report.published.packets {
+            0 => format!("  up         {up}"),
+            packets => {
+                let packs = match report.published.packs {
+                    0 => String::new(),
+                    packs => format!(", {}", text::count(packs, "pack", "packs")),
+                };
+                let packets = text::count(packets, "packet", "packets");
+                format!("  up         {up}; {} in {packets}{packs}", text::bytes(traffic.bytes_up))
+            }
+        });
+        let down = changes(&Counts::received(&report.received));
+        lines.push(match report.packets_learned {
+            0 => format!("  down       {down}"),
+            packets => {
+                let written = text::bytes(report.received.bytes_written);
+                format!("  down       {down}; {written} from {}", text::count(packets, "packet", "packets"))
+            }
+        });
+        if report.conflicts > 0 {
+            lines.push(format!("  conflicts  {} waiting: see `packetboat conflicts`", report.conflicts));
+        }
+        if self.waiting() > 0 {
+            lines.push(format!("  waiting    {} for the next round: run `packetboat sync` again", self.waiting()));
+        }
+        if report.problems > 0 {
+            let problems = text::count(report.problems, "problem", "problems");
+            lines.push(format!("  look at    {problems}: see `packetboat status`"));
+        }
+        let deletes = match traffic.deletes {
+            0 => String::new(),
+            deletes => format!(", {}", text::count(deletes, "removal", "removals")),
+        };
+        lines.push(format!(
+            "  requests   {}, {}, {}{deletes}; {} sent, {} received; {}",
+            text::count(traffic.gets, "read", "reads"),
+            text::count(traffic.puts, "write", "writes"),
+            text::count(traffic.lists, "listing", "listings"),
+            text::bytes(traffic.bytes_up),
+            text::bytes(traffic.bytes_down),
+            text::took(self.elapsed),
+        ));
+        lines.join("\n") + "\n"
+    }
+
+    /// For scripts.
+    pub(crate) fn to_json(&self) -> Value {
+        let (report, traffic) = (self.report, &self.traffic);
+        let mut up = Counts::sent(report).to_json();
+        up["bytes_read"] = report.sent.bytes_read.into();
+        up["packets"] = report.published.packets.into();
+        up["packs"] = report.published.packs.into();
+        let mut down = Counts::received(&report.received).to_json();
+        down["bytes_written"] = report.received.bytes_written.into();
+        down["packets"] = report.packets_learned.into();
+        json!({
+            "schema": 1,
+            "intermediary": self.intermediary,
+            "device": self.device.to_string(),
+            "device_name": self.device_name,
+            "state": self.state,
+            "in_step": self.waiting() == 0,
+            "up": up,
+            "down": down,
+            "waiting": self.waiting(),
+            "conflicts": report.conflicts,
+            "problems": report.problems,
+            "rolled_back": report.rolled_back.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "requests": {
+                "reads": traffic.gets,
+                "writes": traffic.puts,
+                "listings": traffic.lists,
+                "removals": traffic.deletes,
+                "bytes_sent": traffic.bytes_up,
+                "bytes_received": traffic.bytes_down,
+            },
+            "seconds": self.elapsed.as_secs_f64(),
+        })
+    }
+}
+
+/// What happened to files one way or the other.
+pub(crate) struct Counts {
+    created: u64,
+    changed: u64,
+    moved: u64,
+    deleted: u64,
+    attributes: u64,
+}
+
+impl Counts {
+    fn sent(report: &Report) -> Self {
+        let sent = &report.sent;
+        Self {
+            created: sent.created,
+            changed: sent.edited,
+            moved: sent.moved,
+            deleted: sent.deleted,
+            attributes: sent.attributes,
+        }
+    }
+
+    pub(crate) fn received(received: &Received) -> Self {
+        Self {
+            created: received.created,
+            changed: received.edited,
+            moved: received.moved,
+            deleted: received.deleted,
+            attributes: received.attributes,
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "new": self.created,
+            "changed": self.changed,
+            "moved": self.moved,
+            "deleted": self.deleted,
+            "attributes": self.attributes,
+        })
+    }
+}
+
+/// `12 new, 3 changed`, or `nothing`.
+pub(crate) fn changes(counts: &Counts) -> String {
+    let kinds = [
+        (counts.created, "new"),
+        (counts.changed, "changed"),
+        (counts.moved, "moved"),
+        (counts.deleted, "deleted"),
+        (counts.attributes, "with other attributes"),
+    ];
+    let parts: Vec<_> =
+        kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use packetboat_engine::{Sent, Totals};
+
+    use super::*;
+
+    fn shown(report: &Report) -> String {
+        let traffic =
+            Traffic { puts: 3, gets: 2, lists: 1, bytes_up: 4_299_161, bytes_down: 1229, ..Traffic::default() };
+        let summary = Summary {
+            intermediary: "/mnt/stick/documents.vault".to_owned(),
+            device: DeviceId([7; 32]),
+            device_name: "laptop".to_owned(),
+            state: Some("3f2a91c0".to_owned()),
+            report,
+            traffic,
+            elapsed: Duration::from_millis(840),
+        };
+        summary.text()
+    }
+
+    #[test]
+    fn a_busy_round_says_what_went_up_and_what_waits() {
+        let report = Report {
+            sent: Sent { created: 12, edited: 3, moved: 1, deleted: 2, ..Sent::default() },
+            published: Totals { packets: 1, packs: 1, changes: 18 },
+            conflicts: 1,
+            ..Report::default()
+        };
+        insta::assert_snapshot!(shown(&report), @r#"
+        In step with /mnt/stick/documents.vault (device "laptop", state 3f2a91c0)
+          up         12 new, 3 changed, 1 moved, 2 deleted; 4.1 MiB in 1 packet, 1 pack
+          down       nothing
+          conflicts  1 waiting: see `packetboat conflicts`
+          requests   2 reads, 3 writes, 1 listing; 4.1 MiB sent, 1.2 KiB received; 0.8 s
+        "#);
+    }
+
+    #[test]
+    fn a_round_that_left_something_is_not_in_step() {
+        let received = Received { edited: 1, bytes_written: 2048, waiting: 2, ..Received::default() };
+        let report = Report { received, packets_learned: 2, problems: 1, ..Report::default() };
+        insta::assert_snapshot!(shown(&report), @r#"
+        Not yet in step with /mnt/stick/documents.vault (device "laptop", state 3f2a91c0)
+          up         nothing
+          down       1 changed; 2.0 KiB from 2 packets
+          waiting    2 for the next round: run `packetboat sync` again
+          look at    1 problem: see `packetboat status`
+          requests   2 reads, 3 writes, 1 listing; 4.1 MiB sent, 1.2 KiB received; 0.8 s
+        "#);
+    }
+}

@@ -1,0 +1,37 @@
+//! `packetboat key`.
+
+mod common;
+
+use common::World;
+use insta::assert_snapshot;
+
+#[test]
+fn a_new_passphrase_replaces_the_former() {
+    let world = World::with_vault();
+    let new = "staple battery horse";
+    let changed =
+        world.packetboat("laptop", &["key", "passphrase"]).with("PACKETBOAT_PASSPHRASE", new).within("docs").succeeds();
+    let former = world.packetboat("desktop", &["sync", "work", "stick/vault"]).fails();
+    world.packetboat("desktop", &["sync", "work", "stick/vault"]).with("PACKETBOAT_PASSPHRASE", new).succeeds();
+    world.packetboat("laptop", &["sync"]).within("docs").without_passphrase().succeeds();
+    assert_snapshot!(changed.seen + &former.seen);
+}
+
+#[test]
+fn a_new_recovery_key_is_shown_and_opens_the_vault() {
+    let world = World::with_vault();
+    let shown = world.packetboat("laptop", &["key", "recovery"]).within("docs").succeeds();
+    let join = world.packetboat("desktop", &["sync", "work", "stick/vault", "--recovery"]).without_passphrase();
+    join.with("PACKETBOAT_RECOVERY_KEY", shown.stdout.trim()).succeeds();
+    assert_snapshot!(shown.seen);
+}
+
+#[test]
+fn a_key_cannot_change_where_the_vault_is_not() {
+    let world = World::with_vault();
+    std::fs::rename(world.path("stick/vault"), world.path("aside")).unwrap();
+    std::fs::create_dir(world.path("stick/vault")).unwrap();
+    let ran = world.packetboat("laptop", &["key", "recovery"]).within("docs").fails();
+    assert!(world.names("stick/vault").is_empty());
+    assert_snapshot!(ran.seen);
+}

@@ -1,0 +1,215 @@
+//! Two devices of one vault on simulated disks, for tests that ask it questions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use packetboat_core::marker::Argon2Cost;
+use packetboat_core::name::RelPath;
+use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
+use packetboat_engine::replica::{Parts, Replica, Report, Settings, SyncOptions};
+use packetboat_replica::index::Index;
+use packetboat_storage::memory::MemoryStore;
+use packetboat_testkit::rng::Rng;
+use packetboat_testkit::sim_fs::{Node, SimFs, SimOptions};
+
+/// Two devices and what is between them.
+pub(crate) struct Pair {
+    pub(crate) laptop: Device,
+    pub(crate) desk: Device,
+    pub(crate) store: MemoryStore,
+    /// Whether the devices cannot reach the store.
+    pub(crate) out: Arc<AtomicBool>,
+    now: Arc<AtomicI64>,
+}
+
+/// A device.
+pub(crate) struct Device {
+    pub(crate) fs: SimFs,
+    pub(crate) replica: Replica,
+}
+
+impl Pair {
+    /// A vault with two members, both in step and empty.
+    pub(crate) fn new() -> Self {
+        let (now, store) = (Arc::new(AtomicI64::new(START)), MemoryStore::new());
+        let out = Arc::new(AtomicBool::new(false));
+        let parts = |seed| parts(seed, &store, &out, &now);
+        let (fs, laptop_parts) = parts(1);
+        let (laptop, _) = Replica::create(laptop_parts, b"secret", "laptop").unwrap();
+        let laptop = Device { fs, replica: laptop };
+        let marker = Replica::read_marker(&store).unwrap().unwrap();
+        let (fs, desk_parts) = parts(2);
+        let desk = Replica::join(desk_parts, marker.unlock_with_passphrase(b"secret").unwrap(), "desk").unwrap();
+        let mut pair = Self { laptop, desk: Device { fs, replica: desk }, store, out: Arc::clone(&out), now };
+        pair.settle();
+        pair
+    }
+
+    /// A third device, which has not synchronised yet.
+    pub(crate) fn third(&self) -> Device {
+        let marker = Replica::read_marker(&self.store).unwrap().unwrap();
+        let (fs, parts) = parts(3, &self.store, &self.out, &self.now);
+        fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
+        let replica = Replica::join(parts, marker.unlock_with_passphrase(b"secret").unwrap(), "third").unwrap();
+        Device { fs, replica }
+    }
+
+    /// Lets an hour pass, so that nothing recorded before is racy; says what time it was before.
+    pub(crate) fn pass(&mut self) -> i64 {
+        let before = self.now.fetch_add(3_600_000, Ordering::SeqCst);
+        let now = before + 3_600_000;
+        for device in [&self.laptop, &self.desk] {
+            device.fs.set_now(now * 1_000_000);
+        }
+        before
+    }
+
+    /// Synchronises both until both have everything.
+    pub(crate) fn settle(&mut self) {
+        self.pass();
+        for _ in 0..2 {
+            self.laptop.sync();
+            self.desk.sync();
+        }
+    }
+
+    /// Asserts that both disks show the same, and what.
+    #[track_caller]
+    pub(crate) fn assert_files(&self, expected: &[(&str, &str)]) {
+        assert_eq!(self.laptop.files(), owned(expected), "laptop");
+        assert_eq!(self.desk.files(), owned(expected), "desk");
+    }
+}
+
+fn parts(seed: u64, store: &MemoryStore, out: &Arc<AtomicBool>, now: &Arc<AtomicI64>) -> (SimFs, Parts) {
+    let fs = SimFs::new(SimOptions::default());
+    fs.make_dir(".packetboat").unwrap();
+    let parts = Parts {
+        fs: Arc::new(fs.clone()),
+        index: Index::in_memory().unwrap(),
+        store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(out) }),
+        place: "memory".to_owned(),
+        clock: Box::new(SharedClock(Arc::clone(now))),
+        entropy: Box::new(Seeded(Rng::new(seed))),
+        settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
+    };
+    (fs, parts)
+}
+
+fn owned(files: &[(&str, &str)]) -> Vec<(String, String)> {
+    files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
+}
+
+impl Device {
+    pub(crate) fn sync(&mut self) -> Report {
+        self.replica.sync(SyncOptions::default(), &mut Silent).unwrap()
+    }
+
+    /// The files and their texts, by path.
+    pub(crate) fn files(&self) -> Vec<(String, String)> {
+        files(&self.fs)
+    }
+
+    /// The name of the only conflict copy.
+    pub(crate) fn copy_name(&self) -> String {
+        let copies: Vec<String> =
+            self.files().into_iter().map(|(path, _)| path).filter(|path| path.contains("(conflict")).collect();
+        assert_eq!(copies.len(), 1, "{copies:?}");
+        copies.into_iter().next().unwrap()
+    }
+}
+
+/// The files on a disk and their texts, by path.
+pub(crate) fn files(fs: &SimFs) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let tree = fs.tree().into_iter().filter(|(path, _)| !path.starts_with(b".packetboat"));
+    tree.filter_map(|(path, node)| match node {
+        Node::File { bytes, .. } => Some((text(&path), text(&bytes))),
+        Node::Symlink { target } => Some((text(&path), format!("-> {}", text(&target)))),
+        _ => None,
+    })
+    .collect()
+}
+
+pub(crate) fn path(text: &str) -> RelPath {
+    RelPath::new(text.as_bytes()).unwrap()
+}
+
+/// Takes down what was left alone.
+#[derive(Default)]
+pub(crate) struct Watcher {
+    pub(crate) left: Vec<String>,
+}
+
+impl Observer for Watcher {
+    fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&mut self, _: u64, _: u64) {}
+    fn note(&mut self, note: Note) {
+        if let Note::Skipped { path, reason } = note {
+            self.left.push(format!("{path}: {reason}"));
+        }
+    }
+}
+
+/// A store that can go out of reach.
+struct Reachable {
+    inner: MemoryStore,
+    out: Arc<AtomicBool>,
+}
+
+impl Reachable {
+    fn inner(&self) -> Result<&MemoryStore, StoreError> {
+        if !self.out.load(Ordering::SeqCst) {
+            return Ok(&self.inner);
+        }
+        let source = std::io::Error::other("no route to it");
+        Err(StoreError::Io { action: "read", name: "anything".to_owned(), source })
+    }
+}
+
+impl Store for Reachable {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.inner()?.put_new(name, bytes)
+    }
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner()?.put(name, bytes)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner()?.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner()?.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner()?.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner()?.delete(name)
+    }
+}
+
+struct SharedClock(Arc<AtomicI64>);
+
+impl Clock for SharedClock {
+    fn now_ms(&self) -> i64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+struct Seeded(Rng);
+
+impl Entropy for Seeded {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        let bytes = self.0.bytes(buffer.len());
+        buffer.copy_from_slice(&bytes);
+    }
+    fn fork(&mut self) -> Box<dyn Entropy> {
+        Box::new(Seeded(self.0.fork()))
+    }
+}
+
+const START: i64 = 1_790_000_000_000;
