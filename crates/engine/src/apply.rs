@@ -111,7 +111,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
 
 /// What a step does, for a preview.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Makes a file, directory or symlink.
     Make,
     /// Changes bytes.
@@ -126,7 +126,7 @@ pub enum Action {
 
 /// A step that a round would take on this disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PlannedStep {
+pub(crate) struct PlannedStep {
     /// Where the object is, or is to be made.
     pub path: RelPath,
     /// Where it goes, if it moves.

@@ -15,6 +15,7 @@ use packetboat_storage::chunker::Boundaries;
 use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
 use crate::builder::{Builder, RoundChunks, Totals};
+use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::ignore_rules::{IGNORE_FILE, IgnoreRules};
 use crate::learn::{OwnLane, learn};
@@ -61,7 +62,8 @@ impl Replica {
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;
         report.conflicts = self.count_conflicts()?;
-        report.problems = self.parts.index.problems()?.len() as u64;
+        let problems = self.parts.index.problems()?;
+        report.problems = problems.iter().filter(|problem| problem.kind != CANDIDATE).count() as u64;
         if report.received.waiting == 0 && report.sent.postponed == 0 {
             let now = self.parts.clock.now_ms();
             self.parts.index.set_meta(LAST_IN_STEP, Some(&now.to_le_bytes()))?;

@@ -204,7 +204,7 @@ impl Replica {
 }
 
 /// The name of a vault's marker.
-pub fn marker_name() -> ObjectName {
+pub(crate) fn marker_name() -> ObjectName {
     ObjectName::new("packetboat").expect("a sound name")
 }
 

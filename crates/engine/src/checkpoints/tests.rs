@@ -72,7 +72,7 @@ fn file(n: u32, device: &DeviceId) -> Item {
     let chunks = ChunkList::Inline(vec![ChunkRef { id: ChunkId(content.0), len: 4000 }]);
     let mtime = 1_700_000_000_000_000_000 + i64::from(n) * 1_234_567_891;
     let content = Content::File(FileContent { id: content, size: 4000, mtime, chunks });
-    let head = Head { dot: stamp.dot(), lamport: 1, time: 5, content, trail: Vec::new(), deleted: false };
+    let head = Head { dot: stamp.dot(), lamport: 1, time: 5, content, trail: Vec::new(), deletes: Vec::new() };
     let name = Name::new(format!("a file of some name {n}.txt")).unwrap();
     Item::new(id, head, Placed { stamp, parent: ItemId::ROOT, name })
 }
