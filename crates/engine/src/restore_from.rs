@@ -18,7 +18,7 @@ use crate::error::SyncError;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::learn;
 use crate::past::index_at;
-use crate::paths::{MARKER_DIR, staging};
+use crate::paths::MARKER_DIR;
 use crate::ports::{Clock, Entropy, Observer, Phase};
 use crate::replica::{At, Received, Settings};
 
@@ -56,18 +56,14 @@ pub fn restore_from(
     }
     observer.phase(Phase::Apply, Some(index.touched_count()?), None);
     let (rules, _) = IgnoreRules::new("", "");
-    for directory in [marker_dir(), staging()] {
-        to.mkdir(&directory, 0o700).map_err(|source| SyncError::Disk { path: directory, source })?;
-    }
+    // Applying stages what it makes where a replica would.
+    let staging = RelPath::new(MARKER_DIR.as_bytes()).expect("a sound path");
+    to.mkdir(&staging, 0o700).map_err(|source| SyncError::Disk { path: staging.clone(), source })?;
     let received = apply_all(&*to, &mut index, &*store, &keys, &rules, settings, clock, observer);
-    let removed = remove_tree(&*to, &marker_dir());
+    let removed = remove_tree(&*to, &staging);
     let received = received?;
     removed.map_err(|(path, source)| SyncError::Disk { path, source })?;
     Ok(received)
-}
-
-fn marker_dir() -> RelPath {
-    RelPath::new(MARKER_DIR.as_bytes()).expect("a sound path")
 }
 
 /// Applies until nothing more comes of it: what waited for another object may be possible now.
@@ -83,6 +79,7 @@ fn apply_all(
     observer: &mut dyn Observer,
 ) -> Result<Received, SyncError> {
     let mut received = Received::default();
+    apply::recover_staging(fs, index, clock.now_ms().saturating_mul(1_000_000))?;
     loop {
         let before = index.touched_count()?;
         let now_ns = clock.now_ms().saturating_mul(1_000_000);

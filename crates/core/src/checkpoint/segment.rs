@@ -14,8 +14,8 @@
 //!            | deletes: count, dot…
 //! id         0 the successor of the last item's | 1 then 16 bytes
 //! head       dot | lamport varint | time signed | content | trail: count, per mark: dot | lamport varint | time signed
-//!            | deleted 0 or 1
-//! placement  placed | deleted 0 or 1
+//!            | deletes: count, dot…
+//! placement  placed | deletes: count, dot…
 //! placed     stamp | directory | name bytes
 //! content    0 directory | 1 symlink, target bytes | 2, 3, 4 file, size varint | mtime signed difference to the last, ns
 //!            | 2 one chunk: id 32 | 3 its chunks, 4 the chunks of its list: content id 32 | count, per chunk: id 32 | length varint

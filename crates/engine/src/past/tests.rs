@@ -1,5 +1,7 @@
 //! Tests of the past: each state that a device was in is found again, from its packets or from the lanes.
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -109,13 +111,15 @@ pub(crate) struct World {
 }
 
 pub(crate) struct Device {
-    folder: TempDir,
+    pub(crate) folder: TempDir,
     pub(crate) replica: Replica,
 }
 
 pub(crate) struct State {
     pub(crate) dot: Dot,
     time: i64,
+    /// What lay in the first device's folder.
+    pub(crate) files: BTreeMap<OsString, Vec<u8>>,
     items: Vec<Item>,
     knowledge: Knowledge,
 }
@@ -143,7 +147,8 @@ impl World {
             let index = first.replica.index();
             let dot = Dot { device, counter: index.knowledge().counter(&device) };
             let time = index.packet_row(dot).unwrap().unwrap().folded.unwrap().time;
-            states.push(State { dot, time, items: items(index), knowledge: index.knowledge().clone() });
+            let files = files(first.folder.path());
+            states.push(State { dot, time, files, items: items(index), knowledge: index.knowledge().clone() });
         }
         second.sync();
         Self { store, now, devices: [first, second], states }
@@ -165,6 +170,13 @@ impl Device {
     }
 }
 
+/// The files of a folder that has no directories but the marker.
+pub(crate) fn files(folder: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().unwrap().is_file());
+    files.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
+}
+
 fn items(index: &Index) -> Vec<Item> {
     index.items_by_id(None, usize::MAX).unwrap()
 }
@@ -182,6 +194,7 @@ fn assert_content_is_somewhere(index: &Index) {
 }
 
 fn parts(folder: &TempDir, store: &MemoryStore, now: &Arc<AtomicI64>, seed: u8) -> Parts {
+    std::fs::create_dir(folder.path().join(crate::paths::MARKER_DIR)).unwrap();
     Parts {
         fs: Arc::new(RealFs::open(folder.path()).unwrap()),
         index: Index::in_memory().unwrap(),

@@ -1,9 +1,9 @@
-//! Tests of restoring: what it leaves alone. What it brings is tested where files are applied.
+//! Tests of restoring: what it brings, and what it leaves alone.
 
 use packetboat_replica::real_fs::RealFs;
 
 use super::*;
-use crate::past::tests::{Counting, Ticking, World};
+use crate::past::tests::{Counting, Ticking, World, files};
 use crate::ports::Silent;
 
 fn restore(world: &World, to: &std::path::Path, at: Option<&At>) -> Result<Received, SyncError> {
@@ -21,12 +21,28 @@ fn restoring_writes_nothing_to_the_intermediary_and_leaves_nothing_of_its_own() 
         world.store.names().into_iter().map(|name| (world.store.get(&name, u64::MAX).unwrap(), name)).collect();
     for at in [None, Some(At::Packet(world.states[3].dot))] {
         let folder = tempfile::tempdir().unwrap();
-        restore(&world, folder.path(), at.as_ref()).unwrap();
+        let received = restore(&world, folder.path(), at.as_ref()).unwrap();
+        assert_eq!(received.waiting, 0);
         assert!(!folder.path().join(MARKER_DIR).exists());
     }
     let after: Vec<_> =
         world.store.names().into_iter().map(|name| (world.store.get(&name, u64::MAX).unwrap(), name)).collect();
     assert_eq!(before, after);
+}
+
+#[test]
+fn the_files_are_those_of_a_device_that_was_there() {
+    let world = World::with_history();
+    let folder = tempfile::tempdir().unwrap();
+    restore(&world, folder.path(), None).unwrap();
+    let theirs = files(world.devices[1].folder.path());
+    assert!(theirs.len() > 10);
+    assert_eq!(files(folder.path()), theirs);
+    for state in &world.states {
+        let folder = tempfile::tempdir().unwrap();
+        restore(&world, folder.path(), Some(&At::Packet(state.dot))).unwrap();
+        assert_eq!(files(folder.path()), state.files);
+    }
 }
 
 #[test]
