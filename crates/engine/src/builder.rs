@@ -9,6 +9,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Mutex;
 
+use crossbeam_channel::{Receiver, Sender};
+
 use packetboat_core::body::PacketBody;
 use packetboat_core::change::{Change, Unit};
 use packetboat_core::content::{ChunkRef, Content, PackIndex};
@@ -18,7 +20,7 @@ use packetboat_core::local::{DirId, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::publish::SeenAfter;
-use packetboat_core::store::Store;
+use packetboat_core::store::{ObjectName, Store, StoreError};
 use packetboat_core::tree::{Folding, fold_packet};
 use packetboat_replica::index::{ChunkPlace, Index, PackState, Stage};
 use packetboat_storage::chunk::SealedChunk;
@@ -50,13 +52,17 @@ pub(crate) struct Pending {
 /// Gathers a round's changes into packets.
 pub(crate) struct Builder<'a> {
     pub(crate) index: &'a mut Index,
-    store: &'a dyn Store,
     keys: &'a Keys,
     now_ms: i64,
     known: &'a RoundChunks,
+    uploader: Uploader<'a>,
     /// The pack being filled and its number within the round, from 1.
     pack: PackWriter,
     pack_number: u64,
+    /// Packs on their way, in order.
+    uploading: VecDeque<PackIndex>,
+    /// How many packs of the round are stored.
+    stored: u64,
     queue: VecDeque<Pending>,
     /// Small chunks that travel inside the packet, while there are few.
     inline: Vec<NewChunk>,
@@ -92,7 +98,7 @@ impl<'a> Builder<'a> {
     /// A builder; opens a transaction on the index that [`finish`](Self::finish) commits.
     pub(crate) fn new(
         index: &'a mut Index,
-        store: &'a dyn Store,
+        uploader: Uploader<'a>,
         keys: &'a Keys,
         now_ms: i64,
         known: &'a RoundChunks,
@@ -101,12 +107,14 @@ impl<'a> Builder<'a> {
         let pack = PackWriter::new(keys.ring.vault(), keys.ring.current());
         Ok(Self {
             index,
-            store,
+            uploader,
             keys,
             now_ms,
             known,
             pack,
             pack_number: 1,
+            uploading: VecDeque::new(),
+            stored: 0,
             queue: VecDeque::new(),
             inline: Vec::new(),
             inline_bytes: 0,
@@ -140,15 +148,16 @@ impl<'a> Builder<'a> {
         let needs_pack =
             if self.packing_all || !self.pack.is_empty() { self.pack_number } else { self.pack_number - 1 };
         self.queue.push_back(Pending { changes, after, needs_pack });
-        self.release(self.pack_number - 1, entropy)
+        self.release(entropy)
     }
 
     /// Stores, seals and records all that is left, and commits.
     pub(crate) fn finish(mut self, entropy: &mut dyn Entropy) -> Result<Totals, SyncError> {
         if !self.pack.is_empty() {
-            self.store_pack(entropy)?;
+            self.begin_upload(entropy)?;
         }
-        self.release(u64::MAX, entropy)?;
+        self.await_stored(self.pack_number - 1)?;
+        self.release(entropy)?;
         self.seal(entropy)?;
         self.index.commit()?;
         Ok(self.totals)
@@ -171,31 +180,43 @@ impl<'a> Builder<'a> {
     fn pack_chunk(&mut self, chunk: &SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         self.pack.push(chunk)?;
         if self.pack.is_full() {
-            self.store_pack(entropy)?;
-            self.release(self.pack_number - 1, entropy)?;
+            self.begin_upload(entropy)?;
+            self.release(entropy)?;
         }
         Ok(())
     }
 
-    /// Records the pack, then puts it. After a crash in between its chunks are looked for there before they are used.
-    fn store_pack(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+    /// Puts the pack that was filled; the next is filled meanwhile. Few are on their way at once: they are in memory.
+    fn begin_upload(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         let fresh = PackWriter::new(self.keys.ring.vault(), self.keys.ring.current());
         let (pack, bytes) = std::mem::replace(&mut self.pack, fresh).finish(&self.keys.ring, entropy.nonce())?;
-        self.store.put_new(&pack::object_name(&pack.pack), &bytes)?;
-        self.index.put_pack(&pack, PackState::Stored)?;
-        self.index.commit()?;
-        self.index.begin()?;
-        self.known.forget(pack.chunks.iter().map(|chunk| chunk.id));
-        self.body.weight += 40 * pack.chunks.len();
-        self.body.packs.push(pack);
+        self.uploader.put(pack::object_name(&pack.pack), bytes)?;
+        self.uploading.push_back(pack);
         self.pack_number += 1;
-        self.totals.packs += 1;
+        let behind = self.pack_number.saturating_sub(1 + MAX_UPLOADING);
+        self.await_stored(behind)
+    }
+
+    /// Waits until so many packs of the round are stored, and records them. A change refers only to recorded packs.
+    fn await_stored(&mut self, number: u64) -> Result<(), SyncError> {
+        while self.stored < number {
+            self.uploader.await_one()?;
+            let pack = self.uploading.pop_front().expect("what was put is on its way");
+            self.index.put_pack(&pack, PackState::Stored)?;
+            self.index.commit()?;
+            self.index.begin()?;
+            self.known.forget(pack.chunks.iter().map(|chunk| chunk.id));
+            self.body.weight += 40 * pack.chunks.len();
+            self.body.packs.push(pack);
+            self.stored += 1;
+            self.totals.packs += 1;
+        }
         Ok(())
     }
 
     /// Moves the changes whose packs are stored into the packet.
-    fn release(&mut self, stored: u64, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
-        while self.queue.front().is_some_and(|pending| pending.needs_pack <= stored) {
+    fn release(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        while self.queue.front().is_some_and(|pending| pending.needs_pack <= self.stored) {
             let pending = self.queue.pop_front().expect("there is a front");
             self.add(pending, entropy)?;
         }
@@ -218,8 +239,11 @@ impl<'a> Builder<'a> {
 
     /// Seals what was gathered as the device's next packet, and folds it.
     fn seal(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
-        if !self.body.changes.is_empty() && self.body.needs_pack >= self.pack_number && !self.pack.is_empty() {
-            self.store_pack(entropy)?;
+        if !self.body.changes.is_empty() && self.body.needs_pack > self.stored {
+            if self.body.needs_pack >= self.pack_number && !self.pack.is_empty() {
+                self.begin_upload(entropy)?;
+            }
+            self.await_stored(self.body.needs_pack.min(self.pack_number - 1))?;
         }
         let body = std::mem::take(&mut self.body);
         if body.changes.is_empty() {
@@ -308,6 +332,47 @@ impl<'a> Builder<'a> {
     pub(crate) fn abandon(self) {
         // A rollback that fails leaves nothing behind either: the database undoes it when it is opened again.
         let _ = self.index.rollback();
+    }
+}
+
+/// Puts packs: on a thread of its own, so that the next is prepared meanwhile, or at once.
+pub(crate) enum Uploader<'a> {
+    /// At once, on the caller's thread.
+    Inline(&'a dyn Store),
+    /// On another thread; results come in the order of the puts.
+    Thread { packs: Sender<(ObjectName, Vec<u8>)>, results: Receiver<Result<(), StoreError>> },
+}
+
+impl<'a> Uploader<'a> {
+    /// An uploader with a thread in `scope`, which ends when the uploader is dropped.
+    pub(crate) fn with_thread<'scope>(scope: &'scope std::thread::Scope<'scope, 'a>, store: &'a dyn Store) -> Self {
+        let (packs, packs_rx) = crossbeam_channel::unbounded::<(ObjectName, Vec<u8>)>();
+        let (results_tx, results) = crossbeam_channel::unbounded();
+        scope.spawn(move || {
+            for (name, bytes) in packs_rx {
+                if results_tx.send(store.put_new(&name, &bytes).map(|_| ())).is_err() {
+                    return;
+                }
+            }
+        });
+        Self::Thread { packs, results }
+    }
+
+    fn put(&self, name: ObjectName, bytes: Vec<u8>) -> Result<(), StoreError> {
+        match self {
+            Self::Inline(store) => store.put_new(&name, &bytes).map(|_| ()),
+            Self::Thread { packs, .. } => {
+                let _ = packs.send((name, bytes));
+                Ok(())
+            }
+        }
+    }
+
+    fn await_one(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Inline(_) => Ok(()),
+            Self::Thread { results, .. } => results.recv().expect("each put is answered"),
+        }
     }
 }
 
@@ -442,6 +507,8 @@ impl KnownChunks for RoundChunks {
     }
 }
 
+/// Packs that are put while others are prepared.
+const MAX_UPLOADING: u64 = 1;
 /// How many bytes of small contents travel inside packets, per round.
 const INLINE_TOTAL: usize = 256 * 1024;
 const MAX_CHANGES: usize = 20_000;

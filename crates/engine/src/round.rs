@@ -14,7 +14,7 @@ use packetboat_storage::chunker::Boundaries;
 
 use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
-use crate::builder::{Builder, RoundChunks, Totals};
+use crate::builder::{Builder, RoundChunks, Totals, Uploader};
 use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::ignore_rules::{IGNORE_FILE, IgnoreRules};
@@ -194,21 +194,24 @@ impl Replica {
         let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let entropy = &mut *parts.entropy;
         let now_ms = parts.clock.now_ms();
-        let mut builder = Builder::new(&mut parts.index, &*parts.store, &self.keys, now_ms, &known)?;
         let threads = parts.settings.threads;
-        let absorbed = absorb(&*parts.fs, &preparer, threads, &mut builder, scanned, now_ns, entropy, observer);
-        match absorbed {
-            Ok(sent) => Ok((sent, builder.finish(entropy)?)),
-            Err(SyncError::Interrupted) => {
-                // What was read so far is whole; it is published now, and the next round goes on after it.
-                builder.finish(entropy)?;
-                Err(SyncError::Interrupted)
+        let (fs, store, index, keys) = (&*parts.fs, &*parts.store, &mut parts.index, &self.keys);
+        std::thread::scope(|scope| {
+            let uploader = if threads > 1 { Uploader::with_thread(scope, store) } else { Uploader::Inline(store) };
+            let mut builder = Builder::new(index, uploader, keys, now_ms, &known)?;
+            match absorb(fs, &preparer, threads, &mut builder, scanned, now_ns, entropy, observer) {
+                Ok(sent) => Ok((sent, builder.finish(entropy)?)),
+                Err(SyncError::Interrupted) => {
+                    // What was read so far is whole; it is published now, and the next round goes on after it.
+                    builder.finish(entropy)?;
+                    Err(SyncError::Interrupted)
+                }
+                Err(error) => {
+                    builder.abandon();
+                    Err(error)
+                }
             }
-            Err(error) => {
-                builder.abandon();
-                Err(error)
-            }
-        }
+        })
     }
 
     pub(crate) fn publish(&mut self, again: bool) -> Result<Published, SyncError> {

@@ -21,7 +21,7 @@ use packetboat_testkit::sim_fs::{CrashModel, Node, SimFs, SimOptions};
 
 use super::*;
 use crate::absorb::absorb;
-use crate::builder::{Builder, RoundChunks, record_folded};
+use crate::builder::{Builder, RoundChunks, Uploader, record_folded};
 use crate::ports::{Entropy, Silent};
 use crate::prepare::Preparer;
 use crate::scan::scan;
@@ -142,7 +142,8 @@ impl World {
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
         let known = RoundChunks::new(Box::new(|_| false));
         let preparer = Preparer { fs: &self.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
-        let mut builder = Builder::new(&mut self.index, &self.store, &self.keys, NOW / 1_000_000, &known)?;
+        let mut builder =
+            Builder::new(&mut self.index, Uploader::Inline(&self.store), &self.keys, NOW / 1_000_000, &known)?;
         absorb(&self.fs, &preparer, 1, &mut builder, scanned, NOW, &mut self.entropy, &mut Silent)?;
         builder.finish(&mut self.entropy)?;
         Ok(())
