@@ -206,10 +206,10 @@ impl Absorber<'_, '_> {
     /// A file that could not be read: nothing is published of it, and what it may have been is not removed.
     fn postpone(&mut self, tag: &Tag) {
         self.sent.postponed += 1;
-        if let Tag::Arrival(at) = tag {
-            if let Some(from) = &self.arrivals[*at].from {
-                self.matched.insert((from.dir, from.name.clone()));
-            }
+        if let Tag::Arrival(at) = tag
+            && let Some(from) = &self.arrivals[*at].from
+        {
+            self.matched.insert((from.dir, from.name.clone()));
         }
     }
 

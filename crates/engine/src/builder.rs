@@ -33,6 +33,7 @@ use crate::prepare::{INLINE_CHUNK, KnownChunks, NewChunk};
 
 /// What the index records once a change is folded.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large kind")]
 pub(crate) enum After {
     /// An entry, with what it has seen then; the place it had before, if that was another.
     Put { entry: LocalEntry, seen: SeenAfter, was: Option<(DirId, Name)> },
@@ -319,10 +320,10 @@ impl<'a> Builder<'a> {
             if own_chunks.contains(&chunk.id) {
                 continue;
             }
-            if let Some(ChunkPlace::Pack { pack, .. }) = self.index.chunk_place(&chunk.id)? {
-                if !own_packs.contains(&pack) {
-                    needs.insert(pack);
-                }
+            if let Some(ChunkPlace::Pack { pack, .. }) = self.index.chunk_place(&chunk.id)?
+                && !own_packs.contains(&pack)
+            {
+                needs.insert(pack);
             }
         }
         Ok(needs.into_iter().collect())

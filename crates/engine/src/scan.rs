@@ -261,13 +261,13 @@ impl Scan<'_> {
         let needs_path = is_directory || !self.rules.is_empty();
         let name = || Name::new(row.name).expect("recorded names are sound");
         let path = needs_path.then(|| task.path.join(&name()));
-        if let Some(path) = path.as_ref().filter(|_| !self.rules.is_empty()) {
-            if self.rules.ignores(path, is_directory) {
-                if !frozen {
-                    self.found.frozen.push((dir, name()));
-                }
-                return Ok(());
+        if let Some(path) = path.as_ref().filter(|_| !self.rules.is_empty())
+            && self.rules.ignores(path, is_directory)
+        {
+            if !frozen {
+                self.found.frozen.push((dir, name()));
             }
+            return Ok(());
         }
         self.found.objects += 1;
         let same_kind = match row.own_dir {

@@ -476,7 +476,7 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
     let directories: Vec<Vec<u8>> =
         tree.iter().filter(|(_, n)| matches!(n, Node::Directory { .. })).map(|(p, _)| p.clone()).collect();
     let place = |rng: &mut Rng| -> Vec<u8> {
-        let name = format!("{}", ["a", "b", "c", "d.txt", "e.txt", "f"][rng.index(6)]);
+        let name = ["a", "b", "c", "d.txt", "e.txt", "f"][rng.index(6)].to_string();
         match rng.pick(&directories) {
             Some(directory) if rng.chance(2, 3) => [directory.as_slice(), b"/", name.as_bytes()].concat(),
             _ => name.into_bytes(),
@@ -535,10 +535,10 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
         15..=16 if options.deletes => {
             let path = rng.pick(&paths)?.clone();
             for (other, node) in &tree {
-                if *other == path || other.starts_with(&[path.as_slice(), b"/"].concat()) {
-                    if let Some(bytes) = content(node) {
-                        account.forsake(bytes);
-                    }
+                if (*other == path || other.starts_with(&[path.as_slice(), b"/"].concat()))
+                    && let Some(bytes) = content(node)
+                {
+                    account.forsake(bytes);
                 }
             }
             fs.remove(&path).ok()?;
