@@ -292,8 +292,13 @@ impl<'a> Builder<'a> {
                 if let Some(dot) = dot {
                     entry.seen = seen.apply(&entry.seen, dot);
                 }
-                if let Some((dir, name)) = was.filter(|(dir, name)| (*dir, name) != (entry.dir, &entry.name)) {
-                    self.index.move_entry((dir, &name), (entry.dir, &entry.name))?;
+                let moved = was.filter(|(dir, name)| (*dir, name) != (entry.dir, &entry.name));
+                if let Some((dir, name)) = moved {
+                    // What arrived at its former place may have been recorded there before.
+                    let same = |there: &LocalEntry| there.own_dir == entry.own_dir && there.stat.inode == entry.stat.inode;
+                    if self.index.entry_at(dir, &name)?.is_some_and(|there| same(&there)) {
+                        self.index.move_entry((dir, &name), (entry.dir, &entry.name))?;
+                    }
                 }
                 self.index.put_entry(&entry)?;
             }
