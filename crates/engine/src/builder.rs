@@ -295,7 +295,8 @@ impl<'a> Builder<'a> {
                 let moved = was.filter(|(dir, name)| (*dir, name) != (entry.dir, &entry.name));
                 if let Some((dir, name)) = moved {
                     // What arrived at its former place may have been recorded there before.
-                    let same = |there: &LocalEntry| there.own_dir == entry.own_dir && there.stat.inode == entry.stat.inode;
+                    let same =
+                        |there: &LocalEntry| there.own_dir == entry.own_dir && there.stat.inode == entry.stat.inode;
                     if self.index.entry_at(dir, &name)?.is_some_and(|there| same(&there)) {
                         self.index.move_entry((dir, &name), (entry.dir, &entry.name))?;
                     }
