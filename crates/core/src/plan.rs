@@ -169,7 +169,10 @@ impl<T: PlanRead> Planner<'_, T> {
         let place = entry.dir == crate::local::DirId::STAGING
             || shown_name(&entry) != &shown.name
             || self.shown_directory(&entry)? != shown.parent;
-        let attributes = shown.mode.is_some_and(|mode| entry.mode != Some(mode)) || entry.xattrs != shown.xattrs;
+        // A symlink has no permissions of its own; those of its item are for when it is a file again.
+        let link = matches!(shown.content, Content::Symlink(_));
+        let mode = !link && shown.mode.is_some_and(|mode| entry.mode != Some(mode));
+        let attributes = mode || (!link && entry.xattrs != shown.xattrs);
         if shown.content.is_directory() {
             self.children_of_changed_twins(&entry, &shown)?;
         }
