@@ -41,9 +41,16 @@ impl Replica {
         apply::recover_staging(&*self.parts.fs, &mut self.parts.index, now_ns)?;
         observer.phase(Phase::Learn, None, None);
         let mut learned = self.learn(observer)?;
-        if learned.own == OwnLane::Ahead {
-            self.go_on_as_new_device(observer)?;
-            learned.own = OwnLane::AsLeft;
+        match learned.own {
+            OwnLane::Ahead => {
+                self.go_on_as_new_device(observer)?;
+                learned.own = OwnLane::AsLeft;
+            }
+            OwnLane::Forked => {
+                self.begin_again_as_new_device(observer)?;
+                learned = self.learn(observer)?;
+            }
+            OwnLane::AsLeft | OwnLane::Behind => {}
         }
         self.refuse_if_revoked()?;
         self.introduce()?;
@@ -56,8 +63,10 @@ impl Replica {
         (report.sent, report.published) = self.absorb(scanned, observer)?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
-            self.go_on_as_new_device(observer)?;
-            self.publish(false)?;
+            // The other side of the fork appeared after this round had learned. What this side folded of its own is
+            // nowhere else, so the disk is compared with the vault anew, and what differs is published under a new key.
+            self.begin_again_as_new_device(observer)?;
+            return self.round(options, observer);
         }
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;

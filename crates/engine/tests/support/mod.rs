@@ -55,6 +55,12 @@ impl Pair {
         Device { fs, replica }
     }
 
+    /// What another replica with an empty disk is made of.
+    #[allow(dead_code, reason = "only some tests start replicas themselves")]
+    pub(crate) fn parts(&self, seed: u64) -> (SimFs, Parts) {
+        parts(seed, &self.store, &self.out, &self.now)
+    }
+
     /// Lets an hour pass, so that nothing recorded before is racy; says what time it was before.
     pub(crate) fn pass(&mut self) -> i64 {
         let before = self.now.fetch_add(3_600_000, Ordering::SeqCst);
