@@ -6,7 +6,7 @@
 //!
 //! Small contents travel inside the packet as long as there are few; beyond that they go to packs like the rest.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Mutex;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -22,7 +22,7 @@ use packetboat_core::packet::SealedPacket;
 use packetboat_core::publish::SeenAfter;
 use packetboat_core::store::{ObjectName, Store, StoreError};
 use packetboat_core::tree::{Folding, fold_packet};
-use packetboat_replica::index::{ChunkPlace, Index, PackState, Stage};
+use packetboat_replica::index::{ChunkLookup, ChunkPlace, Index, PackState, Stage};
 use packetboat_storage::chunk::SealedChunk;
 use packetboat_storage::pack::{self, PackWriter};
 
@@ -68,6 +68,7 @@ pub(crate) struct Builder<'a> {
     /// Small chunks that travel inside the packet, while there are few.
     inline: Vec<NewChunk>,
     inline_bytes: usize,
+    inline_limit: usize,
     packing_all: bool,
     body: Body,
     pub(crate) totals: Totals,
@@ -102,6 +103,7 @@ impl<'a> Builder<'a> {
         uploader: Uploader<'a>,
         keys: &'a Keys,
         now_ms: i64,
+        inline_limit: usize,
         known: &'a RoundChunks,
     ) -> Result<Self, SyncError> {
         index.begin()?;
@@ -119,6 +121,7 @@ impl<'a> Builder<'a> {
             queue: VecDeque::new(),
             inline: Vec::new(),
             inline_bytes: 0,
+            inline_limit,
             packing_all: false,
             body: Body::default(),
             totals: Totals::default(),
@@ -131,7 +134,7 @@ impl<'a> Builder<'a> {
             debug_assert!(plain.len() <= INLINE_CHUNK);
             self.inline_bytes += plain.len();
             self.inline.push(chunk);
-            if self.inline_bytes > INLINE_TOTAL {
+            if self.inline_bytes > self.inline_limit {
                 self.pack_everything(entropy)?;
             }
             return Ok(());
@@ -203,7 +206,8 @@ impl<'a> Builder<'a> {
         while self.stored < number {
             self.uploader.await_one()?;
             let pack = self.uploading.pop_front().expect("what was put is on its way");
-            self.index.put_pack(&pack, PackState::Stored)?;
+            // Pending until a packet tells of it: after a crash, the next packet that refers to it does.
+            self.index.put_pack(&pack, PackState::Pending)?;
             self.index.commit()?;
             self.index.begin()?;
             self.known.forget(pack.chunks.iter().map(|chunk| chunk.id));
@@ -268,10 +272,23 @@ impl<'a> Builder<'a> {
             .chain(body.packs.iter().flat_map(|pack| pack.chunks.iter().map(|chunk| chunk.id)))
             .collect();
         let needs = self.needed_packs(&body.changes, &own_chunks, &own_packs)?;
+        let mut packs = body.packs;
+        let mut untold = Vec::new();
+        for pack in &needs {
+            if self.index.pack_row(pack)?.is_some_and(|row| row.state == PackState::Pending) {
+                untold.extend(self.index.pack_index(pack)?);
+            }
+        }
+        let needs = needs.into_iter().filter(|pack| untold.iter().all(|told| told.pack != *pack)).collect();
+        packs.extend(untold);
         let inline_ids: Vec<ChunkId> = inline.iter().map(|(id, _)| *id).collect();
         let body_changes = body.changes.len() as u64;
-        let draft = Draft { needs, packs: body.packs, inline, changes: body.changes };
+        let told: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
+        let draft = Draft { needs, packs, inline, changes: body.changes };
         let packet = seal_own(self.index, self.keys, self.now_ms, draft, entropy)?;
+        for pack in &told {
+            self.index.set_pack_state(pack, PackState::Stored)?;
+        }
         for id in &inline_ids {
             self.index.put_inline_chunk(id, packet.dot())?;
         }
@@ -486,17 +503,20 @@ fn weight(change: &Change) -> usize {
 
 /// The chunks that are stored, or about to be by this round.
 pub(crate) struct RoundChunks {
-    stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
-    claimed: Mutex<HashMap<ChunkId, ()>>,
+    stored: ChunkLookup,
+    claimed: Mutex<HashSet<ChunkId>>,
 }
 
 impl RoundChunks {
-    pub(crate) fn new(stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>) -> Self {
+    pub(crate) fn new(stored: ChunkLookup) -> Self {
         Self { stored, claimed: Mutex::default() }
     }
 
-    /// Forgets claims on chunks that the index records now.
+    /// Forgets claims on chunks that the index has committed, where the look-up finds them there.
     fn forget(&self, chunks: impl Iterator<Item = ChunkId>) {
+        if !self.stored.is_live() {
+            return;
+        }
         let mut claimed = self.claimed.lock().expect("nobody panics holding this");
         for chunk in chunks {
             claimed.remove(&chunk);
@@ -506,17 +526,13 @@ impl RoundChunks {
 
 impl KnownChunks for RoundChunks {
     fn claim(&self, id: &ChunkId) -> bool {
-        if (self.stored)(id) {
-            return false;
-        }
+        // Held over the look-up: a claim that is gone was committed before, so one of the two is always seen.
         let mut claimed = self.claimed.lock().expect("nobody panics holding this");
-        claimed.insert(*id, ()).is_none()
+        !claimed.contains(id) && !self.stored.is_stored(id) && claimed.insert(*id)
     }
 }
 
 /// Packs that are put while others are prepared.
 const MAX_UPLOADING: u64 = 1;
-/// How many bytes of small contents travel inside packets, per round.
-const INLINE_TOTAL: usize = 256 * 1024;
 const MAX_CHANGES: usize = 20_000;
 const MAX_WEIGHT: usize = 4 * 1024 * 1024;

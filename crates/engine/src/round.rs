@@ -203,11 +203,11 @@ impl Replica {
         let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let entropy = &mut *parts.entropy;
         let now_ms = parts.clock.now_ms();
-        let threads = parts.settings.threads;
+        let (threads, inline_limit) = (parts.settings.threads, parts.settings.inline_bytes);
         let (fs, store, index, keys) = (&*parts.fs, &*parts.store, &mut parts.index, &self.keys);
         std::thread::scope(|scope| {
             let uploader = if threads > 1 { Uploader::with_thread(scope, store) } else { Uploader::Inline(store) };
-            let mut builder = Builder::new(index, uploader, keys, now_ms, &known)?;
+            let mut builder = Builder::new(index, uploader, keys, now_ms, inline_limit, &known)?;
             match absorb(fs, &preparer, threads, &mut builder, scanned, now_ns, entropy, observer) {
                 Ok(sent) => Ok((sent, builder.finish(entropy)?)),
                 Err(SyncError::Interrupted) => {

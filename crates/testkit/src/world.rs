@@ -180,7 +180,12 @@ impl World {
             place: "storage".to_owned(),
             clock: Box::new(SimClock { now: Arc::clone(&self.now), skew }),
             entropy: Box::new(SimEntropy(self.rng.fork())),
-            settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
+            settings: Settings {
+                passphrase_cost: Argon2Cost::MINIMUM,
+                // So small that packs are made, too.
+                inline_bytes: [0, 4, 30_000][self.rng.index(3)],
+                ..Settings::default()
+            },
         }
     }
 

@@ -1,5 +1,7 @@
 //! Two devices of one vault on simulated disks, for tests that ask it questions.
 
+#![allow(dead_code, reason = "each file of tests uses its part")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -56,7 +58,6 @@ impl Pair {
     }
 
     /// What another replica with an empty disk is made of.
-    #[allow(dead_code, reason = "only some tests start replicas themselves")]
     pub(crate) fn parts(&self, seed: u64) -> (SimFs, Parts) {
         parts(seed, &self.store, &self.out, &self.now)
     }
