@@ -156,6 +156,9 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
             "if you deleted them, run `packetboat sync --confirm-deletes`; if not, look whether the disk is mounted. \
              Nothing was changed anywhere"
         }
+        SyncError::IgnoreFile { .. } => {
+            "without its rules, what they ignore would be published: make it a file that can be read, or remove it"
+        }
         SyncError::NotTheFolder => "is the disk mounted? Nothing was changed anywhere",
         SyncError::Revoked { .. } => {
             "this device may read and write the vault no more; your files stay in the folder as they are. To come \
@@ -232,7 +235,7 @@ fn other_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     match error.downcast_ref::<LockError>()? {
         LockError::Held { .. } => Some("wait until it has ended, and run again"),
-        LockError::Io { .. } => None,
+        LockError::Io { .. } => Some("look at who owns packetboat's state directory, and whether its disk is full"),
     }
 }
 

@@ -67,7 +67,7 @@ impl Summary<'_> {
             lines.push(format!("  conflicts  {} waiting: see `packetboat conflicts`", report.conflicts));
         }
         if self.waiting() > 0 {
-            lines.push(format!("  waiting    {} for the next round: run `packetboat sync` again", self.waiting()));
+            lines.push(format!("  waiting    {} for the next round: `packetboat status` says why", self.waiting()));
         }
         if report.problems > 0 {
             let problems = text::count(report.problems, "problem", "problems");
@@ -227,7 +227,7 @@ mod tests {
         Not yet in step with /mnt/stick/documents.vault (device "laptop", state 3f2a91c0)
           up         nothing
           down       1 changed; 2.0 KiB from 2 packets
-          waiting    2 for the next round: run `packetboat sync` again
+          waiting    2 for the next round: `packetboat status` says why
           look at    1 problem: see `packetboat status`
           requests   2 reads, 3 writes, 1 listing; 4.1 MiB sent, 1.2 KiB received; 0.8 s
         "#);

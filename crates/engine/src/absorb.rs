@@ -84,7 +84,7 @@ pub(crate) fn absorb(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<Sent, SyncError> {
-    let Scanned { suspects, arrivals, vanished, frozen, .. } = scanned;
+    let Scanned { suspects, arrivals, vanished, absent, frozen, .. } = scanned;
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
@@ -170,6 +170,7 @@ pub(crate) fn absorb(
         observer.note(Note::Step(up(Action::Delete, path, None, "it is gone from the folder")));
     }
     sent.deleted += remove(builder, gone, entropy)?;
+    bring_back(builder, absent, entropy)?;
     Ok(sent)
 }
 
@@ -515,6 +516,16 @@ fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn En
         builder.change(changes, vec![After::Gone(records)], entropy)?;
     }
     Ok(count)
+}
+
+/// Forgets what went while it was ignored: the vault's is brought again.
+fn bring_back(builder: &mut Builder<'_>, absent: Vec<LocalEntry>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+    let mut records = Vec::new();
+    for entry in absent {
+        builder.index.touch(entry.seen.item)?;
+        records.push((entry.dir, entry.name, entry.seen.item));
+    }
+    if records.is_empty() { Ok(()) } else { builder.change(Vec::new(), vec![After::Gone(records)], entropy) }
 }
 
 /// Whether a twin was named already. Twins are rare, and they stand near each other.

@@ -31,6 +31,7 @@ use crate::ports::{Note, Observer, Phase};
 use crate::replica::{self, Received};
 
 pub(crate) use recover::recover_staging;
+pub(crate) use unignored::{any_unignored, touch_unignored};
 
 /// What applying needs.
 pub(crate) struct Apply<'a> {
@@ -370,7 +371,7 @@ impl Applier<'_, '_> {
 const CONTENT: &str = "content";
 const NAME: &str = "name";
 const DISK: &str = "disk";
-const IGNORED: &str = "ignored";
+pub(crate) const IGNORED: &str = "ignored";
 /// How often a pass is repeated at most while it gets anything done.
 const MAX_PASSES: usize = 64;
 /// How often making and removing alternate at most.
@@ -386,3 +387,4 @@ mod recover;
 mod remove;
 #[cfg(test)]
 mod tests;
+mod unignored;

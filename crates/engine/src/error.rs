@@ -35,6 +35,13 @@ pub enum SyncError {
         #[source]
         source: io::Error,
     },
+    /// The file with the vault's ignore rules cannot be read: without it, what it ignores would be published.
+    #[error("cannot read .packetboatignore in the folder")]
+    IgnoreFile {
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The index holds something that cannot be read.
     #[error("the index is damaged: {what}")]
     DamagedIndex {

@@ -4,11 +4,13 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
-use packetboat_core::ids::Dot;
-use packetboat_core::name::RelPath;
+use packetboat_core::content::Content;
+use packetboat_core::ids::{Dot, ItemId};
+use packetboat_core::local::{DirId, LocalRead};
+use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::Cause;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
-use packetboat_core::view::ViewRead;
+use packetboat_core::view::{ViewRead, Viewer};
 use packetboat_replica::fs::Fs;
 use packetboat_storage::chunker::Boundaries;
 
@@ -16,6 +18,7 @@ use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
 use crate::builder::{Builder, RoundChunks, Totals, Uploader};
 use crate::conflicts::CANDIDATE;
+use crate::content_reader::ContentReader;
 use crate::error::SyncError;
 use crate::ignore_rules::{IGNORE_FILE, IgnoreRules};
 use crate::learn::{OwnLane, learn};
@@ -60,6 +63,7 @@ impl Replica {
         let scanned = self.scan(&rules, observer)?;
         self.brake(&scanned, options)?;
         report.objects = scanned.objects;
+        report.problems = scanned.skipped.iter().filter(|(_, skip)| *skip != Skip::Special).count() as u64;
         (report.sent, report.published) = self.absorb(scanned, observer)?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
@@ -72,7 +76,8 @@ impl Replica {
         self.checkpoint(observer)?;
         report.conflicts = self.count_conflicts()?;
         let problems = self.parts.index.problems()?;
-        report.problems = problems.iter().filter(|problem| problem.kind != CANDIDATE).count() as u64;
+        report.problems +=
+            problems.iter().filter(|problem| ![CANDIDATE, apply::IGNORED].contains(&&*problem.kind)).count() as u64;
         if report.received.waiting == 0 && report.sent.postponed == 0 {
             let now = self.parts.clock.now_ms();
             self.parts.index.set_meta(LAST_IN_STEP, Some(&now.to_le_bytes()))?;
@@ -83,6 +88,13 @@ impl Replica {
 
     /// What a round would do; packets of others are learned, nothing else is changed.
     pub fn dry_run(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
+        observer.phase(Phase::Learn, None, None);
+        self.learn(observer)?;
+        self.plan_as_known(observer)
+    }
+
+    /// What a round would do if nothing more were to be learned; nothing is changed.
+    pub(crate) fn plan_as_known(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
         let mut recorder = Recorder { inner: observer, steps: Vec::new() };
         let planned = self.plan_round(&mut recorder);
         self.undo_uncommitted()?;
@@ -92,8 +104,6 @@ impl Replica {
     }
 
     fn plan_round(&mut self, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
-        recorder.phase(Phase::Learn, None, None);
-        self.learn(recorder)?;
         let rules = self.rules(recorder)?;
         self.parts.index.begin()?;
         self.plan_within(&rules, recorder)
@@ -113,6 +123,7 @@ impl Replica {
         let absorbed = self.absorb(scanned, recorder);
         self.parts.store = store;
         absorbed?;
+        apply::touch_unignored(&mut self.parts.index, rules)?;
         self.planned_down(rules)
     }
 
@@ -155,13 +166,38 @@ impl Replica {
 
     pub(crate) fn rules(&self, observer: &mut dyn Observer) -> Result<IgnoreRules, SyncError> {
         let path = RelPath::new(IGNORE_FILE.as_bytes()).expect("a sound path");
-        let vault = read_small(&*self.parts.fs, &path).unwrap_or_default();
+        let vault = match read_small(&*self.parts.fs, &path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.rules_to_come(observer)?,
+            Err(source) => return Err(SyncError::IgnoreFile { source }),
+        };
         let vault = String::from_utf8_lossy(&vault).into_owned();
         let (rules, bad) = IgnoreRules::new(&vault, &self.parts.settings.ignore_overlay);
         for line in bad {
             observer.note(Note::Warning { text: format!("not an ignore pattern: {line}") });
         }
         Ok(rules)
+    }
+
+    /// The vault's rules where they were never on this disk, as in the round in which a device joins.
+    ///
+    /// Otherwise what they ignore and this folder holds already would be published before they come.
+    fn rules_to_come(&self, observer: &mut dyn Observer) -> Result<Vec<u8>, SyncError> {
+        let name = Name::new(IGNORE_FILE.as_bytes()).expect("a sound name");
+        let parts = &self.parts;
+        if parts.index.entry_at(DirId::ROOT, &name)?.is_some() {
+            return Ok(Vec::new());
+        }
+        let shown = Viewer::new(&parts.index).at(ItemId::ROOT, &name)?;
+        let Some(Content::File(file)) = shown.map(|shown| shown.content) else { return Ok(Vec::new()) };
+        let mut text = Vec::new();
+        let mut reader = ContentReader::new(&parts.index, &*parts.store, &self.keys.ring, parts.settings.threads);
+        if file.size <= MAX_RULES && reader.read(&file, &mut text).is_err() {
+            let text = format!("the vault's {IGNORE_FILE} cannot be read yet: nothing is ignored by it");
+            observer.note(Note::Warning { text });
+            return Ok(Vec::new());
+        }
+        Ok(text)
     }
 
     pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {
@@ -234,6 +270,9 @@ impl Replica {
         rules: &IgnoreRules,
         observer: &mut dyn Observer,
     ) -> Result<crate::replica::Received, SyncError> {
+        self.parts.index.begin()?;
+        apply::touch_unignored(&mut self.parts.index, rules)?;
+        self.parts.index.commit()?;
         if self.parts.index.touched_count()? == 0 {
             return Ok(crate::replica::Received::default());
         }
@@ -265,7 +304,7 @@ impl Replica {
 /// Reads a file of at most 1 MiB.
 fn read_small(fs: &dyn Fs, path: &RelPath) -> std::io::Result<Vec<u8>> {
     let mut file = fs.open(path)?;
-    let mut bytes = vec![0; 1024 * 1024];
+    let mut bytes = vec![0; MAX_RULES as usize];
     let mut filled = 0;
     while filled < bytes.len() {
         match file.read(&mut bytes[filled..])? {
@@ -352,3 +391,5 @@ impl Store for Nowhere {
 /// The entries of this replica's index that record when it was last in step.
 pub(crate) const LAST_IN_STEP: &str = "last in step";
 const BRAKE_LEAST: u64 = 20;
+/// So much of a file of ignore rules is read.
+const MAX_RULES: u64 = 1024 * 1024;

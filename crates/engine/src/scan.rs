@@ -27,6 +27,8 @@ pub struct Scanned {
     /// Recorded objects that are not there, without those that arrived elsewhere by inode.
     /// A directory stands before what it held.
     pub vanished: Vec<LocalEntry>,
+    /// Recorded objects that went while a rule ignored them, and that none ignores now. They are absent, not deleted.
+    pub absent: Vec<LocalEntry>,
     /// Objects that are left alone, and why.
     pub skipped: Vec<(RelPath, Skip)>,
     /// Entries that the ignore rules now cover.
@@ -38,7 +40,11 @@ pub struct Scanned {
 impl Scanned {
     /// Whether nothing is to be published or recorded.
     pub fn is_quiet(&self) -> bool {
-        self.suspects.is_empty() && self.arrivals.is_empty() && self.vanished.is_empty() && self.frozen.is_empty()
+        self.suspects.is_empty()
+            && self.arrivals.is_empty()
+            && self.vanished.is_empty()
+            && self.absent.is_empty()
+            && self.frozen.is_empty()
     }
 
     /// How many files and bytes are to be read.
@@ -109,7 +115,7 @@ pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> 
         found: Scanned::default(),
         moved: HashSet::new(),
         lost_directories: Vec::new(),
-        queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root() }],
+        queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }],
         replaced: Vec::new(),
     };
     if threads <= 1 {
@@ -150,11 +156,14 @@ struct Replaced {
     own_dir: DirId,
     name: Name,
     stat: Stat,
+    thawed: bool,
 }
 
 struct Task {
     holder: Holder,
     path: RelPath,
+    /// Whether it was ignored until now: what went from it meanwhile is absent, not deleted.
+    thawed: bool,
 }
 
 /// Reads one directory, sorted by name.
@@ -251,11 +260,7 @@ impl Scan<'_> {
         };
         let frozen = row.state == EntryState::Frozen;
         let Some(stat) = stat else {
-            if !frozen {
-                let entry = self.entry(dir, row.name)?;
-                self.vanished(entry);
-            }
-            return Ok(());
+            return self.not_there(task, dir, &row);
         };
         let is_directory = stat.kind == FileKind::Directory;
         let needs_path = is_directory || !self.rules.is_empty();
@@ -293,15 +298,36 @@ impl Scan<'_> {
                 self.arrived(task, false, DirEntry { name: row.name.to_vec(), stat: Ok(stat) });
             } else {
                 let (holder, holder_path) = (task.holder, task.path.clone());
-                self.replaced.push(Replaced { holder, holder_path, dir, own_dir, name: name(), stat });
+                let thawed = task.thawed;
+                self.replaced.push(Replaced { holder, holder_path, dir, own_dir, name: name(), stat, thawed });
             }
             return Ok(());
         }
         if let Some(own_dir) = row.own_dir {
-            self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone() });
+            let thawed = task.thawed || frozen;
+            self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed });
         }
         if frozen || row.state == EntryState::Racy || !unchanged(&row.stat, &stat) {
             self.found.suspects.push(Suspect { dir, name: name(), path, stat, thawed: frozen });
+        }
+        Ok(())
+    }
+
+    /// A recorded object is not there: deleted or moved, unless a rule ignores it, or did until now.
+    fn not_there(&mut self, task: &Task, dir: DirId, row: &ScannedEntry<'_>) -> Result<(), ScanError> {
+        let frozen = row.state == EntryState::Frozen;
+        let name = Name::new(row.name).expect("recorded names are sound");
+        if self.rules.ignores(&task.path.join(&name), row.own_dir.is_some()) {
+            if !frozen {
+                self.found.frozen.push((dir, name));
+            }
+            return Ok(());
+        }
+        let entry = self.entry(dir, row.name)?;
+        if frozen || task.thawed {
+            self.found.absent.push(entry);
+        } else {
+            self.vanished(entry);
         }
         Ok(())
     }
@@ -311,14 +337,14 @@ impl Scan<'_> {
     fn decide_replaced(&mut self) -> Result<bool, ScanError> {
         let replaced = std::mem::take(&mut self.replaced);
         let any = !replaced.is_empty();
-        for Replaced { holder, holder_path, dir, own_dir, name, stat } in replaced {
+        for Replaced { holder, holder_path, dir, own_dir, name, stat, thawed } in replaced {
             let path = holder_path.join(&name);
             if self.moved.contains(&own_dir) {
-                let task = Task { holder, path: holder_path };
+                let task = Task { holder, path: holder_path, thawed };
                 self.found.objects -= 1;
                 self.arrived(&task, false, DirEntry { name: name.as_bytes().to_vec(), stat: Ok(stat) });
             } else {
-                self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone() });
+                self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed });
                 self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false });
             }
         }
@@ -357,7 +383,7 @@ impl Scan<'_> {
         };
         self.found.arrivals.push(arrival);
         if is_directory {
-            self.queue.push(Task { holder: own, path });
+            self.queue.push(Task { holder: own, path, thawed: task.thawed });
         }
     }
 
@@ -408,7 +434,8 @@ impl Scan<'_> {
                 after = Some(last.name.clone());
                 for entry in page {
                     match (&entry.state, entry.own_dir) {
-                        (EntryState::Frozen, _) => {}
+                        // Ignored, so not deleted with its directory; where it was there is nothing to come back to.
+                        (EntryState::Frozen, _) => self.found.absent.push(entry),
                         (_, Some(_)) => pending.push(entry),
                         _ => self.found.vanished.push(entry),
                     }
@@ -416,10 +443,26 @@ impl Scan<'_> {
             }
             directories.push(directory);
         }
+        self.expand_absent()?;
         match_files_by_inode(&mut self.found);
         directories.append(&mut self.found.vanished);
         self.found.vanished = directories;
         Ok(self.found)
+    }
+
+    /// Adds what absent directories held, and takes away what was found elsewhere.
+    fn expand_absent(&mut self) -> Result<(), ScanError> {
+        let mut pending = std::mem::take(&mut self.found.absent);
+        while let Some(entry) = pending.pop() {
+            if let Some(own_dir) = entry.own_dir {
+                if self.moved.contains(&own_dir) {
+                    continue;
+                }
+                pending.extend(self.index.entries_in(own_dir, None, usize::MAX)?);
+            }
+            self.found.absent.push(entry);
+        }
+        Ok(())
     }
 }
 

@@ -4,14 +4,17 @@
 //! Small local changes are looked at as a round would, so that a touched file does not count; where much changed,
 //! what the scan shows is counted instead, so that asking stays cheap. An intermediary out of reach is no error.
 
+use std::collections::HashSet;
+
 use packetboat_core::ids::Dot;
 use packetboat_replica::fs::FileKind;
 
+use crate::apply::any_unignored;
 use crate::conflicts::CANDIDATE;
 use crate::error::{SyncError, chain};
 use crate::ignore_rules::IgnoreRules;
 use crate::ports::Silent;
-use crate::replica::{Direction, PlannedStep, Replica, Status};
+use crate::replica::{Action, Direction, PlannedStep, Replica, Status};
 use crate::round::LAST_IN_STEP;
 use crate::scan::Scanned;
 
@@ -25,11 +28,13 @@ impl Replica {
         };
         let rules = self.rules(&mut Silent)?;
         let scanned = self.scan(&rules, &mut Silent)?;
-        let (mut to_send, to_receive) = if scanned.is_quiet() {
+        let mut left = Vec::new();
+        let (mut to_send, to_receive) = if scanned.is_quiet() && !any_unignored(&self.parts.index, &rules)? {
             (0, self.waiting_here(&rules)?)
-        } else if reachable.is_ok() && scanned.work().1 <= MUCH {
-            let steps = self.dry_run(&mut Silent)?;
-            (count(&steps, Direction::Up), count(&steps, Direction::Down))
+        } else if scanned.work().1 <= MUCH {
+            let steps = self.plan_as_known(&mut Silent)?;
+            left = left_by(&steps, &scanned);
+            (count(&steps, Direction::Up) + left.len() as u64, count(&steps, Direction::Down))
         } else {
             (changes_seen(&scanned), self.waiting_here(&rules)?)
         };
@@ -43,6 +48,7 @@ impl Replica {
             .collect();
         let skipped = scanned.skipped.iter();
         problems.extend(skipped.map(|(path, skip)| ("skipped".to_owned(), path.to_string(), skip.reason())));
+        problems.extend(left);
         let last_in_step = index.meta(LAST_IN_STEP)?.and_then(|time| Some(i64::from_le_bytes(time.try_into().ok()?)));
         Ok(Status {
             vault: self.vault(),
@@ -89,6 +95,13 @@ impl Replica {
 
 fn count(steps: &[PlannedStep], direction: Direction) -> u64 {
     steps.iter().filter(|step| step.direction == direction).count() as u64
+}
+
+/// What a round would leave for the next, beyond what the scan left alone: it cannot be read, or it is being written.
+fn left_by(steps: &[PlannedStep], scanned: &Scanned) -> Vec<(String, String, String)> {
+    let known: HashSet<_> = scanned.skipped.iter().map(|(path, _)| path).collect();
+    let left = steps.iter().filter(|step| step.action == Action::Skip && !known.contains(&step.path));
+    left.map(|step| ("waits".to_owned(), step.path.to_string(), step.cause.clone())).collect()
 }
 
 /// About how many changes a round would publish, by what `stat` tells.

@@ -1,0 +1,128 @@
+//! A vault whose storage damages or loses one object: what is shown is right or refused, and `verify --deep` finds it.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{World, copy_all};
+
+/// A vault with a checkpoint-less history of two devices: packets, packs and tips.
+fn vault() -> (World, BTreeMap<String, Vec<u8>>) {
+    let world = World::new();
+    let large: String = (0..120_000u32).map(|at| format!("{:x}", at.wrapping_mul(2_654_435_761) >> 3)).collect();
+    world.write("docs/a.txt", "alpha\n");
+    world.write("docs/sub/b.txt", "beta\n");
+    world.write("docs/large", &large);
+    world.sync("laptop", "docs");
+    world.sync("desktop", "work");
+    world.write("work/a.txt", "alpha of the desktop\n");
+    world.write("work/sub/c.txt", &large[1000..90_000]);
+    world.sync("desktop", "work");
+    world.sync("laptop", "docs");
+    let files = contents(&world.path("docs"));
+    (world, files)
+}
+
+fn contents(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(root: &Path, at: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+        let Ok(entries) = fs::read_dir(at) else { return };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true if path.file_name().unwrap() == ".packetboat" => {}
+                true => walk(root, &path, found),
+                false => {
+                    let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                    found.insert(name, fs::read(&path).unwrap());
+                }
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(root, root, &mut found);
+    found
+}
+
+fn objects(at: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(at).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(objects(&path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Lets a new device join the vault as it lies there now, and holds what it shows to what was ever written.
+fn join(world: &World, at: usize, what: &str, files: &BTreeMap<String, Vec<u8>>) -> bool {
+    let (device, folder) = (format!("joiner{at}"), format!("join{at}"));
+    let ran = world.packetboat(&device, &["sync", &folder, "stick/vault", "--name", &device]).run();
+    assert!(ran.code == 0 || ran.code == 1, "{what}: {}", ran.seen);
+    assert!(!ran.stderr.contains("panicked"), "{what}: {}", ran.seen);
+    if ran.code == 1 {
+        assert!(ran.stderr.contains("Hint: "), "{what} has no hint: {}", ran.seen);
+    }
+    let joined = contents(&world.path(&folder));
+    for (path, bytes) in &joined {
+        let before = path == "a.txt" && bytes == b"alpha\n";
+        assert!(before || files.get(path) == Some(bytes), "{what}: {path} has wrong content");
+    }
+    let whole = &joined == files;
+    if ran.code == 0 && !whole {
+        let told = !ran.stdout.starts_with("In step") || ran.stdout.contains("problem") || !ran.stderr.is_empty();
+        assert!(told, "{what}: something is missing and nothing is said: {}", ran.seen);
+    }
+    whole
+}
+
+#[test]
+fn a_flipped_byte_in_any_object_is_refused_and_found() {
+    let (world, files) = vault();
+    let vault = world.path("stick/vault");
+    let good = world.path("good");
+    copy_all(&vault, &good);
+    let mut at = 0;
+    for object in objects(&vault) {
+        let name = object.strip_prefix(&vault).unwrap().display().to_string();
+        let bytes = fs::read(&object).unwrap();
+        for position in [0, bytes.len() / 3, bytes.len() - 1] {
+            let what = format!("{name} flipped at {position} of {}", bytes.len());
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 0x40;
+            fs::write(&object, &flipped).unwrap();
+            let found = world.packetboat("laptop", &["verify", "--deep"]).within("docs").run();
+            assert_eq!(found.code, 1, "{what} is not found: {}", found.seen);
+            join(&world, at, &what, &files);
+            fs::remove_dir_all(&vault).unwrap();
+            copy_all(&good, &vault);
+            at += 1;
+        }
+    }
+    assert!(at >= 18, "{at}");
+    world.packetboat("laptop", &["verify", "--deep"]).within("docs").succeeds();
+}
+
+#[test]
+fn any_missing_object_is_told_and_found() {
+    let (world, files) = vault();
+    let vault = world.path("stick/vault");
+    let good = world.path("good");
+    copy_all(&vault, &good);
+    for (at, object) in objects(&vault).into_iter().enumerate() {
+        let name = object.strip_prefix(&vault).unwrap().display().to_string();
+        let what = format!("{name} missing");
+        fs::remove_file(&object).unwrap();
+        let found = world.packetboat("laptop", &["verify", "--deep"]).within("docs").run();
+        assert_eq!(found.code, 1, "{what} is not found: {}", found.seen);
+        if name != "packetboat" {
+            join(&world, at, &what, &files);
+        }
+        fs::remove_dir_all(&vault).unwrap();
+        copy_all(&good, &vault);
+    }
+}
