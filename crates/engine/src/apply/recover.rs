@@ -32,7 +32,7 @@ pub(crate) fn recover_staging(fs: &dyn Fs, index: &mut Index, now_ns: i64) -> Re
     for dir in &changed {
         unless_fatal(dir, fs.sync_dir(dir))?;
     }
-    put_back_parked(fs, index)?;
+    put_back_parked(fs, index, &label, now_ns)?;
     clear(fs, index, Some(now_ns))?;
     records::write(index, "", &[])
 }
@@ -95,10 +95,14 @@ fn is_parked(index: &Index, path: &RelPath) -> Result<bool, SyncError> {
 }
 
 /// Entries in staging that are not there: they never came, or went on to their place and that was not recorded.
-fn put_back_parked(fs: &dyn Fs, index: &mut Index) -> Result<(), SyncError> {
+/// And files that are there and were written to, by a program that had them open: no scan looks for them there.
+fn put_back_parked(fs: &dyn Fs, index: &mut Index, label: &str, now_ns: i64) -> Result<(), SyncError> {
     for mut entry in index.entries_in_staging()? {
         let path = staging().join(&entry.name);
-        if unless_fatal(&path, fs.lstat(&path))?.is_some() {
+        if let Some(stat) = unless_fatal(&path, fs.lstat(&path))? {
+            if entry.own_dir.is_none() && !is_same(&entry.stat, &stat) {
+                put_back_written(fs, index, &entry, &path, label, now_ns)?;
+            }
             continue;
         }
         index.begin()?;
@@ -122,6 +126,36 @@ fn put_back_parked(fs: &dyn Fs, index: &mut Index) -> Result<(), SyncError> {
         }
         index.commit()?;
     }
+    Ok(())
+}
+
+/// Brings a parked file that was written to back to where it was; should that be taken, to a name beside it.
+fn put_back_written(
+    fs: &dyn Fs,
+    index: &mut Index,
+    entry: &LocalEntry,
+    path: &RelPath,
+    label: &str,
+    now_ns: i64,
+) -> Result<(), SyncError> {
+    let EntryState::Parked { dir, name } = entry.state.clone() else { return Ok(()) };
+    let folder = paths::dir_path(index, dir)?;
+    let back = folder.join(&name);
+    let free = index.entry_at(dir, &name)?.is_none();
+    index.begin()?;
+    index.touch(entry.seen.item)?;
+    if free && unless_fatal(&back, rename_new(fs, path, &back))?.is_some() {
+        index.move_entry((DirId::STAGING, &entry.name), (dir, &name))?;
+        index.put_entry(&LocalEntry { dir, name, state: EntryState::Racy, ..entry.clone() })?;
+    } else {
+        let record = Record { path: path.clone(), dir, name, new_inode: 0, old: entry.stat };
+        let seconds = now_ns.div_euclid(1_000_000_000);
+        let label = if label.is_empty() { "this device" } else { label };
+        keep_as_conflict(fs, label, seconds, &record, &folder).map_err(|error| fatal(path, error))?;
+        forget(index, entry)?;
+    }
+    unless_fatal(&folder, fs.sync_dir(&folder))?;
+    index.commit()?;
     Ok(())
 }
 
