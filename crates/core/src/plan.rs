@@ -98,6 +98,8 @@ pub struct Plan {
     pub removals: Vec<Planned>,
     /// Items to be looked at too, because the directory that holds them on disk changed its meaning.
     pub also: BTreeSet<ItemId>,
+    /// Items at whose places several contents stand against each other, one for each place.
+    pub conflicts: BTreeSet<ItemId>,
 }
 
 /// Plans for the places of these items.
@@ -140,6 +142,9 @@ impl<T: PlanRead> Planner<'_, T> {
             self.place(above, name)?;
         }
         let shown = self.viewer.place(parent, &name)?;
+        if let [first, _, ..] = &shown[..] {
+            self.plan.conflicts.insert(first.item);
+        }
         let mut entries = Vec::new();
         for directory in self.viewer.class(parent)?.iter() {
             for id in self.viewer.tree().named(*directory, &name)? {

@@ -88,6 +88,7 @@ pub(crate) fn absorb(
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
+    builder.moved_dirs = arrivals.iter().filter_map(|arrival| arrival.from.as_ref()?.own_dir).collect();
     let mut batch_random = [0u8; 16];
     entropy.fill(&mut batch_random);
     batch_random[12..].fill(0);

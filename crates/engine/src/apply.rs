@@ -288,6 +288,7 @@ impl Applier<'_, '_> {
             progress |= !plan.also.is_empty();
             // They are looked at again when this batch is done.
             self.failed.extend(&plan.also);
+            crate::conflicts::note_planned(self.ctx.index, &plan)?;
             progress |= half(self, plan)?;
             self.ctx.index.begin()?;
             for item in &items {

@@ -16,7 +16,7 @@ use packetboat_core::change::{Change, Unit};
 use packetboat_core::content::{ChunkRef, Content, PackIndex};
 use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
-use packetboat_core::local::{DirId, LocalEntry, LocalRead};
+use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::publish::SeenAfter;
@@ -56,6 +56,8 @@ pub(crate) struct Builder<'a> {
     keys: &'a Keys,
     now_ms: i64,
     known: &'a RoundChunks,
+    /// Directories that this round finds at another place; another object may stand where they did.
+    pub(crate) moved_dirs: HashSet<DirId>,
     uploader: Uploader<'a>,
     /// The pack being filled and its number within the round, from 1.
     pack: PackWriter,
@@ -114,6 +116,7 @@ impl<'a> Builder<'a> {
             keys,
             now_ms,
             known,
+            moved_dirs: HashSet::new(),
             pack,
             pack_number: 1,
             uploading: VecDeque::new(),
@@ -306,19 +309,11 @@ impl<'a> Builder<'a> {
     fn record(&mut self, after: After, dot: Option<Dot>) -> Result<(), SyncError> {
         match after {
             After::Put { mut entry, seen, was } => {
+                let item = entry.seen.item;
                 if let Some(dot) = dot {
                     entry.seen = seen.apply(&entry.seen, dot);
                 }
-                let moved = was.filter(|(dir, name)| (*dir, name) != (entry.dir, &entry.name));
-                if let Some((dir, name)) = moved {
-                    // What arrived at its former place may have been recorded there before.
-                    let same =
-                        |there: &LocalEntry| there.own_dir == entry.own_dir && there.stat.inode == entry.stat.inode;
-                    if self.index.entry_at(dir, &name)?.is_some_and(|there| same(&there)) {
-                        self.index.move_entry((dir, &name), (entry.dir, &entry.name))?;
-                    }
-                }
-                self.index.put_entry(&entry)?;
+                self.put(&entry, item, was)?;
             }
             After::Gone(places) => {
                 for (dir, name, item) in places {
@@ -329,6 +324,35 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Records an entry at its place, whatever was recorded there or has taken the place where it was.
+    fn put(&mut self, entry: &LocalEntry, item: ItemId, was: Option<(DirId, Name)>) -> Result<(), SyncError> {
+        let place = (entry.dir, entry.name.clone());
+        if !self.moved_dirs.is_empty()
+            && let Some(mut there) = self.index.entry_at(place.0, &place.1)?
+            && there.own_dir != entry.own_dir
+            && there.own_dir.is_some_and(|own| self.moved_dirs.contains(&own))
+        {
+            // It went elsewhere, and what it holds hangs on its record until its own turn comes.
+            let name = Name::new(format!("moved-{}", self.index.new_dir_id()?.0)).expect("a sound name");
+            self.index.move_entry((place.0, &place.1), (DirId::STAGING, &name))?;
+            there.state = EntryState::Parked { dir: place.0, name: place.1.clone() };
+            (there.dir, there.name) = (DirId::STAGING, name);
+            self.index.put_entry(&there)?;
+        }
+        let from = match (entry.own_dir, was) {
+            (Some(own), Some(_)) => self.index.directory(own)?.map(|entry| (entry.dir, entry.name)),
+            (None, Some((dir, name))) => {
+                let same = |there: &LocalEntry| there.own_dir.is_none() && there.seen.item == item;
+                self.index.entry_at(dir, &name)?.is_some_and(|there| same(&there)).then_some((dir, name))
+            }
+            _ => None,
+        };
+        if let Some((dir, name)) = from.filter(|from| *from != place) {
+            self.index.move_entry((dir, &name), (place.0, &place.1))?;
+        }
+        Ok(self.index.put_entry(entry)?)
     }
 
     /// Packs of earlier packets to which these changes refer.

@@ -164,6 +164,7 @@ fn keep_written(
     let EntryState::Parked { dir, name } = &entry.state else { return Ok(()) };
     let holder = paths::dir_path(index, *dir)?;
     let record = Record { path: path.clone(), dir: *dir, name: name.clone(), new_inode: 0, old: entry.stat };
+    let label = if label.is_empty() { "this device" } else { label };
     keep_as_conflict(fs, label, now_ns.div_euclid(1_000_000_000), &record, &holder)
         .map_err(|error| fatal(&path, error))?;
     unless_fatal(&holder, fs.sync_dir(&holder))?;
