@@ -163,6 +163,11 @@ pub(crate) fn unbind(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Waits until files written just now are not so young that another write could go unseen: such are hashed once more.
+pub(crate) fn let_files_age() {
+    std::thread::sleep(std::time::Duration::from_secs(3));
+}
+
 fn beside_this_program() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let profile = own.parent().ok_or("this program lies in no directory")?;

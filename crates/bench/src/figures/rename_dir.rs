@@ -19,6 +19,7 @@ pub(crate) fn run(lab: &Lab, options: &Options) -> Result<Report> {
     let reader = Device::new(lab, &there, &at("vault"), &at("state-there"));
     author.sync()?;
     reader.sync()?;
+    crate::lab::let_files_age();
     author.sync()?;
     reader.sync()?;
 

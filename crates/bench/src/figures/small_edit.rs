@@ -16,6 +16,7 @@ pub(crate) fn run(lab: &Lab, options: &Options) -> Result<Report> {
     unbind(&at("author"))?;
     let device = |name: &str| Device::new(lab, &at(name), &at("vault"), &at(&format!("state-{name}")));
     let (author, readers) = (device("author"), [device("reader-1"), device("reader-2")]);
+    crate::lab::let_files_age();
     author.sync()?;
     for _ in 0..2 {
         // Twice, so that everybody has heard of everybody.
