@@ -66,7 +66,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { items: 20_000, bytes: 1 << 30, window: 48 << 20 }
+        Self { items: 20_000, bytes: 1 << 30, window: 32 << 20 }
     }
 }
 
@@ -283,7 +283,10 @@ impl Applier<'_, '_> {
             let items = self.ctx.index.touched_after(after, self.ctx.limits.items)?;
             let Some(last) = items.last() else { return Ok(progress) };
             after = Some(*last);
-            let plan = plan(&*self.ctx.index, &items)?;
+            let plan = {
+                let _reading = self.ctx.index.reading()?;
+                plan(&*self.ctx.index, &items)?
+            };
             self.failed.clear();
             progress |= !plan.also.is_empty();
             // They are looked at again when this batch is done.
