@@ -84,7 +84,12 @@ pub(crate) fn absorb(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<Sent, SyncError> {
-    let Scanned { suspects, arrivals, vanished, frozen, .. } = scanned;
+    let Scanned { suspects, arrivals, vanished, frozen, missed, .. } = scanned;
+    for (dir, name) in missed {
+        if let Some(entry) = builder.index.entry_at(dir, &name)? {
+            forget(builder.index, &entry)?;
+        }
+    }
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
@@ -423,7 +428,8 @@ impl Absorber<'_, '_> {
         let Some(mut entry) = self.builder.index.entry_at(suspect.dir, &suspect.name)? else { return Ok(()) };
         if suspect.thawed {
             let Some(item) = self.builder.index.item(entry.seen.item)? else { return Ok(()) };
-            if !is_shown(self.builder.index, &item)? {
+            if item.is_directory() && !is_shown(self.builder.index, &item)? {
+                // It stays for what is ignored in it.
                 return Ok(());
             }
             self.builder.index.touch(entry.seen.item)?;
@@ -527,6 +533,21 @@ fn is_named(removed: &[Removed], new: &Removed) -> bool {
 fn freeze(index: &mut Index, dir: DirId, name: &Name) -> Result<(), SyncError> {
     if let Some(entry) = index.entry_at(dir, name)? {
         index.set_fingerprint(dir, name, &entry.stat, &EntryState::Frozen)?;
+    }
+    Ok(())
+}
+
+/// Forgets an entry and all that was recorded beneath it, so that what others have there is brought here again.
+fn forget(index: &mut Index, entry: &LocalEntry) -> Result<(), SyncError> {
+    index.remove_entry(entry.dir, &entry.name)?;
+    index.touch(entry.seen.item)?;
+    let mut dirs: Vec<DirId> = entry.own_dir.into_iter().collect();
+    while let Some(dir) = dirs.pop() {
+        for child in index.entries_in(dir, None, usize::MAX)? {
+            dirs.extend(child.own_dir);
+            index.remove_entry(dir, &child.name)?;
+            index.touch(child.seen.item)?;
+        }
     }
     Ok(())
 }

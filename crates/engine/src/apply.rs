@@ -18,7 +18,7 @@ use packetboat_core::local::{DirId, LocalEntry};
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::{Cause, Plan, Planned, Step, plan};
 use packetboat_core::store::Store;
-use packetboat_core::tree::TreeWrite;
+use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_core::view::{Shown, ViewRead, Viewer};
 use packetboat_replica::fs::Fs;
 use packetboat_replica::index::Index;
@@ -95,6 +95,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
         late_modes: BTreeMap::new(),
         whole_sync: None,
         staged: 0,
+        adopted: false,
     };
     let result = applier.run();
     if result.is_err() {
@@ -107,6 +108,34 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
     result?;
     applier.received.waiting = applier.ctx.index.touched_count()?;
     Ok(applier.received)
+}
+
+/// Has what was ignored and is not any more brought to this disk.
+pub(crate) fn touch_unignored(index: &mut Index, rules: &IgnoreRules) -> Result<(), SyncError> {
+    for problem in index.problems()?.into_iter().filter(|problem| problem.kind == IGNORED) {
+        let Some(path) = RelPath::new(&problem.subject) else { continue };
+        let shown = Viewer::new(&*index).at_path(&path)?;
+        if rules.covers(&path, shown.as_ref().is_some_and(|shown| shown.content.is_directory())) {
+            continue;
+        }
+        index.clear_problem(IGNORED, &problem.subject)?;
+        let mut above = Vec::new();
+        for shown in shown {
+            above.push(shown.item);
+            above.extend(shown.twins.iter().map(|twin| twin.item));
+        }
+        while let Some(item) = above.pop() {
+            index.touch(item)?;
+            let mut cursor = None;
+            loop {
+                let page = index.children(item, cursor, PREVIEW_ITEMS)?;
+                let Some((last, _)) = page.last() else { break };
+                cursor = Some(last.clone());
+                above.extend(page.into_iter().map(|(_, child)| child));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a step does, for a preview.
@@ -215,6 +244,8 @@ struct Applier<'a, 'o> {
     whole_sync: Option<bool>,
     /// Counts names in staging.
     staged: u64,
+    /// Whether a directory that had stayed for ignored files became one that is to be made.
+    adopted: bool,
 }
 
 impl Applier<'_, '_> {

@@ -59,6 +59,7 @@ impl Replica {
             self.go_on_as_new_device(observer)?;
             self.publish(false)?;
         }
+        apply::touch_unignored(&mut self.parts.index, &rules)?;
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;
         report.conflicts = self.count_conflicts()?;
@@ -104,6 +105,7 @@ impl Replica {
         let absorbed = self.absorb(scanned, recorder);
         self.parts.store = store;
         absorbed?;
+        apply::touch_unignored(&mut self.parts.index, rules)?;
         self.planned_down(rules)
     }
 
@@ -275,6 +277,9 @@ impl Skip {
             Skip::Special => "sockets, pipes and devices are not synchronised".to_owned(),
             Skip::Unreadable(reason) => format!("it cannot be read: {reason}"),
             Skip::Name => "its path is too long".to_owned(),
+            Skip::Emptied => "it became empty without a new time, as after a power loss; \
+                              touch it to say that it is meant, or restore it"
+                .to_owned(),
         }
     }
 }

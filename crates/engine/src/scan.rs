@@ -31,6 +31,8 @@ pub struct Scanned {
     pub skipped: Vec<(RelPath, Skip)>,
     /// Entries that the ignore rules now cover.
     pub frozen: Vec<(DirId, Name)>,
+    /// Entries that were ignored, are not any more, and are not there: they were taken away while that was no change.
+    pub missed: Vec<(DirId, Name)>,
     /// How many objects stand on disk, ignored ones not counted.
     pub objects: u64,
 }
@@ -38,7 +40,8 @@ pub struct Scanned {
 impl Scanned {
     /// Whether nothing is to be published or recorded.
     pub fn is_quiet(&self) -> bool {
-        self.suspects.is_empty() && self.arrivals.is_empty() && self.vanished.is_empty() && self.frozen.is_empty()
+        let none_ignored = self.frozen.is_empty() && self.missed.is_empty();
+        self.suspects.is_empty() && self.arrivals.is_empty() && self.vanished.is_empty() && none_ignored
     }
 
     /// How many files and bytes are to be read.
@@ -98,6 +101,8 @@ pub enum Skip {
     Unreadable(String),
     /// Its path is too long or its name cannot travel.
     Name,
+    /// It is empty, and its modification time is that of the content it had.
+    Emptied,
 }
 
 /// Compares the disk with the index.
@@ -109,7 +114,7 @@ pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> 
         found: Scanned::default(),
         moved: HashSet::new(),
         lost_directories: Vec::new(),
-        queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root() }],
+        queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }],
         replaced: Vec::new(),
     };
     if threads <= 1 {
@@ -155,6 +160,8 @@ struct Replaced {
 struct Task {
     holder: Holder,
     path: RelPath,
+    /// Whether it was ignored until now, and so what it holds.
+    thawed: bool,
 }
 
 /// Reads one directory, sorted by name.
@@ -249,11 +256,14 @@ impl Scan<'_> {
             Some(DirEntry { stat: Err(errno), .. }) if errno != ENOENT => return Ok(()),
             _ => None,
         };
-        let frozen = row.state == EntryState::Frozen;
+        let frozen = row.state == EntryState::Frozen || task.thawed;
         let Some(stat) = stat else {
+            let name = Name::new(row.name).expect("recorded names are sound");
             if !frozen {
                 let entry = self.entry(dir, row.name)?;
                 self.vanished(entry);
+            } else if !self.rules.covers(&task.path.join(&name), row.own_dir.is_some()) {
+                self.found.missed.push((dir, name));
             }
             return Ok(());
         };
@@ -270,6 +280,12 @@ impl Scan<'_> {
             return Ok(());
         }
         self.found.objects += 1;
+        // By the time that says nothing happened its length is gone: so power losses leave files, and no user does.
+        let emptied = stat.kind == FileKind::File && stat.size == 0 && row.stat.size > 0;
+        if emptied && stat.mtime == row.stat.mtime && row.state == EntryState::Settled && row.own_dir.is_none() {
+            self.found.skipped.push((task.path.join(&name()), Skip::Emptied));
+            return Ok(());
+        }
         let same_kind = match row.own_dir {
             Some(_) => is_directory,
             None => matches!(stat.kind, FileKind::File | FileKind::Symlink),
@@ -298,7 +314,7 @@ impl Scan<'_> {
             return Ok(());
         }
         if let Some(own_dir) = row.own_dir {
-            self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone() });
+            self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed: frozen });
         }
         if frozen || row.state == EntryState::Racy || !unchanged(&row.stat, &stat) {
             self.found.suspects.push(Suspect { dir, name: name(), path, stat, thawed: frozen });
@@ -314,11 +330,11 @@ impl Scan<'_> {
         for Replaced { holder, holder_path, dir, own_dir, name, stat } in replaced {
             let path = holder_path.join(&name);
             if self.moved.contains(&own_dir) {
-                let task = Task { holder, path: holder_path };
+                let task = Task { holder, path: holder_path, thawed: false };
                 self.found.objects -= 1;
                 self.arrived(&task, false, DirEntry { name: name.as_bytes().to_vec(), stat: Ok(stat) });
             } else {
-                self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone() });
+                self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed: false });
                 self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false });
             }
         }
@@ -357,7 +373,7 @@ impl Scan<'_> {
         };
         self.found.arrivals.push(arrival);
         if is_directory {
-            self.queue.push(Task { holder: own, path });
+            self.queue.push(Task { holder: own, path, thawed: false });
         }
     }
 
@@ -376,7 +392,13 @@ impl Scan<'_> {
         let path = crate::paths::entry_path(self.index, &entry).ok()?;
         let still_there =
             self.fs.lstat(&path).is_ok_and(|there| there.inode == stat.inode && there.kind == FileKind::Directory);
-        (!still_there).then_some(entry)
+        (!still_there || !self.is_listed(&path)).then_some(entry)
+    }
+
+    /// Whether a directory lists exactly this name; where names are folded, a path leads to what has another case by now.
+    fn is_listed(&self, path: &RelPath) -> bool {
+        let Some((dir, name)) = path.split() else { return true };
+        self.fs.read_dir(&dir).is_ok_and(|entries| entries.iter().any(|entry| entry.name == name.as_bytes()))
     }
 
     fn vanished(&mut self, entry: LocalEntry) {
