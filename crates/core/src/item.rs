@@ -5,9 +5,9 @@
 //! until something replaces it, so that an unseen edit or move can bring the item back;
 //! everything here is a function of the set of changes folded, never of their order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::change::Mark;
+use crate::change::{MAX_TRAIL, Mark};
 use crate::content::Content;
 use crate::ids::{Dot, ItemId, Lamport, Stamp};
 use crate::name::Name;
@@ -201,8 +201,7 @@ impl Item {
     ///
     /// Heads that a delete named are seen only where nothing else is left, in an item that a move keeps alive.
     pub fn seats(&self) -> Vec<Seat<'_>> {
-        let any_live = self.heads.iter().any(|head| head.deletes.is_empty());
-        let shown: Vec<&Head> = self.heads.iter().filter(|head| !any_live || head.deletes.is_empty()).collect();
+        let shown = self.shown_heads();
         let mut seats: Vec<Seat<'_>> = Vec::new();
         for head in &shown {
             let began = branch_began(head, &shown);
@@ -218,6 +217,32 @@ impl Item {
         }
         seats.sort_by_key(|seat| std::cmp::Reverse((seat.began, seat.head.dot)));
         seats
+    }
+
+    fn shown_heads(&self) -> Vec<&Head> {
+        let any_live = self.heads.iter().any(|head| head.deletes.is_empty());
+        self.heads.iter().filter(|head| !any_live || head.deletes.is_empty()).collect()
+    }
+
+    /// The trail of an edit of `head`: its line of versions, newest first, cut to what a trail may hold.
+    ///
+    /// While others stand against it, what says where the branches parted stays: the version that began this one, and of
+    /// each other the newest that both come from. So an edit changes no seats, however many there were before.
+    pub fn trail_after(&self, head: &Head) -> Vec<Mark> {
+        let mut line = vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }];
+        line.extend(head.trail.iter().cloned());
+        if line.len() <= MAX_TRAIL {
+            return line;
+        }
+        let shown = self.shown_heads();
+        let began = branch_began(head, &shown).dot;
+        let others = shown.iter().filter(|other| other.dot != head.dot);
+        let parted = others.filter_map(|other| line.iter().position(|mark| is_in_line(other, &mark.dot)));
+        let kept: BTreeSet<usize> = line.iter().position(|mark| mark.dot == began).into_iter().chain(parted).collect();
+        let newest = (0..line.len()).filter(|at| !kept.contains(at));
+        let mut kept: Vec<usize> = kept.iter().copied().chain(newest).take(MAX_TRAIL).collect();
+        kept.sort_unstable();
+        kept.into_iter().map(|at| line[at].clone()).collect()
     }
 }
 
@@ -251,15 +276,11 @@ pub struct Began {
 
 /// When the branch of `head` began: its earliest version that is not in the line of another head.
 ///
-/// Later edits of a branch do not move this, so they change no seats, as long as a branch is at most
-/// [`MAX_TRAIL`](crate::change::MAX_TRAIL) versions long when the conflict is first seen.
+/// Later edits of a branch do not move this, so they change no seats, as long as a branch is at most [`MAX_TRAIL`]
+/// versions long when the conflict is first seen; from then on [`Item::trail_after`] keeps where it began.
 fn branch_began(head: &Head, shown: &[&Head]) -> Began {
-    let in_another_line = |dot: &Dot| {
-        shown
-            .iter()
-            .filter(|other| other.dot != head.dot)
-            .any(|other| other.dot == *dot || other.trail.iter().any(|mark| mark.dot == *dot))
-    };
+    let in_another_line =
+        |dot: &Dot| shown.iter().filter(|other| other.dot != head.dot).any(|other| is_in_line(other, dot));
     let mut began = Began { lamport: head.lamport, dot: head.dot, time: head.time };
     for mark in &head.trail {
         if in_another_line(&mark.dot) {
@@ -268,6 +289,11 @@ fn branch_began(head: &Head, shown: &[&Head]) -> Began {
         began = Began { lamport: mark.lamport, dot: mark.dot, time: mark.time };
     }
     began
+}
+
+/// Whether a version is this head or one that it came from.
+fn is_in_line(head: &Head, dot: &Dot) -> bool {
+    head.dot == *dot || head.trail.iter().any(|mark| mark.dot == *dot)
 }
 
 #[cfg(test)]
@@ -333,6 +359,25 @@ mod tests {
             trail.push(root);
             item.fold_content(head(dot(2, counter), lamport, "bb", &trail), &[dot(2, counter - 1)]);
             assert_eq!(item.seats()[0].head.dot, dot(3, 1), "after edit {counter}");
+        }
+    }
+
+    #[test]
+    fn edits_beyond_the_length_of_a_trail_change_neither_seats_nor_where_branches_began() {
+        let mut item = item();
+        let root = (dot(1, 1), 1);
+        item.fold_content(head(dot(2, 1), 2, "b", &[root]), &[dot(1, 1)]);
+        item.fold_content(head(dot(3, 1), 3, "c", &[root]), &[dot(1, 1)]);
+        let began = |item: &Item| item.seats().iter().map(|seat| seat.began.dot).collect::<Vec<_>>();
+        for edit in 2..40 {
+            for device in [2, 3] {
+                let old = item.heads.iter().find(|head| head.dot.device.0[0] == device).unwrap().clone();
+                let mut new = head(dot(device, edit), 10 * edit, &format!("{device} {edit}"), &[]);
+                new.trail = item.trail_after(&old);
+                assert!(new.trail.len() <= MAX_TRAIL);
+                item.fold_content(new, &[old.dot]);
+                assert_eq!(began(&item), [dot(3, 1), dot(2, 1)], "edit {edit} of {device}");
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! Every change names what the disk had last agreed on with the vault ([`Seen`]), not what was learned a moment ago.
 //! A local change that the vault already holds (both sides did the same) is agreement and publishes nothing.
 
-use crate::change::{Change, MAX_TRAIL, Mark, Removed};
+use crate::change::{Change, Mark, Removed};
 use crate::content::Content;
 use crate::ids::{Dot, ItemId};
 use crate::item::Item;
@@ -86,10 +86,10 @@ pub fn edited<T: ViewRead + HistoryRead>(tree: &T, seen: &Seen, content: Content
 fn trail_of<T: HistoryRead>(tree: &T, seen: &Seen) -> Result<Vec<Mark>, T::Error> {
     let Some(dot) = seen.heads.last() else { return Ok(Vec::new()) };
     let Some(head) = tree.version(seen.item, dot)? else { return Ok(Vec::new()) };
-    let mut trail = vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }];
-    trail.extend(head.trail);
-    trail.truncate(MAX_TRAIL);
-    Ok(trail)
+    if let Some(item) = tree.item(seen.item)? {
+        return Ok(item.trail_after(&head));
+    }
+    Ok(vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }])
 }
 
 /// An object was moved or renamed to (`parent`, `name`), where `parent` is a directory's item.

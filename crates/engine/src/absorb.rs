@@ -424,7 +424,8 @@ impl Absorber<'_, '_> {
         let Some(mut entry) = self.builder.index.entry_at(suspect.dir, &suspect.name)? else { return Ok(()) };
         if suspect.thawed {
             let Some(item) = self.builder.index.item(entry.seen.item)? else { return Ok(()) };
-            if !is_shown(self.builder.index, &item)? {
+            if item.is_directory() && !is_shown(self.builder.index, &item)? {
+                // It stays for what is ignored in it.
                 return Ok(());
             }
             self.builder.index.touch(entry.seen.item)?;

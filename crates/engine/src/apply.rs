@@ -96,6 +96,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
         late_modes: BTreeMap::new(),
         whole_sync: None,
         staged: 0,
+        adopted: false,
     };
     let result = applier.run();
     if result.is_err() {
@@ -216,6 +217,8 @@ struct Applier<'a, 'o> {
     whole_sync: Option<bool>,
     /// Counts names in staging.
     staged: u64,
+    /// Whether a directory that had stayed for ignored files became one that is to be made.
+    adopted: bool,
 }
 
 impl Applier<'_, '_> {

@@ -72,6 +72,7 @@ impl Replica {
             self.begin_again_as_new_device(observer)?;
             return self.round(options, observer);
         }
+        apply::touch_unignored(&mut self.parts.index, &rules)?;
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;
         report.conflicts = self.count_conflicts()?;
@@ -323,6 +324,9 @@ impl Skip {
             Skip::Special => "sockets, pipes and devices are not synchronised".to_owned(),
             Skip::Unreadable(reason) => format!("it cannot be read: {reason}"),
             Skip::Name => "its path is too long".to_owned(),
+            Skip::Emptied => "it became empty without a new time, as after a power loss; \
+                              touch it to say that it is meant, or restore it"
+                .to_owned(),
         }
     }
 }

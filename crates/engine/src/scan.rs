@@ -104,6 +104,8 @@ pub enum Skip {
     Unreadable(String),
     /// Its path is too long or its name cannot travel.
     Name,
+    /// It is empty, and its modification time is that of the content it had.
+    Emptied,
 }
 
 /// Compares the disk with the index.
@@ -275,6 +277,12 @@ impl Scan<'_> {
             return Ok(());
         }
         self.found.objects += 1;
+        // By the time that says nothing happened its length is gone: so power losses leave files, and no user does.
+        let emptied = stat.kind == FileKind::File && stat.size == 0 && row.stat.size > 0;
+        if emptied && stat.mtime == row.stat.mtime && row.state == EntryState::Settled && row.own_dir.is_none() {
+            self.found.skipped.push((task.path.join(&name()), Skip::Emptied));
+            return Ok(());
+        }
         let same_kind = match row.own_dir {
             Some(_) => is_directory,
             None => matches!(stat.kind, FileKind::File | FileKind::Symlink),
@@ -402,7 +410,13 @@ impl Scan<'_> {
         let path = crate::paths::entry_path(self.index, &entry).ok()?;
         let still_there =
             self.fs.lstat(&path).is_ok_and(|there| there.inode == stat.inode && there.kind == FileKind::Directory);
-        (!still_there).then_some(entry)
+        (!still_there || !self.is_listed(&path)).then_some(entry)
+    }
+
+    /// Whether a directory lists exactly this name; where names are folded, a path leads to what has another case by now.
+    fn is_listed(&self, path: &RelPath) -> bool {
+        let Some((dir, name)) = path.split() else { return true };
+        self.fs.read_dir(&dir).is_ok_and(|entries| entries.iter().any(|entry| entry.name == name.as_bytes()))
     }
 
     fn vanished(&mut self, entry: LocalEntry) {

@@ -111,7 +111,7 @@ impl Applier<'_, '_> {
         self.sync_staged(&mut batch)?;
         records::write(self.ctx.index, &self.label, &self.records)?;
         self.ctx.index.begin()?;
-        let mut progress = false;
+        let mut progress = std::mem::take(&mut self.adopted);
         for at in 0..batch.tasks.len() {
             let done = !batch.tasks[at].waits && self.place(&mut batch, at)?;
             progress |= done;
@@ -228,6 +228,11 @@ impl Applier<'_, '_> {
         let same = entry.seen.item == shown.item || shown.twins.iter().any(|twin| twin.item == entry.seen.item);
         if same {
             self.ctx.index.set_fingerprint(dir, &shown.name, &entry.stat, &EntryState::Racy)?;
+        } else if shown.content.is_directory() && entry.own_dir.is_some() {
+            // It stayed for what is ignored in it; from now on it is this one.
+            let seen = named_seen(shown, &View::Plain, &entry.name);
+            self.ctx.index.put_entry(&LocalEntry { seen, state: EntryState::Settled, ..entry })?;
+            self.adopted = true;
         }
         Ok(true)
     }
