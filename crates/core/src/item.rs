@@ -242,7 +242,7 @@ impl Item {
         let newest = (0..line.len()).filter(|at| !kept.contains(at));
         let mut kept: Vec<usize> = kept.iter().copied().chain(newest).take(MAX_TRAIL).collect();
         kept.sort_unstable();
-        kept.into_iter().map(|at| line[at].clone()).collect()
+        kept.into_iter().map(|at| line[at]).collect()
     }
 }
 
