@@ -52,6 +52,10 @@ impl Progress {
 }
 
 impl Observer for Progress {
+    fn wants_steps(&self) -> bool {
+        self.ui.verbose
+    }
+
     fn phase(&mut self, phase: Phase, files: Option<u64>, bytes: Option<u64>) {
         let (counts, length) = match (files, bytes) {
             (_, Some(bytes)) if bytes > 0 => (Counts::Bytes, Some(bytes)),

@@ -98,6 +98,8 @@ pub struct Plan {
     pub removals: Vec<Planned>,
     /// Items to be looked at too, because the directory that holds them on disk changed its meaning.
     pub also: BTreeSet<ItemId>,
+    /// Items at whose places several contents stand against each other, one for each place.
+    pub conflicts: BTreeSet<ItemId>,
 }
 
 /// Plans for the places of these items.
@@ -140,6 +142,9 @@ impl<T: PlanRead> Planner<'_, T> {
             self.place(above, name)?;
         }
         let shown = self.viewer.place(parent, &name)?;
+        if let [first, _, ..] = &shown[..] {
+            self.plan.conflicts.insert(first.item);
+        }
         let mut entries = Vec::new();
         for directory in self.viewer.class(parent)?.iter() {
             for id in self.viewer.tree().named(*directory, &name)? {
@@ -169,7 +174,10 @@ impl<T: PlanRead> Planner<'_, T> {
         let place = entry.dir == crate::local::DirId::STAGING
             || shown_name(&entry) != &shown.name
             || self.shown_directory(&entry)? != shown.parent;
-        let attributes = shown.mode.is_some_and(|mode| entry.mode != Some(mode)) || entry.xattrs != shown.xattrs;
+        // A symlink has no permissions of its own; those of its item are for when it is a file again.
+        let link = matches!(shown.content, Content::Symlink(_));
+        let mode = !link && shown.mode.is_some_and(|mode| entry.mode != Some(mode));
+        let attributes = mode || (!link && entry.xattrs != shown.xattrs);
         if shown.content.is_directory() {
             self.children_of_changed_twins(&entry, &shown)?;
         }

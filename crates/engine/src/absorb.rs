@@ -88,6 +88,7 @@ pub(crate) fn absorb(
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
+    builder.moved_dirs = arrivals.iter().filter_map(|arrival| arrival.from.as_ref()?.own_dir).collect();
     let mut batch_random = [0u8; 16];
     entropy.fill(&mut batch_random);
     batch_random[12..].fill(0);
@@ -207,10 +208,10 @@ impl Absorber<'_, '_> {
     /// A file that could not be read: nothing is published of it, and what it may have been is not removed.
     fn postpone(&mut self, tag: &Tag) {
         self.sent.postponed += 1;
-        if let Tag::Arrival(at) = tag {
-            if let Some(from) = &self.arrivals[*at].from {
-                self.matched.insert((from.dir, from.name.clone()));
-            }
+        if let Tag::Arrival(at) = tag
+            && let Some(from) = &self.arrivals[*at].from
+        {
+            self.matched.insert((from.dir, from.name.clone()));
         }
     }
 

@@ -13,13 +13,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use packetboat_core::ids::ItemId;
+use packetboat_core::ids::{DeviceId, Dot, ItemId};
 use packetboat_core::local::{DirId, LocalEntry};
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::{Cause, Plan, Planned, Step, plan};
 use packetboat_core::store::Store;
 use packetboat_core::tree::TreeWrite;
-use packetboat_core::view::{ViewRead, Viewer};
+use packetboat_core::view::{Shown, ViewRead, Viewer};
 use packetboat_replica::fs::Fs;
 use packetboat_replica::index::Index;
 
@@ -28,7 +28,7 @@ use crate::error::SyncError;
 use crate::fetch::OpenedPackets;
 use crate::ignore_rules::IgnoreRules;
 use crate::ports::{Note, Observer, Phase};
-use crate::replica::Received;
+use crate::replica::{self, Received};
 
 pub(crate) use recover::recover_staging;
 pub(crate) use unignored::{any_unignored, touch_unignored};
@@ -66,7 +66,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { items: 20_000, bytes: 1 << 30, window: 48 << 20 }
+        Self { items: 20_000, bytes: 1 << 30, window: 32 << 20 }
     }
 }
 
@@ -219,6 +219,40 @@ struct Applier<'a, 'o> {
 }
 
 impl Applier<'_, '_> {
+    /// Notes a step that was taken, for whoever asked to be told.
+    fn tell(&mut self, step: &Step) -> Result<(), SyncError> {
+        if !self.observer.wants_steps() {
+            return Ok(());
+        }
+        let index = &*self.ctx.index;
+        let by = |dots: &[Dot]| index.device_label(&dots.last().map_or(DeviceId([0; 32]), |dot| dot.device));
+        let shown_at = |shown: &Shown| Ok::<_, SyncError>(Viewer::new(index).path_of(shown.parent)?.join(&shown.name));
+        let (action, path, to, cause) = match step {
+            Step::Make { shown } => {
+                (replica::Action::Create, shown_at(shown)?, None, format!("{} wrote it", by(&shown.heads)?))
+            }
+            Step::Change { shown, content: true, .. } => {
+                (replica::Action::Edit, shown_at(shown)?, None, format!("{} wrote it", by(&shown.heads)?))
+            }
+            Step::Change { entry, shown, place: true, .. } => {
+                let (from, to) = (crate::paths::dir_path(index, entry.dir)?.join(&entry.name), shown_at(shown)?);
+                (replica::Action::Move, from, Some(to), format!("{} put it there", by(&shown.placements)?))
+            }
+            Step::Change { shown, .. } => {
+                let cause = "its permissions or attributes were changed".to_owned();
+                (replica::Action::Attributes, shown_at(shown)?, None, cause)
+            }
+            Step::Remove { entry } => {
+                let path = crate::paths::dir_path(index, entry.dir)?.join(&entry.name);
+                (replica::Action::Delete, path, None, "it was deleted".to_owned())
+            }
+            Step::Agree { .. } => return Ok(()),
+        };
+        let direction = replica::Direction::Down;
+        self.observer.note(Note::Step(replica::PlannedStep { direction, action, path, to, cause }));
+        Ok(())
+    }
+
     fn run(&mut self) -> Result<(), SyncError> {
         for _ in 0..MAX_ROUNDS {
             for _ in 0..MAX_PASSES {
@@ -249,11 +283,15 @@ impl Applier<'_, '_> {
             let items = self.ctx.index.touched_after(after, self.ctx.limits.items)?;
             let Some(last) = items.last() else { return Ok(progress) };
             after = Some(*last);
-            let plan = plan(&*self.ctx.index, &items)?;
+            let plan = {
+                let _reading = self.ctx.index.reading()?;
+                plan(&*self.ctx.index, &items)?
+            };
             self.failed.clear();
             progress |= !plan.also.is_empty();
             // They are looked at again when this batch is done.
             self.failed.extend(&plan.also);
+            crate::conflicts::note_planned(self.ctx.index, &plan)?;
             progress |= half(self, plan)?;
             self.ctx.index.begin()?;
             for item in &items {

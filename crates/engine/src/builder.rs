@@ -6,7 +6,7 @@
 //!
 //! Small contents travel inside the packet as long as there are few; beyond that they go to packs like the rest.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Mutex;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -16,13 +16,13 @@ use packetboat_core::change::{Change, Unit};
 use packetboat_core::content::{ChunkRef, Content, PackIndex};
 use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
-use packetboat_core::local::{DirId, LocalEntry, LocalRead};
+use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::publish::SeenAfter;
 use packetboat_core::store::{ObjectName, Store, StoreError};
 use packetboat_core::tree::{Folding, fold_packet};
-use packetboat_replica::index::{ChunkPlace, Index, PackState, Stage};
+use packetboat_replica::index::{ChunkLookup, ChunkPlace, Index, PackState, Stage};
 use packetboat_storage::chunk::SealedChunk;
 use packetboat_storage::pack::{self, PackWriter};
 
@@ -33,6 +33,7 @@ use crate::prepare::{INLINE_CHUNK, KnownChunks, NewChunk};
 
 /// What the index records once a change is folded.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large kind")]
 pub(crate) enum After {
     /// An entry, with what it has seen then; the place it had before, if that was another.
     Put { entry: LocalEntry, seen: SeenAfter, was: Option<(DirId, Name)> },
@@ -55,6 +56,8 @@ pub(crate) struct Builder<'a> {
     keys: &'a Keys,
     now_ms: i64,
     known: &'a RoundChunks,
+    /// Directories that this round finds at another place; another object may stand where they did.
+    pub(crate) moved_dirs: HashSet<DirId>,
     uploader: Uploader<'a>,
     /// The pack being filled and its number within the round, from 1.
     pack: PackWriter,
@@ -67,6 +70,7 @@ pub(crate) struct Builder<'a> {
     /// Small chunks that travel inside the packet, while there are few.
     inline: Vec<NewChunk>,
     inline_bytes: usize,
+    inline_limit: usize,
     packing_all: bool,
     body: Body,
     pub(crate) totals: Totals,
@@ -101,6 +105,7 @@ impl<'a> Builder<'a> {
         uploader: Uploader<'a>,
         keys: &'a Keys,
         now_ms: i64,
+        inline_limit: usize,
         known: &'a RoundChunks,
     ) -> Result<Self, SyncError> {
         index.begin()?;
@@ -111,6 +116,7 @@ impl<'a> Builder<'a> {
             keys,
             now_ms,
             known,
+            moved_dirs: HashSet::new(),
             pack,
             pack_number: 1,
             uploading: VecDeque::new(),
@@ -118,6 +124,7 @@ impl<'a> Builder<'a> {
             queue: VecDeque::new(),
             inline: Vec::new(),
             inline_bytes: 0,
+            inline_limit,
             packing_all: false,
             body: Body::default(),
             totals: Totals::default(),
@@ -130,7 +137,7 @@ impl<'a> Builder<'a> {
             debug_assert!(plain.len() <= INLINE_CHUNK);
             self.inline_bytes += plain.len();
             self.inline.push(chunk);
-            if self.inline_bytes > INLINE_TOTAL {
+            if self.inline_bytes > self.inline_limit {
                 self.pack_everything(entropy)?;
             }
             return Ok(());
@@ -202,7 +209,8 @@ impl<'a> Builder<'a> {
         while self.stored < number {
             self.uploader.await_one()?;
             let pack = self.uploading.pop_front().expect("what was put is on its way");
-            self.index.put_pack(&pack, PackState::Stored)?;
+            // Pending until a packet tells of it: after a crash, the next packet that refers to it does.
+            self.index.put_pack(&pack, PackState::Pending)?;
             self.index.commit()?;
             self.index.begin()?;
             self.known.forget(pack.chunks.iter().map(|chunk| chunk.id));
@@ -267,10 +275,23 @@ impl<'a> Builder<'a> {
             .chain(body.packs.iter().flat_map(|pack| pack.chunks.iter().map(|chunk| chunk.id)))
             .collect();
         let needs = self.needed_packs(&body.changes, &own_chunks, &own_packs)?;
+        let mut packs = body.packs;
+        let mut untold = Vec::new();
+        for pack in &needs {
+            if self.index.pack_row(pack)?.is_some_and(|row| row.state == PackState::Pending) {
+                untold.extend(self.index.pack_index(pack)?);
+            }
+        }
+        let needs = needs.into_iter().filter(|pack| untold.iter().all(|told| told.pack != *pack)).collect();
+        packs.extend(untold);
         let inline_ids: Vec<ChunkId> = inline.iter().map(|(id, _)| *id).collect();
         let body_changes = body.changes.len() as u64;
-        let draft = Draft { needs, packs: body.packs, inline, changes: body.changes };
+        let told: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
+        let draft = Draft { needs, packs, inline, changes: body.changes };
         let packet = seal_own(self.index, self.keys, self.now_ms, draft, entropy)?;
+        for pack in &told {
+            self.index.set_pack_state(pack, PackState::Stored)?;
+        }
         for id in &inline_ids {
             self.index.put_inline_chunk(id, packet.dot())?;
         }
@@ -288,13 +309,11 @@ impl<'a> Builder<'a> {
     fn record(&mut self, after: After, dot: Option<Dot>) -> Result<(), SyncError> {
         match after {
             After::Put { mut entry, seen, was } => {
+                let item = entry.seen.item;
                 if let Some(dot) = dot {
                     entry.seen = seen.apply(&entry.seen, dot);
                 }
-                if let Some((dir, name)) = was.filter(|(dir, name)| (*dir, name) != (entry.dir, &entry.name)) {
-                    self.index.move_entry((dir, &name), (entry.dir, &entry.name))?;
-                }
-                self.index.put_entry(&entry)?;
+                self.put(&entry, item, was)?;
             }
             After::Gone(places) => {
                 for (dir, name, item) in places {
@@ -305,6 +324,35 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Records an entry at its place, whatever was recorded there or has taken the place where it was.
+    fn put(&mut self, entry: &LocalEntry, item: ItemId, was: Option<(DirId, Name)>) -> Result<(), SyncError> {
+        let place = (entry.dir, entry.name.clone());
+        if !self.moved_dirs.is_empty()
+            && let Some(mut there) = self.index.entry_at(place.0, &place.1)?
+            && there.own_dir != entry.own_dir
+            && there.own_dir.is_some_and(|own| self.moved_dirs.contains(&own))
+        {
+            // It went elsewhere, and what it holds hangs on its record until its own turn comes.
+            let name = Name::new(format!("moved-{}", self.index.new_dir_id()?.0)).expect("a sound name");
+            self.index.move_entry((place.0, &place.1), (DirId::STAGING, &name))?;
+            there.state = EntryState::Parked { dir: place.0, name: place.1.clone() };
+            (there.dir, there.name) = (DirId::STAGING, name);
+            self.index.put_entry(&there)?;
+        }
+        let from = match (entry.own_dir, was) {
+            (Some(own), Some(_)) => self.index.directory(own)?.map(|entry| (entry.dir, entry.name)),
+            (None, Some((dir, name))) => {
+                let same = |there: &LocalEntry| there.own_dir.is_none() && there.seen.item == item;
+                self.index.entry_at(dir, &name)?.is_some_and(|there| same(&there)).then_some((dir, name))
+            }
+            _ => None,
+        };
+        if let Some((dir, name)) = from.filter(|from| *from != place) {
+            self.index.move_entry((dir, &name), (place.0, &place.1))?;
+        }
+        Ok(self.index.put_entry(entry)?)
     }
 
     /// Packs of earlier packets to which these changes refer.
@@ -319,10 +367,10 @@ impl<'a> Builder<'a> {
             if own_chunks.contains(&chunk.id) {
                 continue;
             }
-            if let Some(ChunkPlace::Pack { pack, .. }) = self.index.chunk_place(&chunk.id)? {
-                if !own_packs.contains(&pack) {
-                    needs.insert(pack);
-                }
+            if let Some(ChunkPlace::Pack { pack, .. }) = self.index.chunk_place(&chunk.id)?
+                && !own_packs.contains(&pack)
+            {
+                needs.insert(pack);
             }
         }
         Ok(needs.into_iter().collect())
@@ -479,17 +527,20 @@ fn weight(change: &Change) -> usize {
 
 /// The chunks that are stored, or about to be by this round.
 pub(crate) struct RoundChunks {
-    stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
-    claimed: Mutex<HashMap<ChunkId, ()>>,
+    stored: ChunkLookup,
+    claimed: Mutex<HashSet<ChunkId>>,
 }
 
 impl RoundChunks {
-    pub(crate) fn new(stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>) -> Self {
+    pub(crate) fn new(stored: ChunkLookup) -> Self {
         Self { stored, claimed: Mutex::default() }
     }
 
-    /// Forgets claims on chunks that the index records now.
+    /// Forgets claims on chunks that the index has committed, where the look-up finds them there.
     fn forget(&self, chunks: impl Iterator<Item = ChunkId>) {
+        if !self.stored.is_live() {
+            return;
+        }
         let mut claimed = self.claimed.lock().expect("nobody panics holding this");
         for chunk in chunks {
             claimed.remove(&chunk);
@@ -499,17 +550,13 @@ impl RoundChunks {
 
 impl KnownChunks for RoundChunks {
     fn claim(&self, id: &ChunkId) -> bool {
-        if (self.stored)(id) {
-            return false;
-        }
+        // Held over the look-up: a claim that is gone was committed before, so one of the two is always seen.
         let mut claimed = self.claimed.lock().expect("nobody panics holding this");
-        claimed.insert(*id, ()).is_none()
+        !claimed.contains(id) && !self.stored.is_stored(id) && claimed.insert(*id)
     }
 }
 
 /// Packs that are put while others are prepared.
 const MAX_UPLOADING: u64 = 1;
-/// How many bytes of small contents travel inside packets, per round.
-const INLINE_TOTAL: usize = 256 * 1024;
 const MAX_CHANGES: usize = 20_000;
 const MAX_WEIGHT: usize = 4 * 1024 * 1024;

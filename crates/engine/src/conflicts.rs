@@ -7,7 +7,7 @@ use packetboat_core::content::Content;
 use packetboat_core::ids::ItemId;
 use packetboat_core::name::RelPath;
 use packetboat_core::packet::Packet;
-use packetboat_core::plan::HistoryRead;
+use packetboat_core::plan::{HistoryRead, Plan};
 use packetboat_core::tree::{Folding, TreeRead, is_shown};
 use packetboat_core::view::{ViewRead, Viewer};
 use packetboat_replica::index::Index;
@@ -31,6 +31,15 @@ pub(crate) fn note(index: &mut Index, packet: &Packet, folding: Folding) -> Resu
         if in_conflict {
             index.set_problem(CANDIDATE, item.as_bytes(), "")?;
         }
+    }
+    Ok(())
+}
+
+/// Notes the conflicts at the places that a plan looked at: what brings items together at one name need not concern
+/// either of them, as when an edit revives an item or a move its directory.
+pub(crate) fn note_planned(index: &mut Index, plan: &Plan) -> Result<(), SyncError> {
+    for item in &plan.conflicts {
+        index.set_problem(CANDIDATE, item.as_bytes(), "")?;
     }
     Ok(())
 }

@@ -89,37 +89,93 @@ type InlineChunks = HashMap<ChunkId, Arc<Vec<u8>>>;
 type InlineAnswer = Result<Option<Arc<Vec<u8>>>, String>;
 type Chunks = HashMap<ChunkId, Result<Arc<Vec<u8>>, String>>;
 
+/// The content of a group of files, ready to be written.
+struct Gathered {
+    lists: Vec<Result<Vec<ChunkRef>, String>>,
+    chunks: Chunks,
+}
+
+impl Gathered {
+    /// Writes the files; answers for each, in order.
+    fn write(&self, fs: &dyn Fs, jobs: &[FileJob], in_threads: bool) -> Vec<Result<Written, WriteError>> {
+        let write = |job: &FileJob, list: &Result<Vec<ChunkRef>, String>| match list {
+            Ok(list) => write_small(fs, job, list, &self.chunks),
+            Err(text) => Err(WriteError::Content(text.clone())),
+        };
+        let run = |jobs: &[FileJob], lists: &[Result<Vec<ChunkRef>, String>]| {
+            jobs.iter().zip(lists).map(|(job, list)| write(job, list)).collect::<Vec<_>>()
+        };
+        if !in_threads || jobs.len() < 2 {
+            return run(jobs, &self.lists);
+        }
+        // Two keep a disk busy; more only queue up in one directory's lock.
+        let half = jobs.len() / 2;
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| run(&jobs[half..], &self.lists[half..]));
+            let mut results = run(&jobs[..half], &self.lists[..half]);
+            results.extend(second.join().expect("writing does not panic"));
+            results
+        })
+    }
+}
+
 impl Fetcher<'_> {
     /// Writes files; answers for each, in order. `progress` is told of bytes written.
+    ///
+    /// While the files of one group are written, the content of the next is gathered; both are in memory then, and make up
+    /// the window together.
     pub(crate) fn write(
         &mut self,
         jobs: &[FileJob],
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<Result<Written, WriteError>>, SyncError> {
         let mut results = Vec::with_capacity(jobs.len());
-        let mut at = 0;
-        while at < jobs.len() {
-            if jobs[at].file.size > self.window {
-                results.push(self.large(&jobs[at], progress)?);
-                at += 1;
-                continue;
+        let in_threads = self.threads > 1;
+        let limit = if in_threads { self.window / 2 } else { self.window };
+        std::thread::scope(|scope| {
+            let mut writing: Option<std::thread::ScopedJoinHandle<'_, Vec<Result<Written, WriteError>>>> = None;
+            let mut at = 0;
+            while at < jobs.len() {
+                let large = jobs[at].file.size > self.window;
+                let group = if large { &jobs[at..=at] } else { self.next_group(&jobs[at..], limit) };
+                let gathered = if large { None } else { Some(self.group(group)?) };
+                if let Some(earlier) = writing.take() {
+                    results.extend(earlier.join().expect("writing does not panic"));
+                }
+                match gathered {
+                    None => results.push(self.large(&group[0], progress)?),
+                    Some(gathered) => {
+                        let fs = self.fs;
+                        if in_threads {
+                            writing = Some(scope.spawn(move || gathered.write(fs, group, true)));
+                        } else {
+                            results.extend(gathered.write(fs, group, false));
+                        }
+                        progress(group.iter().map(|job| job.file.size).sum());
+                    }
+                }
+                at += group.len();
             }
-            let mut bytes = 0;
-            let group = jobs[at..].iter().take_while(|job| {
-                bytes += job.file.size;
-                job.file.size <= self.window && bytes <= self.window
-            });
-            let end = at + group.count();
-            let group = &jobs[at..end];
-            results.extend(self.group(group)?);
-            progress(group.iter().map(|job| job.file.size).sum());
-            at = end;
-        }
-        Ok(results)
+            if let Some(last) = writing {
+                results.extend(last.join().expect("writing does not panic"));
+            }
+            Ok(results)
+        })
     }
 
-    /// Writes files that are small together.
-    fn group(&mut self, jobs: &[FileJob]) -> Result<Vec<Result<Written, WriteError>>, SyncError> {
+    /// The files that are gathered together next: at least one.
+    fn next_group<'j>(&self, jobs: &'j [FileJob], limit: u64) -> &'j [FileJob] {
+        let mut bytes = 0;
+        let group = jobs.iter().take_while(|job| {
+            bytes += job.file.size;
+            job.file.size <= self.window && bytes <= limit
+        });
+        &jobs[..group.count().max(1)]
+    }
+
+    /// Gathers the content of files that are small together.
+    fn group(&mut self, jobs: &[FileJob]) -> Result<Gathered, SyncError> {
+        let _reading = self.index.reading()?;
         let mut lists = Vec::with_capacity(jobs.len());
         let mut chunks = Chunks::new();
         for job in jobs {
@@ -136,25 +192,7 @@ impl Fetcher<'_> {
         }
         let wanted: Vec<ChunkRef> = lists.iter().flatten().flatten().copied().collect();
         self.gather(&wanted, &mut chunks)?;
-        let (fs, chunks) = (self.fs, &chunks);
-        let write = |job: &FileJob, list: &Result<Vec<ChunkRef>, String>| match list {
-            Ok(list) => write_small(fs, job, list, chunks),
-            Err(text) => Err(WriteError::Content(text.clone())),
-        };
-        if self.threads <= 1 || jobs.len() < 2 {
-            return Ok(jobs.iter().zip(&lists).map(|(job, list)| write(job, list)).collect());
-        }
-        // Two keep a disk busy; more only queue up in one directory's lock.
-        let half = jobs.len() / 2;
-        let run = |jobs: &[FileJob], lists: &[Result<Vec<ChunkRef>, String>]| {
-            jobs.iter().zip(lists).map(|(job, list)| write(job, list)).collect::<Vec<_>>()
-        };
-        Ok(std::thread::scope(|scope| {
-            let second = scope.spawn(|| run(&jobs[half..], &lists[half..]));
-            let mut results = run(&jobs[..half], &lists[..half]);
-            results.extend(second.join().expect("writing does not panic"));
-            results
-        }))
+        Ok(Gathered { lists, chunks })
     }
 
     /// Writes a file window by window, going on where an earlier round was stopped.

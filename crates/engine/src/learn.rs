@@ -40,8 +40,10 @@ pub(crate) enum OwnLane {
     AsLeft,
     /// Its tip is missing or older: it is to be written again.
     Behind,
-    /// It goes beyond what this index knows: the index is older than the lane.
+    /// It goes on from what this index knows: the index is older than the lane.
     Ahead,
+    /// It has another packet where this index has one of its own: somebody else goes on with the same key.
+    Forked,
 }
 
 /// Reads what others published, and folds it.
@@ -174,7 +176,7 @@ impl Learner<'_> {
                 std::cmp::Ordering::Less => OwnLane::Behind,
                 std::cmp::Ordering::Equal => {
                     let same = self.index.knowledge().of(&device) == tip.last;
-                    if same { OwnLane::AsLeft } else { OwnLane::Ahead }
+                    if same { OwnLane::AsLeft } else { OwnLane::Forked }
                 }
             };
         }
@@ -283,6 +285,7 @@ impl Learner<'_> {
                     folded += 1;
                 }
                 Admission::Known => {}
+                Admission::Fork { .. } if packet.dot.device == self.own_device => self.learned.own = OwnLane::Forked,
                 Admission::Fork { at, .. } => {
                     let text = format!("two packets claim to be {at}; this one is left aside");
                     self.problem("fork", packet_name(&packet.dot).as_str(), &text)?;

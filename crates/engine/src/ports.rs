@@ -46,6 +46,10 @@ pub trait Observer: Send {
     fn advance(&mut self, files: u64, bytes: u64);
     /// Something worth a line.
     fn note(&mut self, note: Note);
+    /// Whether each step is to be noted. Saying where a step was taken costs look-ups, so nobody is told who does not ask.
+    fn wants_steps(&self) -> bool {
+        false
+    }
     /// Whether the user asked to stop; the round then ends after the step in hand.
     fn interrupted(&self) -> bool {
         false

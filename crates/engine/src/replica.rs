@@ -38,6 +38,8 @@ pub struct Parts {
 pub struct Settings {
     /// Worker threads; with 1 everything happens on the caller's thread in a fixed order.
     pub threads: usize,
+    /// How many bytes of small contents a round puts inside its packets; beyond that all go to packs.
+    pub inline_bytes: usize,
     /// Ignore patterns of this device alone, in gitignore syntax.
     pub ignore_overlay: String,
     /// What one attempt at a new passphrase costs.
@@ -46,7 +48,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { threads: 1, ignore_overlay: String::new(), passphrase_cost: Argon2Cost::DEFAULT }
+        Self {
+            threads: 1,
+            inline_bytes: 256 * 1024,
+            ignore_overlay: String::new(),
+            passphrase_cost: Argon2Cost::DEFAULT,
+        }
     }
 }
 

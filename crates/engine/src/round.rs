@@ -44,9 +44,16 @@ impl Replica {
         apply::recover_staging(&*self.parts.fs, &mut self.parts.index, now_ns)?;
         observer.phase(Phase::Learn, None, None);
         let mut learned = self.learn(observer)?;
-        if learned.own == OwnLane::Ahead {
-            self.go_on_as_new_device(observer)?;
-            learned.own = OwnLane::AsLeft;
+        match learned.own {
+            OwnLane::Ahead => {
+                self.go_on_as_new_device(observer)?;
+                learned.own = OwnLane::AsLeft;
+            }
+            OwnLane::Forked => {
+                self.begin_again_as_new_device(observer)?;
+                learned = self.learn(observer)?;
+            }
+            OwnLane::AsLeft | OwnLane::Behind => {}
         }
         self.refuse_if_revoked()?;
         self.introduce()?;
@@ -60,8 +67,10 @@ impl Replica {
         (report.sent, report.published) = self.absorb(scanned, observer)?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
-            self.go_on_as_new_device(observer)?;
-            self.publish(false)?;
+            // The other side of the fork appeared after this round had learned. What this side folded of its own is
+            // nowhere else, so the disk is compared with the vault anew, and what differs is published under a new key.
+            self.begin_again_as_new_device(observer)?;
+            return self.round(options, observer);
         }
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;
@@ -230,11 +239,11 @@ impl Replica {
         let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let entropy = &mut *parts.entropy;
         let now_ms = parts.clock.now_ms();
-        let threads = parts.settings.threads;
+        let (threads, inline_limit) = (parts.settings.threads, parts.settings.inline_bytes);
         let (fs, store, index, keys) = (&*parts.fs, &*parts.store, &mut parts.index, &self.keys);
         std::thread::scope(|scope| {
             let uploader = if threads > 1 { Uploader::with_thread(scope, store) } else { Uploader::Inline(store) };
-            let mut builder = Builder::new(index, uploader, keys, now_ms, &known)?;
+            let mut builder = Builder::new(index, uploader, keys, now_ms, inline_limit, &known)?;
             match absorb(fs, &preparer, threads, &mut builder, scanned, now_ns, entropy, observer) {
                 Ok(sent) => Ok((sent, builder.finish(entropy)?)),
                 Err(SyncError::Interrupted) => {
@@ -343,6 +352,9 @@ impl Observer for Recorder<'_> {
             }),
             note => self.inner.note(note),
         }
+    }
+    fn wants_steps(&self) -> bool {
+        true
     }
     fn interrupted(&self) -> bool {
         self.inner.interrupted()

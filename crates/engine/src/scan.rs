@@ -266,13 +266,13 @@ impl Scan<'_> {
         let needs_path = is_directory || !self.rules.is_empty();
         let name = || Name::new(row.name).expect("recorded names are sound");
         let path = needs_path.then(|| task.path.join(&name()));
-        if let Some(path) = path.as_ref().filter(|_| !self.rules.is_empty()) {
-            if self.rules.ignores(path, is_directory) {
-                if !frozen {
-                    self.found.frozen.push((dir, name()));
-                }
-                return Ok(());
+        if let Some(path) = path.as_ref().filter(|_| !self.rules.is_empty())
+            && self.rules.ignores(path, is_directory)
+        {
+            if !frozen {
+                self.found.frozen.push((dir, name()));
             }
+            return Ok(());
         }
         self.found.objects += 1;
         let same_kind = match row.own_dir {
@@ -533,7 +533,7 @@ pub fn fingerprint(stat: &Stat) -> Fingerprint {
 ///
 /// It could where that write would leave the same modification time; one that lies in the future is no such time.
 pub fn state_at(stat: &Stat, now_ns: i64) -> EntryState {
-    let racy = stat.kind == FileKind::File && stat.mtime.abs_diff(now_ns) <= RACY_WINDOW_NS;
+    let racy = stat.kind != FileKind::Directory && stat.mtime.abs_diff(now_ns) <= RACY_WINDOW_NS;
     if racy { EntryState::Racy } else { EntryState::Settled }
 }
 

@@ -194,6 +194,31 @@ impl Replica {
         self.introduce()
     }
 
+    /// Takes a new key and forgets all but that and the vault's, because another device goes on with the old key
+    /// (a cloned disk, a backup that was restored and written to).
+    ///
+    /// What this index folded of its own would never be published in the old lane. The disk has it, and is compared with
+    /// the vault as on joining with a full folder: equal files agree, others stand in conflict, nothing is removed.
+    pub(crate) fn begin_again_as_new_device(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let old = self.keys.device.device();
+        let name = self.device_name()?;
+        self.keys.device = DeviceKey::from_seed(&random(&mut *self.parts.entropy));
+        let index = &mut self.parts.index;
+        index.begin()?;
+        index.clear_folded()?;
+        index.clear_entries()?;
+        members::forget(index)?;
+        index.set_meta(KEYS, Some(&encode_keys(&self.keys)))?;
+        index.set_meta(NAME, Some(name.as_bytes()))?;
+        index.set_meta(CONTINUES, Some(old.as_bytes()))?;
+        index.set_published(&self.parts.place, 0)?;
+        index.commit()?;
+        let text = "another device goes on with this one's key (a cloned disk, a restored backup): \
+                    it begins again as a new device, and what differs is kept";
+        observer.note(Note::Warning { text: text.to_owned() });
+        Ok(())
+    }
+
     /// Seals a packet with these changes. Within the caller's transaction.
     pub(crate) fn seal(&mut self, changes: Vec<Change>) -> Result<packetboat_core::ids::Dot, SyncError> {
         let now = self.parts.clock.now_ms();

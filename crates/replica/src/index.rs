@@ -129,6 +129,17 @@ impl Index {
         if outer > 0 { Err(IndexError::TakenBack) } else { Ok(()) }
     }
 
+    /// Keeps what is read from being locked anew by every query, until what this returns is dropped.
+    ///
+    /// All reads meanwhile see one state; within a transaction they do so anyway, and this does nothing.
+    pub fn reading(&self) -> Result<Reading<'_>, IndexError> {
+        let begun = self.depth == 0 && self.sql.is_autocommit();
+        if begun {
+            self.sql.execute_batch("BEGIN DEFERRED")?;
+        }
+        Ok(Reading { index: self, begun })
+    }
+
     /// Whether a transaction is open.
     pub fn in_transaction(&self) -> bool {
         self.depth > 0
@@ -148,6 +159,21 @@ impl Index {
     pub fn check(&self) -> Result<(), IndexError> {
         let answer: String = self.sql.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if answer == "ok" { Ok(()) } else { Err(IndexError::Damaged { what: "a page" }) }
+    }
+}
+
+/// Many reads under one lock: see [`Index::reading`]. It borrows the index, so that nothing is written meanwhile.
+pub struct Reading<'a> {
+    index: &'a Index,
+    begun: bool,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if self.begun {
+            // It wrote nothing; where it fails, SQLite has ended it already.
+            let _ = self.index.sql.execute_batch("COMMIT");
+        }
     }
 }
 

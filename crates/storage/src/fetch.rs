@@ -6,7 +6,7 @@
 //! it is not when the pack is missing or access is refused, where more requests would say the same.
 //!
 //! Each entry is answered exactly once, unless the sink stops earlier; a chunk wanted twice is read once and answered twice.
-//! In memory there are, for each thread, one range and two opened chunks at a time.
+//! In memory there are, for each thread, one range and two batches of opened chunks at a time: [`BATCH_BYTES`] and a chunk.
 //! Impossible places are answered first; with one thread the others follow in order: packs as they first appear, chunks as
 //! they lie in them.
 //!
@@ -183,20 +183,32 @@ impl Fetch<'_> {
                 let (sender, next) = (sender.clone(), &next);
                 scope.spawn(move || {
                     let mut codec = ChunkCodec::new();
-                    let mut send = |number, answer| match sender.send((number, answer)) {
-                        Ok(()) => ControlFlow::Continue(()),
-                        Err(_) => ControlFlow::Break(()),
+                    let (mut batch, mut bytes) = (Vec::new(), 0);
+                    // Small chunks go together: handing over each alone would cost more than opening it.
+                    let mut send = |number, answer: Result<Vec<u8>, FetchError>| {
+                        bytes += answer.as_ref().map_or(0, Vec::len);
+                        batch.push((number, answer));
+                        if bytes < BATCH_BYTES && batch.len() < BATCH_ANSWERS {
+                            return ControlFlow::Continue(());
+                        }
+                        bytes = 0;
+                        match sender.send(std::mem::take(&mut batch)) {
+                            Ok(()) => ControlFlow::Continue(()),
+                            Err(_) => ControlFlow::Break(()),
+                        }
                     };
                     while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
                         if self.range(&mut codec, range, &mut send).is_break() {
                             return;
                         }
                     }
+                    // Nobody may be left to take them.
+                    let _ = sender.send(batch);
                 });
             }
             drop(sender);
             // Leaving early drops the receiver, and every thread ends at its next answer.
-            answers.into_iter().try_for_each(|(number, answer)| sink(number, answer))
+            answers.into_iter().flatten().try_for_each(|(number, answer)| sink(number, answer))
         })
     }
 }
@@ -226,6 +238,9 @@ pub enum FetchError {
 
 /// Neighbours with at least this many bytes between them are read apart.
 pub const MAX_GAP_BYTES: u64 = 64 * 1024;
+/// Opened chunks of this many bytes together are handed over by a reading thread.
+pub const BATCH_BYTES: usize = 256 * 1024;
+const BATCH_ANSWERS: usize = 256;
 /// Longest single read in bytes.
 pub const MAX_RANGE_BYTES: u64 = 8 * 1024 * 1024;
 

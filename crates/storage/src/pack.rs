@@ -76,6 +76,10 @@ impl PackWriter {
         if self.len() + chunk.sealed.len() + INDEX_ENTRY_BYTES > MAX_PACK_BYTES as usize {
             return Err(PackWriteError::Full);
         }
+        if self.chunks.is_empty() {
+            // Growing step by step would hold the pack twice while it is copied; what is not used takes no memory.
+            self.bytes.reserve_exact(USUAL_PACK_BYTES);
+        }
         self.ids.insert(chunk.id);
         self.chunks.push(PackedChunk { id: chunk.id, offset: self.bytes.len() as u32, sealed_len });
         self.bytes.extend_from_slice(&chunk.sealed);
@@ -406,6 +410,8 @@ pub enum PackError {
 
 /// A pack is finished when it reaches this size in bytes.
 pub const TARGET_PACK_BYTES: u32 = 24 * 1024 * 1024;
+/// A full pack of small chunks with its index and padding.
+const USUAL_PACK_BYTES: usize = TARGET_PACK_BYTES as usize + (3 << 19);
 /// Greatest size of a pack in bytes, padding included.
 pub const MAX_PACK_BYTES: u32 = 32 * 1024 * 1024;
 

@@ -270,6 +270,20 @@ impl SimFs {
         Ok(())
     }
 
+    /// As the user: sets an extended attribute, or removes it.
+    ///
+    /// # Errors
+    /// Where there is nothing at `path`.
+    pub fn set_user_xattr(&self, path: impl AsRef<[u8]>, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
+        let mut world = self.lock();
+        let id = world.disk.resolve(path.as_ref())?;
+        world.disk.alter(id, |object| match value {
+            Some(value) => drop(object.xattrs.insert(name.to_vec(), value.to_vec())),
+            None => drop(object.xattrs.remove(name)),
+        });
+        Ok(())
+    }
+
     /// Says that a directory, and all that is made in it from now on, lies on another device, as a mount point does.
     ///
     /// # Errors

@@ -73,6 +73,7 @@ pub struct World {
     options: WorldOptions,
     now: Arc<AtomicI64>,
     store: FaultyStore,
+    ring: KeyRing,
     devices: Vec<Device>,
     account: Arc<Mutex<Account>>,
     trace: blake3::Hasher,
@@ -119,35 +120,64 @@ impl World {
         let mut rng = Rng::new(seed);
         let now = Arc::new(AtomicI64::new(1_790_000_000_000));
         let store = FaultyStore::new(rng.next_u64(), FaultConfig::none());
+        // The passphrase is no part of these stories, and deriving keys from one takes longer than a whole life here.
+        let mut root = [0; 32];
+        root.copy_from_slice(&rng.bytes(32));
+        let ring = KeyRing::new(VaultId([7; 16]), RootKey(root));
         let mut world = Self {
             rng,
             options,
             now,
             store,
+            ring,
             devices: Vec::new(),
             account: Arc::default(),
             trace: blake3::Hasher::new(),
             log: Vec::new(),
         };
-        // The passphrase is no part of these stories, and deriving keys from one takes longer than a whole life here.
-        let mut root = [0; 32];
-        root.copy_from_slice(&world.rng.bytes(32));
-        let ring = KeyRing::new(VaultId([7; 16]), RootKey(root));
-        for number in 0..world.options.devices {
-            let name = format!("device{number}");
+        for _ in 0..world.options.devices {
             let options = SimOptions { crash_model: world.options.crash_model, ..SimOptions::default() };
-            let fs = SimFs::new(options);
-            fs.make_dir(".packetboat").expect("an empty disk");
-            fs.settle();
-            let store = world.store.attach(world.rng.next_u64(), FaultConfig::none());
-            let parts = world.parts(&fs, &store, Index::in_memory().expect("memory"), 0);
-            let replica = Replica::join(parts, ring.clone(), &name).expect("a sound name");
-            world.devices.push(Device { name, fs, store, skew: 0, replica: Some(replica) });
+            world.join(SimFs::new(options));
         }
         for device in &world.devices {
             device.store.set_config(world.options.faults.clone());
         }
         world
+    }
+
+    /// Another device joins with this disk, whatever is on it; returns its number.
+    pub fn join(&mut self, fs: SimFs) -> usize {
+        let name = format!("device{}", self.devices.len());
+        fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
+        if !fs.exists(".packetboat") {
+            fs.make_dir(".packetboat").expect("a disk with room");
+        }
+        fs.settle();
+        let store = self.store.attach(self.rng.next_u64(), FaultConfig::none());
+        let parts = self.parts(&fs, &store, Index::in_memory().expect("memory"), 0);
+        let replica = Replica::join(parts, self.ring.clone(), &name).expect("a sound name");
+        self.devices.push(Device { name, fs, store, skew: 0, replica: Some(replica) });
+        self.devices.len() - 1
+    }
+
+    /// A device loses its index, and with it its key; it joins again with the disk that it has.
+    pub fn lose_index(&mut self, at: usize) {
+        let fs = self.devices[at].fs.kill();
+        let now = self.join(fs);
+        let mut again = self.devices.swap_remove(now);
+        again.name = format!("{} again", self.devices[at].name);
+        let config = self.options.faults.clone();
+        again.store.set_config(config);
+        self.devices[at] = again;
+    }
+
+    /// A device goes on with another disk beneath its folder.
+    pub fn replace_disk(&mut self, at: usize, fs: SimFs) {
+        let index = self.devices[at].replica.take().expect("started").into_parts().index;
+        let (store, skew) = (self.devices[at].store.clone(), self.devices[at].skew);
+        let parts = self.parts(&fs, &store, index, skew);
+        self.devices[at].fs = fs;
+        self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
     }
 
     /// Runs a whole life: random steps, then settling, then the promises.
@@ -180,7 +210,12 @@ impl World {
             place: "storage".to_owned(),
             clock: Box::new(SimClock { now: Arc::clone(&self.now), skew }),
             entropy: Box::new(SimEntropy(self.rng.fork())),
-            settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
+            settings: Settings {
+                passphrase_cost: Argon2Cost::MINIMUM,
+                // So small that packs are made, too.
+                inline_bytes: [0, 4, 30_000][self.rng.index(3)],
+                ..Settings::default()
+            },
         }
     }
 
@@ -394,13 +429,66 @@ impl World {
         self.devices[at].replica.as_mut().expect("started")
     }
 
-    /// Lets some time pass, and synchronises one device; panics where that fails.
-    pub fn sync_well(&mut self, at: usize) -> Report {
-        let now = self.now.fetch_add(10_000, Ordering::SeqCst) + 10_000;
+    /// The storage between the devices.
+    pub fn shelf(&self) -> &FaultyStore {
+        &self.store
+    }
+
+    /// How many devices there are.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Lets so many milliseconds pass for all.
+    pub fn pass(&mut self, ms: i64) {
+        let now = self.now.fetch_add(ms, Ordering::SeqCst) + ms;
         for device in &self.devices {
             device.fs.set_now(now * 1_000_000);
         }
+    }
+
+    /// Lets some time pass, and synchronises one device; panics where that fails.
+    pub fn sync_well(&mut self, at: usize) -> Report {
+        self.pass(10_000);
         self.sync(at).unwrap_or_else(|error| panic!("{}", packetboat_engine::error::chain(&error)))
+    }
+
+    /// Lets some time pass, and synchronises one device as its user asks.
+    ///
+    /// # Errors
+    /// The round's.
+    pub fn try_sync(&mut self, at: usize, options: SyncOptions) -> Result<Report, SyncError> {
+        self.pass(10_000);
+        self.replica(at).sync(options, &mut Silent)
+    }
+
+    /// Synchronises all in turn until a whole turn changes nothing; panics where a round fails or there is no end.
+    pub fn rest(&mut self) {
+        for turn in 0..MAX_TURNS {
+            let mut quiet = true;
+            for at in 0..self.devices.len() {
+                quiet &= is_quiet(&self.sync_well(at));
+            }
+            if quiet && turn > 0 {
+                return;
+            }
+        }
+        panic!("the world does not come to rest: {}", self.log.join("\n"));
+    }
+
+    /// The contents that a device's user sees, by path.
+    pub fn files(&self, at: usize) -> BTreeMap<String, Vec<u8>> {
+        let named = |(path, node): (&Vec<u8>, &Node)| {
+            content(node).map(|bytes| (String::from_utf8_lossy(path).into_owned(), bytes.clone()))
+        };
+        self.tree(at).iter().filter_map(named).collect()
+    }
+
+    /// Panics unless all disks show the same.
+    pub fn assert_same(&self) {
+        for at in 1..self.devices.len() {
+            assert_same_tree(&self.tree(0), &self.tree(at), &self.devices[at].name);
+        }
     }
 }
 
@@ -476,7 +564,7 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
     let directories: Vec<Vec<u8>> =
         tree.iter().filter(|(_, n)| matches!(n, Node::Directory { .. })).map(|(p, _)| p.clone()).collect();
     let place = |rng: &mut Rng| -> Vec<u8> {
-        let name = format!("{}", ["a", "b", "c", "d.txt", "e.txt", "f"][rng.index(6)]);
+        let name = ["a", "b", "c", "d.txt", "e.txt", "f"][rng.index(6)].to_string();
         match rng.pick(&directories) {
             Some(directory) if rng.chance(2, 3) => [directory.as_slice(), b"/", name.as_bytes()].concat(),
             _ => name.into_bytes(),
@@ -535,10 +623,10 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
         15..=16 if options.deletes => {
             let path = rng.pick(&paths)?.clone();
             for (other, node) in &tree {
-                if *other == path || other.starts_with(&[path.as_slice(), b"/"].concat()) {
-                    if let Some(bytes) = content(node) {
-                        account.forsake(bytes);
-                    }
+                if (*other == path || other.starts_with(&[path.as_slice(), b"/"].concat()))
+                    && let Some(bytes) = content(node)
+                {
+                    account.forsake(bytes);
                 }
             }
             fs.remove(&path).ok()?;
@@ -592,6 +680,9 @@ fn fresh(rng: &mut Rng, account: &mut Account) -> Vec<u8> {
 struct Watching(Vec<String>);
 
 impl Observer for Watching {
+    fn wants_steps(&self) -> bool {
+        true
+    }
     fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
     fn advance(&mut self, _: u64, _: u64) {}
     fn note(&mut self, note: Note) {

@@ -244,6 +244,7 @@ fn a_file_that_lists_more_chunks_than_a_version_may_is_refused() {
     assert_eq!(with(MAX_INLINE_CHUNKS + 1), Err(WireError::Invalid { what: "chunk list" }));
 }
 
+#[expect(clippy::disallowed_methods, reason = "it measures that decoding is quick")]
 #[test]
 fn a_revocation_for_very_many_devices_is_read_in_linear_time() {
     // Each new device is compared with those before it; the ids compress well enough to fit a packet.

@@ -508,6 +508,8 @@ impl Applier<'_, '_> {
         };
         if done {
             self.observer.advance(1, 0);
+            let step = batch.tasks[at].step.clone();
+            self.tell(&step)?;
         }
         Ok(done)
     }
@@ -729,10 +731,16 @@ impl Applier<'_, '_> {
     /// Removes what the batch left in staging.
     fn clear_staged(&mut self, batch: &Batch) -> Result<(), SyncError> {
         let fs = self.ctx.fs;
+        // Where all came to their places, which is nearly always, the directories are empty and none need be looked for.
+        let left: BTreeSet<&RelPath> = batch.per_target.iter().filter(|dir| fs.rmdir(dir).is_err()).collect();
         for task in &batch.tasks {
             let Some(path) = task.staged.as_ref().filter(|_| !matches!(task.holder, Some(Holder::New(_)))) else {
                 continue;
             };
+            let dir = path.split().map(|(dir, _)| dir).expect("what is staged lies in a directory");
+            if batch.per_target.contains(&dir) && !left.contains(&dir) {
+                continue;
+            }
             // What came to its place is not here any more.
             let Some(stat) = unless_fatal(path, fs.lstat(path))? else { continue };
             let removed = match stat.kind {
@@ -741,7 +749,7 @@ impl Applier<'_, '_> {
             };
             unless_fatal(path, removed)?;
         }
-        for dir in &batch.per_target {
+        for dir in left {
             unless_fatal(dir, fs.rmdir(dir))?;
         }
         Ok(())

@@ -185,7 +185,8 @@ impl Applier<'_, '_> {
     fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
         let path = self.dir_path(entry.dir)?.join(&entry.name);
         let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? else { return Ok(false) };
-        if stat.inode != entry.stat.inode {
+        if stat.inode != entry.stat.inode || (entry.own_dir.is_none() && !is_same(&entry.stat, &stat)) {
+            // The next scan sees what it is now; it does not look in staging.
             return Ok(false);
         }
         // The record must be there before the rename, and with it goes what was done so far.

@@ -32,7 +32,7 @@ pub(crate) fn recover_staging(fs: &dyn Fs, index: &mut Index, now_ns: i64) -> Re
     for dir in &changed {
         unless_fatal(dir, fs.sync_dir(dir))?;
     }
-    put_back_parked(fs, index)?;
+    put_back_parked(fs, index, &label, now_ns)?;
     clear(fs, index, Some(now_ns))?;
     records::write(index, "", &[])
 }
@@ -94,11 +94,15 @@ fn is_parked(index: &Index, path: &RelPath) -> Result<bool, SyncError> {
     Ok(index.entry_at(DirId::STAGING, &name)?.is_some())
 }
 
-/// Entries in staging that are not there: they never came, or went on to their place and that was not recorded.
-fn put_back_parked(fs: &dyn Fs, index: &mut Index) -> Result<(), SyncError> {
+/// Puts parked objects back where they were, if they can be: a scan does not look into staging, and somebody may have
+/// written to one. Entries in staging that are not there never came, or went on and that was not recorded.
+fn put_back_parked(fs: &dyn Fs, index: &mut Index, label: &str, now_ns: i64) -> Result<(), SyncError> {
     for mut entry in index.entries_in_staging()? {
         let path = staging().join(&entry.name);
-        if unless_fatal(&path, fs.lstat(&path))?.is_some() {
+        if let Some(stat) = unless_fatal(&path, fs.lstat(&path))? {
+            if !unpark(fs, index, &entry, &path)? && entry.own_dir.is_none() && !is_same(&entry.stat, &stat) {
+                keep_written(fs, index, &entry, path, label, now_ns)?;
+            }
             continue;
         }
         index.begin()?;
@@ -122,6 +126,52 @@ fn put_back_parked(fs: &dyn Fs, index: &mut Index) -> Result<(), SyncError> {
         }
         index.commit()?;
     }
+    Ok(())
+}
+
+/// Moves a parked object back to its place, if that is free; says whether it is there now.
+fn unpark(fs: &dyn Fs, index: &mut Index, entry: &LocalEntry, path: &RelPath) -> Result<bool, SyncError> {
+    let EntryState::Parked { dir, name } = &entry.state else { return Ok(false) };
+    if *dir == DirId::STAGING || index.entry_at(*dir, name)?.is_some() {
+        return Ok(false);
+    }
+    let holder = paths::dir_path(index, *dir)?;
+    let to = holder.join(name);
+    if unless_fatal(path, rename_new(fs, path, &to))?.is_none() {
+        return Ok(false);
+    }
+    unless_fatal(&holder, fs.sync_dir(&holder))?;
+    unless_fatal(path, fs.sync_dir(&staging()))?;
+    let mut back = entry.clone();
+    (back.dir, back.name, back.state) = (*dir, name.clone(), EntryState::Racy);
+    index.begin()?;
+    index.touch(entry.seen.item)?;
+    index.move_entry((DirId::STAGING, &entry.name), (*dir, name))?;
+    index.put_entry(&back)?;
+    index.commit()?;
+    Ok(true)
+}
+
+/// Gives a parked file that somebody wrote to a name of its own beside its former place.
+fn keep_written(
+    fs: &dyn Fs,
+    index: &mut Index,
+    entry: &LocalEntry,
+    path: RelPath,
+    label: &str,
+    now_ns: i64,
+) -> Result<(), SyncError> {
+    let EntryState::Parked { dir, name } = &entry.state else { return Ok(()) };
+    let holder = paths::dir_path(index, *dir)?;
+    let record = Record { path: path.clone(), dir: *dir, name: name.clone(), new_inode: 0, old: entry.stat };
+    let label = if label.is_empty() { "this device" } else { label };
+    keep_as_conflict(fs, label, now_ns.div_euclid(1_000_000_000), &record, &holder)
+        .map_err(|error| fatal(&path, error))?;
+    unless_fatal(&holder, fs.sync_dir(&holder))?;
+    index.begin()?;
+    forget(index, entry)?;
+    index.touch(entry.seen.item)?;
+    index.commit()?;
     Ok(())
 }
 

@@ -96,6 +96,7 @@ impl Applier<'_, '_> {
             self.no_problem(path)?;
             self.received.deleted += 1;
             self.observer.advance(1, 0);
+            self.tell(&Step::Remove { entry: entry.clone() })?;
             progress = true;
         }
         self.make_durable()?;
@@ -120,6 +121,7 @@ impl Applier<'_, '_> {
         match fs.rmdir(path) {
             Ok(()) => {
                 self.changed_in(path);
+                self.tell(&Step::Remove { entry: entry.clone() })?;
                 self.forget_within(own)?;
                 self.ctx.index.remove_entry(entry.dir, &entry.name)?;
                 self.no_problem(path)?;

@@ -140,10 +140,16 @@ impl World {
     fn absorb(&mut self) -> Result<(), SyncError> {
         let scanned = scan(&self.fs, &self.index, &self.rules, 1)?;
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
-        let known = RoundChunks::new(Box::new(|_| false));
+        let known = RoundChunks::new(self.index.chunk_lookup().unwrap());
         let preparer = Preparer { fs: &self.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
-        let mut builder =
-            Builder::new(&mut self.index, Uploader::Inline(&self.store), &self.keys, NOW / 1_000_000, &known)?;
+        let mut builder = Builder::new(
+            &mut self.index,
+            Uploader::Inline(&self.store),
+            &self.keys,
+            NOW / 1_000_000,
+            256 * 1024,
+            &known,
+        )?;
         absorb(&self.fs, &preparer, 1, &mut builder, scanned, NOW, &mut self.entropy, &mut Silent)?;
         builder.finish(&mut self.entropy)?;
         Ok(())

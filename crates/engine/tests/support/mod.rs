@@ -1,5 +1,7 @@
 //! Two devices of one vault on simulated disks, for tests that ask it questions.
 
+#![allow(dead_code, reason = "each file of tests uses its part")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -53,6 +55,11 @@ impl Pair {
         fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
         let replica = Replica::join(parts, marker.unlock_with_passphrase(b"secret").unwrap(), "third").unwrap();
         Device { fs, replica }
+    }
+
+    /// What another replica with an empty disk is made of.
+    pub(crate) fn parts(&self, seed: u64) -> (SimFs, Parts) {
+        parts(seed, &self.store, &self.out, &self.now)
     }
 
     /// Lets an hour pass, so that nothing recorded before is racy; says what time it was before.

@@ -200,6 +200,12 @@ impl Index {
         Ok(count as u64)
     }
 
+    /// Forgets all entries: what stands on this disk is as if it had never been looked at.
+    pub fn clear_entries(&mut self) -> Result<(), IndexError> {
+        self.sql.execute_batch("DELETE FROM local; DELETE FROM dir; DELETE FROM stray;")?;
+        Ok(())
+    }
+
     /// A number for a directory on this disk that no other had before.
     pub fn new_dir_id(&mut self) -> Result<DirId, IndexError> {
         let next: i64 = self

@@ -13,26 +13,42 @@ use super::chunks::{INLINE_KEY, decode_part, find_in_part, key};
 use super::{Index, IndexError, STATEMENTS};
 
 /// Answers whether a chunk is stored.
-pub type ChunkLookup = Box<dyn Fn(&ChunkId) -> bool + Send + Sync>;
+pub struct ChunkLookup {
+    is_stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
+    is_live: bool,
+}
+
+impl ChunkLookup {
+    /// Whether the chunk is stored.
+    pub fn is_stored(&self, id: &ChunkId) -> bool {
+        (self.is_stored)(id)
+    }
+
+    /// Whether it sees what is committed after it was made.
+    pub fn is_live(&self) -> bool {
+        self.is_live
+    }
+}
+
+impl std::fmt::Debug for ChunkLookup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChunkLookup").field("is_live", &self.is_live).finish_non_exhaustive()
+    }
+}
 
 impl Index {
-    /// A look-up of the chunks that are stored as of the last commit. A chunk that cannot be looked up counts as new.
+    /// A look-up of the chunks that are stored. A chunk that cannot be looked up counts as new.
     pub fn chunk_lookup(&self) -> Result<ChunkLookup, IndexError> {
-        let parts: i64 = self.sql.query_row("SELECT count(*) FROM (SELECT 1 FROM part LIMIT 1)", [], |r| r.get(0))?;
-        let inline: i64 =
-            self.sql.query_row("SELECT count(*) FROM (SELECT 1 FROM inline LIMIT 1)", [], |r| r.get(0))?;
-        if parts + inline == 0 {
-            return Ok(Box::new(|_| false));
-        }
         let Some(path) = self.sql.path().filter(|path| !path.is_empty()) else { return self.copied_lookup() };
         let sql =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         sql.set_prepared_statement_cache_capacity(STATEMENTS);
         let sql = Mutex::new(sql);
-        Ok(Box::new(move |id| {
+        let is_stored = Box::new(move |id: &ChunkId| {
             let sql = sql.lock().expect("nobody panics holding this");
             is_stored(&sql, id).unwrap_or(false)
-        }))
+        });
+        Ok(ChunkLookup { is_stored, is_live: true })
     }
 
     fn copied_lookup(&self) -> Result<ChunkLookup, IndexError> {
@@ -49,7 +65,8 @@ impl Index {
         while let Some(row) = rows.next()? {
             known.insert(row.get(0)?);
         }
-        Ok(Box::new(move |id| known.contains(&id.0[..INLINE_KEY])))
+        let is_stored = Box::new(move |id: &ChunkId| known.contains(&id.0[..INLINE_KEY]));
+        Ok(ChunkLookup { is_stored, is_live: false })
     }
 }
 

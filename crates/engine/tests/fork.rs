@@ -1,0 +1,118 @@
+//! One key on two devices: a restored backup, and a cloned disk. Nobody has to know a command for it.
+
+mod support;
+
+use std::path::Path;
+
+use packetboat_engine::replica::{Parts, Replica};
+use packetboat_replica::index::Index;
+use support::{Device, Pair};
+
+/// A device whose index lies in a file, so that it can be copied as a backup copies it.
+fn with_index_at(pair: &Pair, path: &Path, number: u64) -> Device {
+    let mut device = pair.third();
+    let (fs, mut parts) = pair.parts(number);
+    parts.index = Index::open(path).unwrap();
+    let keys = device.replica.index().meta("keys").unwrap().unwrap();
+    let name = device.replica.index().meta("device name").unwrap().unwrap();
+    if parts.index.meta("keys").unwrap().is_none() {
+        parts.index.set_meta("keys", Some(&keys)).unwrap();
+        parts.index.set_meta("device name", Some(&name)).unwrap();
+    }
+    device.replica = Replica::open(parts).unwrap();
+    device.fs = fs;
+    device
+}
+
+fn copy_index(from: &Path, to: &Path) {
+    for suffix in ["", "-wal"] {
+        let of = |path: &Path| format!("{}{suffix}", path.display());
+        if Path::new(&of(from)).exists() {
+            std::fs::copy(of(from), of(to)).unwrap();
+        }
+    }
+}
+
+fn closed(device: Device) -> packetboat_testkit::sim_fs::SimFs {
+    let Parts { index, .. } = device.replica.into_parts();
+    drop(index);
+    device.fs
+}
+
+#[test]
+fn a_restored_index_that_is_older_than_its_lane_goes_on_as_a_new_device() {
+    let directory = tempfile::tempdir().unwrap();
+    let (now, old) = (directory.path().join("now.db"), directory.path().join("old.db"));
+    let mut pair = Pair::new();
+    let mut third = with_index_at(&pair, &now, 30);
+    third.fs.write("kept", b"one").unwrap();
+    third.sync();
+    let fs = closed(third);
+    copy_index(&now, &old);
+    let mut third = with_index_at(&pair, &now, 31);
+    third.fs = fs.clone();
+    third.replica = reopen(&pair, &fs, &now);
+    third.fs.write("later", b"two").unwrap();
+    third.sync();
+    pair.settle();
+    // The backup comes back: index and disk as they were before.
+    drop(third.replica.into_parts());
+    fs.remove("later").unwrap();
+    let mut restored = Device { replica: reopen(&pair, &fs, &old), fs };
+    let report = restored.sync();
+    assert_eq!(report.sent.deleted, 0, "what the backup lacks is not deleted");
+    restored.sync();
+    pair.settle();
+    restored.sync();
+    pair.assert_files(&[("kept", "one"), ("later", "two")]);
+    assert_eq!(restored.files(), pair.laptop.files());
+    assert_eq!(restored.replica.devices().unwrap().len(), 4, "it is a device of its own now");
+}
+
+#[test]
+fn two_disks_with_one_key_become_two_devices_and_keep_what_both_wrote() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, two) = (directory.path().join("one.db"), directory.path().join("two.db"));
+    let mut pair = Pair::new();
+    let mut third = with_index_at(&pair, &one, 30);
+    third.fs.write("shared", b"start").unwrap();
+    third.fs.write("other", b"start").unwrap();
+    third.sync();
+    let fs = closed(third);
+    copy_index(&one, &two);
+    // A clone: the same index, and a disk with the same files.
+    let (clone_fs, _) = pair.parts(32);
+    clone_fs.write("shared", b"start").unwrap();
+    clone_fs.write("other", b"start").unwrap();
+    let mut original = Device { replica: reopen(&pair, &fs, &one), fs };
+    let mut clone = Device { replica: reopen(&pair, &clone_fs, &two), fs: clone_fs };
+    pair.pass();
+    original.fs.write("shared", b"by the original").unwrap();
+    original.fs.write("new", b"by the original").unwrap();
+    clone.fs.write("shared", b"by the clone").unwrap();
+    clone.fs.write("newer", b"by the clone").unwrap();
+    original.sync();
+    for _ in 0..3 {
+        clone.sync();
+        original.sync();
+        pair.settle();
+    }
+    let contents = |device: &Device| {
+        let mut contents: Vec<String> = device.files().into_iter().map(|(_, text)| text).collect();
+        contents.sort();
+        contents
+    };
+    let expected = ["by the clone", "by the clone", "by the original", "by the original", "start"];
+    for device in [&original, &clone, &pair.laptop, &pair.desk] {
+        assert_eq!(contents(device), expected);
+        assert_eq!(device.files(), original.files());
+    }
+}
+
+/// The replica with this disk and this index, as its program starts again.
+fn reopen(pair: &Pair, fs: &packetboat_testkit::sim_fs::SimFs, index: &Path) -> Replica {
+    let (_, mut parts) = pair.parts(index.as_os_str().len() as u64);
+    parts.fs = std::sync::Arc::new(fs.clone());
+    parts.index = Index::open(index).unwrap();
+    Replica::open(parts).unwrap()
+}
