@@ -59,7 +59,7 @@ pub(crate) struct Global {
 #[derive(Debug, Args)]
 struct FolderArg {
     /// Work on this folder rather than the one around the current directory
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", global = true)]
     folder: Option<PathBuf>,
 }
 
