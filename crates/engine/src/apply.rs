@@ -120,7 +120,7 @@ pub(crate) fn touch_unignored(index: &mut Index, rules: &IgnoreRules) -> Result<
         }
         index.clear_problem(IGNORED, &problem.subject)?;
         let mut above = Vec::new();
-        for shown in shown {
+        if let Some(shown) = shown {
             above.push(shown.item);
             above.extend(shown.twins.iter().map(|twin| twin.item));
         }

@@ -441,10 +441,8 @@ fn a_damaged_packet_of_one_device_stalls_that_devices_changes_alone() {
     world.sync_well(0);
     let new: Vec<ObjectName> = names_under(&world, "lanes/").into_iter().filter(|name| !known.contains(name)).collect();
     let [packet] = &new[..] else { panic!("{new:?}") };
-    let changed: Vec<ObjectName> = names_under(&world, "tips/")
-        .into_iter()
-        .filter(|name| world.shelf().objects()[name] != tips[name])
-        .collect();
+    let changed: Vec<ObjectName> =
+        names_under(&world, "tips/").into_iter().filter(|name| world.shelf().objects()[name] != tips[name]).collect();
     let [tip] = &changed[..] else { panic!("{changed:?}") };
     let sound = world.shelf().snapshot();
     world.shelf().damage(packet, 100);

@@ -147,9 +147,9 @@ fn check(base: &Tree, edited: &[Tree; 2], result: &Tree, told: &dyn Fn() -> Stri
             && (mine.is_none() || theirs.is_none())
             && [mine, theirs].into_iter().all(|state| state.is_none() || state == old)
         {
-            let elsewhere = [base, left, right].iter().any(|tree| {
-                tree.iter().any(|(other, found)| other != path && found.as_ref() == Some(content))
-            });
+            let elsewhere = [base, left, right]
+                .iter()
+                .any(|tree| tree.iter().any(|(other, found)| other != path && found.as_ref() == Some(content)));
             assert!(elsewhere || !holds(content), "{path:?} was deleted; {}", told());
         }
     }
