@@ -230,7 +230,7 @@ impl Item {
     /// each other the newest that both come from. So an edit changes no seats, however many there were before.
     pub fn trail_after(&self, head: &Head) -> Vec<Mark> {
         let mut line = vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }];
-        line.extend(head.trail.iter().cloned());
+        line.extend(&head.trail);
         if line.len() <= MAX_TRAIL {
             return line;
         }
@@ -242,7 +242,7 @@ impl Item {
         let newest = (0..line.len()).filter(|at| !kept.contains(at));
         let mut kept: Vec<usize> = kept.iter().copied().chain(newest).take(MAX_TRAIL).collect();
         kept.sort_unstable();
-        kept.into_iter().map(|at| line[at].clone()).collect()
+        kept.into_iter().map(|at| line[at]).collect()
     }
 }
 

@@ -310,6 +310,8 @@ impl World {
         for dropped in before.difference(&after) {
             account.forsake(dropped);
         }
+        // A side that became a file of its own stays what it is, though its branch is edited elsewhere.
+        account.may_revive |= keep == Keep::Both;
         drop(account);
         let name = self.devices[at].name.clone();
         match result {
