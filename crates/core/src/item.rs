@@ -230,7 +230,7 @@ impl Item {
     /// each other the newest that both come from. So an edit changes no seats, however many there were before.
     pub fn trail_after(&self, head: &Head) -> Vec<Mark> {
         let mut line = vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }];
-        line.extend(head.trail.iter().cloned());
+        line.extend(&head.trail);
         if line.len() <= MAX_TRAIL {
             return line;
         }

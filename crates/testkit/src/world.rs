@@ -18,9 +18,10 @@ use std::sync::{Arc, Mutex};
 use packetboat_core::ids::VaultId;
 use packetboat_core::keys::{KeyRing, RootKey};
 use packetboat_core::marker::Argon2Cost;
-use packetboat_engine::error::SyncError;
+use packetboat_engine::error::{QueryError, SyncError};
+use packetboat_engine::ignore_rules::IGNORE_FILE;
 use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
-use packetboat_engine::replica::{Parts, Replica, Report, Settings, SyncOptions};
+use packetboat_engine::replica::{Keep, Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 
 use crate::crash::was_crash;
@@ -49,6 +50,12 @@ pub struct WorldOptions {
     pub oddities: bool,
     /// Whether somebody edits between two calls of a running round.
     pub races: bool,
+    /// Whether users write what others wrote, settle conflicts and set attributes; needs a storage that behaves.
+    pub settling: bool,
+    /// Whether devices join later, and lose their index.
+    pub newcomers: bool,
+    /// Whether users change the ignore rules.
+    pub ignoring: bool,
 }
 
 impl Default for WorldOptions {
@@ -63,6 +70,9 @@ impl Default for WorldOptions {
             deletes: true,
             oddities: true,
             races: false,
+            settling: false,
+            newcomers: false,
+            ignoring: false,
         }
     }
 }
@@ -98,6 +108,12 @@ struct Account {
     owed: BTreeSet<Vec<u8>>,
     /// Contents that stood in something that was ever moved: an unseen move brings back what a delete removed.
     moved: BTreeSet<Vec<u8>>,
+    /// Contents that were written more than once.
+    copied: BTreeSet<Vec<u8>>,
+    /// Contents that somebody knowingly replaced or deleted; another copy of one may stand or not.
+    forsaken: BTreeSet<Vec<u8>>,
+    /// Whether something happened that may bring back what was deleted: a lost index, or a delete of what was ignored.
+    may_revive: bool,
     /// What users did while a round ran, since it was last asked.
     slipped_in: Vec<String>,
     count: u64,
@@ -105,12 +121,17 @@ struct Account {
 
 impl Account {
     fn write(&mut self, bytes: Vec<u8>) {
-        self.written.insert(bytes.clone());
-        self.owed.insert(bytes);
+        if !self.written.insert(bytes.clone()) {
+            self.copied.insert(bytes.clone());
+        }
+        if !self.forsaken.contains(&bytes) {
+            self.owed.insert(bytes);
+        }
     }
 
     fn forsake(&mut self, bytes: &[u8]) {
         self.owed.remove(bytes);
+        self.forsaken.insert(bytes.to_vec());
     }
 }
 
@@ -233,6 +254,12 @@ impl World {
         if self.rng.chance(1, 60) {
             self.devices[at].skew = self.rng.below(86_400_000 * 400) as i64 - 86_400_000 * 200;
         }
+        if self.options.newcomers && self.rng.chance(1, 25) {
+            self.join_or_begin_again(at);
+        }
+        if self.options.settling && self.rng.chance(1, 12) {
+            self.settle_a_conflict(at);
+        }
         if self.rng.chance(3, 10) {
             self.sync_badly(at);
         } else {
@@ -242,6 +269,60 @@ impl World {
                 let name = self.devices[at].name.clone();
                 self.note(format!("{name}: {text}"));
             }
+        }
+    }
+
+    /// A device joins with a folder that may hold something, or one loses its index.
+    fn join_or_begin_again(&mut self, at: usize) {
+        if self.devices.len() < MAX_DEVICES && self.rng.chance(1, 2) {
+            let fs = match self.rng.chance(1, 2) {
+                // The folder was copied from another device's by other means.
+                true => {
+                    let fs = self.devices[at].fs.kill();
+                    if fs.exists(".packetboat") {
+                        fs.remove(".packetboat").expect("it is there");
+                    }
+                    self.account.lock().expect("nobody panics holding this").may_revive = true;
+                    fs
+                }
+                false => SimFs::new(SimOptions { crash_model: self.options.crash_model, ..SimOptions::default() }),
+            };
+            let new = self.join(fs);
+            self.devices[new].store.set_config(self.options.faults.clone());
+            self.note(format!("device{new} joins and shows {}", listing(&self.devices[new].fs)));
+        } else {
+            self.lose_index(at);
+            self.account.lock().expect("nobody panics holding this").may_revive = true;
+            self.note(format!("{} lost its index", self.devices[at].name));
+        }
+    }
+
+    /// A user settles one of the conflicts that are to be seen.
+    fn settle_a_conflict(&mut self, at: usize) {
+        if self.sync(at).is_err() {
+            return;
+        }
+        let replica = self.devices[at].replica.as_mut().expect("started");
+        let conflicts = replica.conflicts().expect("the index is sound");
+        let Some(conflict) = self.rng.pick(&conflicts) else { return };
+        let keep = [Keep::Mine, Keep::Theirs, Keep::Both][self.rng.index(3)];
+        let before: BTreeSet<Vec<u8>> = visible(&self.devices[at].fs).values().filter_map(content).cloned().collect();
+        let path = conflict.path.clone();
+        let replica = self.devices[at].replica.as_mut().expect("started");
+        let result = replica.resolve(&path, keep, &mut Silent);
+        let after: BTreeSet<Vec<u8>> = visible(&self.devices[at].fs).values().filter_map(content).cloned().collect();
+        let mut account = self.account.lock().expect("nobody panics holding this");
+        for dropped in before.difference(&after) {
+            account.forsake(dropped);
+        }
+        // A side that became a file of its own stays what it is, though its branch is edited elsewhere.
+        account.may_revive |= keep == Keep::Both;
+        drop(account);
+        let name = self.devices[at].name.clone();
+        match result {
+            Ok(_) => self.note(format!("{name}: resolve {path} {keep:?}")),
+            Err(QueryError::DirectoryInTheWay { .. } | QueryError::NoConflict { .. }) => {}
+            Err(error) => panic!("{name}: resolve {path}: {}", packetboat_engine::error::chain(&error)),
         }
     }
 
@@ -325,7 +406,8 @@ impl World {
             // A race that has not come yet, or a crash that was never reached, is called off by starting again.
             self.restart(at, false);
         }
-        for turn in 0..MAX_TURNS {
+        let mut unignored = !self.options.ignoring;
+        for turn in 0..2 * MAX_TURNS {
             let mut quiet = true;
             for at in 0..self.devices.len() {
                 let passed = 10_000;
@@ -340,7 +422,10 @@ impl World {
                 quiet &= is_quiet(&report);
             }
             if quiet && turn > 0 {
-                return;
+                if unignored {
+                    return;
+                }
+                unignored = !self.stop_ignoring();
             }
         }
         for device in &mut self.devices {
@@ -354,6 +439,23 @@ impl World {
             );
         }
         panic!("the world does not come to rest");
+    }
+
+    /// Empties the ignore rules everywhere; says whether there were any.
+    fn stop_ignoring(&mut self) -> bool {
+        let mut any = false;
+        for device in &self.devices {
+            let Ok(rules) = device.fs.read(IGNORE_FILE) else { continue };
+            if !rules.is_empty() {
+                let mut account = self.account.lock().expect("nobody panics holding this");
+                account.forsake(&rules);
+                account.write(Vec::new());
+                device.fs.write(IGNORE_FILE, b"").expect("a disk with room");
+                any = true;
+            }
+        }
+        self.note("nothing is ignored any more".to_owned());
+        any
     }
 
     /// Holds the replicas to the promises.
@@ -376,7 +478,8 @@ impl World {
         for content in &contents {
             assert!(account.written.contains(*content), "invented: {}", String::from_utf8_lossy(content));
             // An unseen move keeps an item alive with whatever it holds by then.
-            let known = account.owed.contains(*content) || !account.moved.is_empty();
+            let unsure = !account.moved.is_empty() || account.may_revive || account.copied.contains(*content);
+            let known = account.owed.contains(*content) || unsure;
             assert!(known, "revived: {}", String::from_utf8_lossy(content));
         }
         drop(account);
@@ -571,7 +674,50 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
         }
     };
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    match rng.below(20) {
+    let kinds = 20 + if options.settling { 3 } else { 0 };
+    match rng.below(kinds) {
+        _ if options.ignoring && rng.chance(1, 15) => {
+            if matches!(tree.get(IGNORE_FILE.as_bytes()), Some(Node::Directory { .. } | Node::Symlink { .. })) {
+                return None;
+            }
+            account.count += 1;
+            let patterns = ["a", "*.txt", "/b/", "/a/c", "f"];
+            let rules = format!("{}\n# {}\n", patterns[rng.index(patterns.len())], account.count).into_bytes();
+            if let Some(old) = tree.get(IGNORE_FILE.as_bytes()).and_then(content) {
+                account.forsake(old);
+            }
+            account.may_revive = true;
+            fs.write(IGNORE_FILE, &rules).ok()?;
+            account.write(rules.clone());
+            Some(format!("ignore {}", text(&rules)))
+        }
+        20..=21 => {
+            // What is written somewhere already: here, or on another device.
+            let path = place(rng);
+            if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special | Node::Symlink { .. })) {
+                return None;
+            }
+            let recent: Vec<Vec<u8>> = account.written.iter().filter(|bytes| bytes.len() < 9).cloned().collect();
+            let bytes = rng.pick(&recent)?.clone();
+            match tree.get(&path).and_then(content) {
+                Some(old) if *old == bytes => return None,
+                Some(old) => account.forsake(old),
+                None => {}
+            }
+            fs.write(&path, &bytes).ok()?;
+            account.write(bytes.clone());
+            Some(format!("write again {} = {}", text(&path), text(&bytes)))
+        }
+        22 => {
+            // Of directories only what they have when they are made is known to travel.
+            let path = rng.pick(&files)?.clone();
+            if matches!(tree.get(&path), Some(Node::Symlink { .. })) {
+                return None;
+            }
+            let value = if rng.chance(1, 4) { None } else { Some(rng.bytes(3)) };
+            fs.set_user_xattr(&path, [b"user.a".as_slice(), b"user.b"][rng.index(2)], value.as_deref()).ok()?;
+            Some(format!("xattr {} {value:?}", text(&path)))
+        }
         0..=5 => {
             let path = place(rng);
             if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special)) {
@@ -721,3 +867,4 @@ impl Entropy for SimEntropy {
 }
 
 const MAX_TURNS: usize = 12;
+const MAX_DEVICES: usize = 6;

@@ -71,6 +71,32 @@ fn edits_during_a_round_are_not_lost() {
 }
 
 #[test]
+fn settling_conflicts_and_writing_the_same_again_loses_nothing_else() {
+    run(150, 6000, |seed| WorldOptions { devices: 2 + seed as usize % 3, settling: true, ..Default::default() });
+}
+
+#[test]
+fn devices_that_join_late_or_lose_their_index_lose_nothing_and_agree() {
+    run(150, 7000, |seed| WorldOptions {
+        devices: 1 + seed as usize % 3,
+        newcomers: true,
+        settling: seed % 2 == 0,
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
+fn what_was_ignored_for_a_while_is_not_lost() {
+    run(150, 8000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 2,
+        ignoring: true,
+        moves: false,
+        ..Default::default()
+    });
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..5 {
         let options = || WorldOptions { crash_percent: 20, ..Default::default() };
