@@ -66,7 +66,7 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { items: 20_000, bytes: 1 << 30, window: 32 << 20 }
+        Self { items: 10_000, bytes: 1 << 30, window: 24 << 20 }
     }
 }
 

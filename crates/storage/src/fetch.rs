@@ -183,27 +183,25 @@ impl Fetch<'_> {
                 let (sender, next) = (sender.clone(), &next);
                 scope.spawn(move || {
                     let mut codec = ChunkCodec::new();
-                    let (mut batch, mut bytes) = (Vec::new(), 0);
-                    // Small chunks go together: handing over each alone would cost more than opening it.
-                    let mut send = |number, answer: Result<Vec<u8>, FetchError>| {
-                        bytes += answer.as_ref().map_or(0, Vec::len);
-                        batch.push((number, answer));
-                        if bytes < BATCH_BYTES && batch.len() < BATCH_ANSWERS {
-                            return ControlFlow::Continue(());
-                        }
-                        bytes = 0;
-                        match sender.send(std::mem::take(&mut batch)) {
-                            Ok(()) => ControlFlow::Continue(()),
-                            Err(_) => ControlFlow::Break(()),
-                        }
-                    };
                     while let Some(range) = ranges.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if self.range(&mut codec, range, &mut send).is_break() {
+                        // Small chunks go together: handing over each alone would cost more than opening it.
+                        let (mut batch, mut bytes) = (Vec::new(), 0);
+                        let mut send = |number, answer: Result<Vec<u8>, FetchError>| {
+                            bytes += answer.as_ref().map_or(0, Vec::len);
+                            batch.push((number, answer));
+                            if bytes < BATCH_BYTES && batch.len() < BATCH_ANSWERS {
+                                return ControlFlow::Continue(());
+                            }
+                            bytes = 0;
+                            match sender.send(std::mem::take(&mut batch)) {
+                                Ok(()) => ControlFlow::Continue(()),
+                                Err(_) => ControlFlow::Break(()),
+                            }
+                        };
+                        if self.range(&mut codec, range, &mut send).is_break() || sender.send(batch).is_err() {
                             return;
                         }
                     }
-                    // Nobody may be left to take them.
-                    let _ = sender.send(batch);
                 });
             }
             drop(sender);
