@@ -50,6 +50,8 @@ pub struct WorldOptions {
     pub oddities: bool,
     /// Whether somebody edits between two calls of a running round.
     pub races: bool,
+    /// Whether so little travels inside packets that packs are made, too.
+    pub small_packs: bool,
     /// Whether users write what others wrote, settle conflicts and set attributes; needs a storage that behaves.
     pub settling: bool,
     /// Whether devices join later, and lose their index.
@@ -70,6 +72,7 @@ impl Default for WorldOptions {
             deletes: true,
             oddities: true,
             races: false,
+            small_packs: false,
             settling: false,
             newcomers: false,
             ignoring: false,
@@ -202,7 +205,8 @@ impl World {
     }
 
     /// Runs a whole life: random steps, then settling, then the promises.
-    pub fn run(seed: u64, options: WorldOptions) -> [u8; 32] {
+    pub fn run(seed: u64, mut options: WorldOptions) -> [u8; 32] {
+        options.small_packs |= seed % 2 == 0;
         let mut world = Self::new(seed, options);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..world.options.steps {
@@ -233,8 +237,7 @@ impl World {
             entropy: Box::new(SimEntropy(self.rng.fork())),
             settings: Settings {
                 passphrase_cost: Argon2Cost::MINIMUM,
-                // So small that packs are made, too.
-                inline_bytes: [0, 4, 30_000][self.rng.index(3)],
+                inline_bytes: if self.options.small_packs { [0, 4, 30_000][self.rng.index(3)] } else { 256 * 1024 },
                 ..Settings::default()
             },
         }
