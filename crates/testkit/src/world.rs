@@ -206,7 +206,7 @@ impl World {
 
     /// Runs a whole life: random steps, then settling, then the promises.
     pub fn run(seed: u64, mut options: WorldOptions) -> [u8; 32] {
-        options.small_packs |= seed % 2 == 0;
+        options.small_packs |= seed.is_multiple_of(2);
         let mut world = Self::new(seed, options);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..world.options.steps {
@@ -318,8 +318,9 @@ impl World {
         for dropped in before.difference(&after) {
             account.forsake(dropped);
         }
-        // A side that became a file of its own stays what it is, though its branch is edited elsewhere.
-        account.may_revive |= keep == Keep::Both;
+        // A side that became a file of its own stays what it is, though its branch is edited elsewhere; and a side that
+        // was kept is written again by the settlement, against which an unseen edit of it stands.
+        account.may_revive = true;
         drop(account);
         let name = self.devices[at].name.clone();
         match result {
