@@ -69,17 +69,35 @@ pub fn created(item: ItemId, dot: Dot) -> Seen {
 pub fn edited<T: ViewRead + HistoryRead>(tree: &T, seen: &Seen, content: Content) -> Result<Publish, T::Error> {
     if let Some(item) = tree.item(seen.item)? {
         let standing = item.heads.iter().any(|head| seen.heads.contains(&head.dot));
-        if !standing
-            && is_shown(tree, &item)?
-            && let Some(seat) = item.seats().iter().find(|seat| seat.head.content.agrees(&content))
-        {
-            return Ok(Publish::Agreed(Seen { heads: seat.dots.clone(), ..seen.clone() }));
+        if !standing && is_shown(tree, &item)? {
+            if let Some(seat) = item.seats().iter().find(|seat| seat.head.content.agrees(&content)) {
+                return Ok(Publish::Agreed(Seen { heads: seat.dots.clone(), ..seen.clone() }));
+            }
+            if let Some(passed) = passed_by(tree, &item, seen, &content)? {
+                return Ok(Publish::Agreed(Seen { heads: vec![passed], ..seen.clone() }));
+            }
         }
     }
     let trail = trail_of(tree, seen)?;
     let mut changes = vec![Change::Content { item: seen.item, content, replaces: seen.heads.clone(), trail }];
     changes.extend(absorb_twins(seen));
     Ok(Publish::Changes(changes, SeenAfter { content: true, ..SeenAfter::default() }))
+}
+
+/// A version with this content that came after what was seen and that another has replaced since.
+///
+/// The disk shows it after a crash between bringing it there and recording that; to publish it would set it against the
+/// version whose author had seen it.
+fn passed_by<T: HistoryRead>(tree: &T, item: &Item, seen: &Seen, content: &Content) -> Result<Option<Dot>, T::Error> {
+    for head in item.heads.iter().filter(|head| head.deletes.is_empty()) {
+        let Some(at) = head.trail.iter().position(|mark| seen.heads.contains(&mark.dot)) else { continue };
+        for mark in &head.trail[..at] {
+            if tree.version(item.id, &mark.dot)?.is_some_and(|version| version.content.agrees(content)) {
+                return Ok(Some(mark.dot));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The line of versions that an edit of what was seen continues.

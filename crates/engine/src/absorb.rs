@@ -424,7 +424,8 @@ impl Absorber<'_, '_> {
         let Some(mut entry) = self.builder.index.entry_at(suspect.dir, &suspect.name)? else { return Ok(()) };
         if suspect.thawed {
             let Some(item) = self.builder.index.item(entry.seen.item)? else { return Ok(()) };
-            if item.is_directory() && !is_shown(self.builder.index, &item)? {
+            let dead_directory = item.is_directory() && !is_shown(self.builder.index, &item)?;
+            if dead_directory && self.fs.read_dir(&suspect.path).is_ok_and(|entries| !entries.is_empty()) {
                 // It stays for what is ignored in it.
                 return Ok(());
             }

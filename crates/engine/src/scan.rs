@@ -547,6 +547,7 @@ pub fn fingerprint(stat: &Stat) -> Fingerprint {
 ///
 /// It could where that write would leave the same modification time; one that lies in the future is no such time.
 pub fn state_at(stat: &Stat, now_ns: i64) -> EntryState {
+    // A symlink is replaced, not written, but may get the inode number, size and time of the one before.
     let racy = stat.kind != FileKind::Directory && stat.mtime.abs_diff(now_ns) <= RACY_WINDOW_NS;
     if racy { EntryState::Racy } else { EntryState::Settled }
 }

@@ -152,6 +152,23 @@ fn an_edit_within_the_granularity_of_times_is_seen() {
     assert_all(&world, &[("f", "ffff")]);
 }
 
+#[test]
+fn a_symlink_replaced_within_a_tick_by_one_of_equal_length_is_seen() {
+    let mut world = world(2);
+    world.fs(0).make_symlink(b"v1", "link").unwrap();
+    world.sync_well(0);
+    world.sync_well(1);
+    // The inode number is used again, so `stat` may say the same in all.
+    world.fs(1).remove("link").unwrap();
+    world.fs(1).make_symlink(b"v2", "link").unwrap();
+    world.fs(0).remove("link").unwrap();
+    world.fs(0).make_symlink(b"v3", "link").unwrap();
+    world.rest();
+    world.assert_same();
+    let contents: Vec<Vec<u8>> = world.files(0).into_values().collect();
+    assert!(contents.contains(&b"v2".to_vec()) && contents.contains(&b"v3".to_vec()), "{contents:?}");
+}
+
 // Names.
 
 #[test]
