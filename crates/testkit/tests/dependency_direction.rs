@@ -8,13 +8,17 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may depend on in normal and build dependencies.
-const MAP: [(&str, &[&str]); 7] = [
+const MAP: [(&str, &[&str]); 10] = [
     ("core", &[]),
     ("replica", &["core"]),
     ("storage", &["core"]),
     // It drives chunks and packs on their way, so it knows storage: docs/design/0005-engine-uses-storage.md.
     ("engine", &["replica", "storage", "core"]),
-    ("cli", &["engine", "replica", "storage", "core"]),
+    ("link", &["core"]),
+    ("mail", &["core"]),
+    // It drives what the others carry out: the outbox and the inbox by the core's machines, over link and mail.
+    ("daemon", &["engine", "replica", "storage", "link", "mail", "core"]),
+    ("cli", &["daemon", "engine", "replica", "storage", "link", "mail", "core"]),
     // Nothing but tests may depend on it.
     ("testkit", &["engine", "replica", "storage", "core"]),
     // It runs the binary and knows nothing of what is inside.

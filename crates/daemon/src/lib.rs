@@ -1,0 +1,1 @@
+//! What `packetboat run` does: outbox, inbox and link, driven by time, network and commands.

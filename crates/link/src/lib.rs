@@ -1,0 +1,1 @@
+//! Device to device: pairing two computers, and the authenticated connection between them.
