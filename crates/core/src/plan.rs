@@ -166,7 +166,11 @@ impl<T: PlanRead> Planner<'_, T> {
             let cause = self.removal_cause(&entry)?;
             self.plan.removals.push(Planned { step: Step::Remove { entry }, cause });
         }
-        Ok(())
+        // An item that bears the name of a conflict copy has that copy shown under a longer one.
+        match crate::conflict_name::base_of(&name) {
+            Some(base) => self.place(parent, base),
+            None => Ok(()),
+        }
     }
 
     fn compare(&mut self, entry: LocalEntry, shown: Shown) -> Result<(), <T as TreeRead>::Error> {

@@ -281,6 +281,21 @@ impl<T: TreeWrite> Folder<'_, T> {
             touch_place(self.tree, place.parent, &place.name)?;
             self.touch_dead_above(place.parent)?;
         }
+        self.touch_left(before)
+    }
+
+    /// Touches what the item that left a place stood in the way of.
+    ///
+    /// A plan begins at the places where touched items belong and where the disk still has them. One that was moved on
+    /// this disk is no longer there, so those that it displaced must be touched themselves.
+    fn touch_left(&mut self, before: &Placed) -> Result<(), T::Error> {
+        let base = crate::conflict_name::base_of(&before.name);
+        for directory in directories_of_one_path(self.tree, before.parent)? {
+            touch_place(self.tree, directory, &before.name)?;
+            if let Some(base) = &base {
+                touch_place(self.tree, directory, base)?;
+            }
+        }
         Ok(())
     }
 
@@ -339,6 +354,27 @@ fn touch_place<T: TreeWrite>(tree: &mut T, parent: ItemId, name: &Name) -> Resul
         tree.touch(item)?;
     }
     Ok(())
+}
+
+/// The directories whose placements spell the same path as this one's, itself included: all those that may be seen as
+/// one with it.
+fn directories_of_one_path<T: TreeRead>(tree: &T, directory: ItemId) -> Result<Vec<ItemId>, T::Error> {
+    let mut path = Vec::new();
+    let mut above = directory;
+    while above != ItemId::ROOT {
+        let Some(state) = tree.item(above)? else { return Ok(vec![directory]) };
+        above = state.at.parent;
+        path.push(state.at.name);
+    }
+    let mut same = vec![ItemId::ROOT];
+    for name in path.iter().rev() {
+        let mut named = Vec::new();
+        for parent in &same {
+            named.extend(tree.named(*parent, name)?);
+        }
+        same = named;
+    }
+    Ok(same)
 }
 
 /// Puts one directory move in its place in the total order; returns the directories whose place that changed.

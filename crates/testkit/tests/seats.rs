@@ -207,3 +207,54 @@ fn settling_on_two_devices_at_once_loses_nothing_that_was_kept() {
         }
     }
 }
+
+/// Story: both sides were kept, one of them edited elsewhere unseen, so that its branch stood beside the new file under
+/// a longer name; when that file was moved away, the devices disagreed on which name the branch has.
+#[test]
+fn a_file_that_bears_a_copys_name_lengthens_the_copys_name_while_it_stands_there() {
+    for mover in 0..3 {
+        let mut world = conflict();
+        let copy = copy(&world);
+        world.replica(0).resolve(&RelPath::new(copy.as_bytes()).unwrap(), Keep::Both, &mut Silent).unwrap();
+        world.fs(1).write(&copy, b"unseen").unwrap();
+        world.rest();
+        world.assert_same();
+        assert_eq!(world.files(2).len(), 3, "{:?}", world.files(2));
+        assert_ne!(world.files(2)[&copy], b"unseen");
+        world.fs(mover).rename(&copy, "elsewhere").unwrap();
+        world.rest();
+        world.assert_same();
+        assert_eq!(world.files(mover)[&copy], b"unseen", "{:?}", world.files(mover));
+        world.fs(mover).rename("elsewhere", "dir/now").unwrap();
+        world.rest();
+        world.assert_same();
+    }
+}
+
+#[test]
+fn a_file_moved_out_of_one_of_two_directories_seen_as_one_leaves_its_name_to_the_other() {
+    for mover in 0..2 {
+        for moved_plain in [true, false] {
+            let mut world = World::new(3, WorldOptions { devices: 2, ..WorldOptions::default() });
+            world.fs(0).write("dir/f", b"by 0").unwrap();
+            world.fs(1).write("dir/f", b"by 1").unwrap();
+            // Both publish before either learns, so there are two directories and two files.
+            let empty = world.shelf().snapshot();
+            world.sync_well(0);
+            let published = world.shelf().objects();
+            world.shelf().restore_snapshot(&empty);
+            world.sync_well(1);
+            published.iter().for_each(|(name, bytes)| world.shelf().plant(name, bytes));
+            world.rest();
+            world.assert_same();
+            let files = world.files(0);
+            assert_eq!(files.len(), 2, "{files:?}");
+            let path = files.keys().find(|name| (*name == "dir/f") == moved_plain).unwrap();
+            let (_, staying) = files.iter().find(|(name, _)| *name != path).unwrap();
+            world.fs(mover).rename(path, "elsewhere").unwrap();
+            world.rest();
+            world.assert_same();
+            assert_eq!(world.files(0)["dir/f"], *staying, "{:?}", world.files(0));
+        }
+    }
+}
