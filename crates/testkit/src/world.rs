@@ -100,6 +100,9 @@ struct Device {
     skew: i64,
     /// `None` only while it is being started again.
     replica: Option<Replica>,
+    /// What its folder showed after a crash, until a round has ended well. Its user may replace what the crash kept from
+    /// being recorded as seen, and then it stands beside: docs/semantics.md.
+    unrecorded: BTreeSet<Vec<u8>>,
 }
 
 /// What the users wrote and what became of it.
@@ -115,6 +118,10 @@ struct Account {
     copied: BTreeSet<Vec<u8>>,
     /// Contents that somebody knowingly replaced or deleted; another copy of one may stand or not.
     forsaken: BTreeSet<Vec<u8>>,
+    /// What the acting device's user sees that a crash may have kept from being recorded.
+    unrecorded: BTreeSet<Vec<u8>>,
+    /// What was replaced or deleted of that.
+    unknowingly: BTreeSet<Vec<u8>>,
     /// Whether something happened that may bring back what was deleted: a lost index, or a delete of what was ignored.
     may_revive: bool,
     /// What users did while a round ran, since it was last asked.
@@ -135,6 +142,9 @@ impl Account {
     fn forsake(&mut self, bytes: &[u8]) {
         self.owed.remove(bytes);
         self.forsaken.insert(bytes.to_vec());
+        if self.unrecorded.contains(bytes) {
+            self.unknowingly.insert(bytes.to_vec());
+        }
     }
 }
 
@@ -180,7 +190,7 @@ impl World {
         let store = self.store.attach(self.rng.next_u64(), FaultConfig::none());
         let parts = self.parts(&fs, &store, Index::in_memory().expect("memory"), 0);
         let replica = Replica::join(parts, self.ring.clone(), &name).expect("a sound name");
-        self.devices.push(Device { name, fs, store, skew: 0, replica: Some(replica) });
+        self.devices.push(Device { name, fs, store, skew: 0, replica: Some(replica), unrecorded: BTreeSet::new() });
         self.devices.len() - 1
     }
 
@@ -263,6 +273,7 @@ impl World {
         if self.options.settling && self.rng.chance(1, 12) {
             self.settle_a_conflict(at);
         }
+        self.account.lock().expect("nobody panics holding this").unrecorded = self.devices[at].unrecorded.clone();
         if self.rng.chance(3, 10) {
             self.sync_badly(at);
         } else {
@@ -371,6 +382,9 @@ impl World {
         let mut watching = Watching::default();
         let replica = self.devices[at].replica.as_mut().expect("started");
         let result = replica.sync(SyncOptions { confirm_deletes: true }, &mut watching);
+        if result.is_ok() {
+            self.devices[at].unrecorded.clear();
+        }
         let name = self.devices[at].name.clone();
         for text in watching.0 {
             self.note(format!("{name}:   {text}"));
@@ -396,6 +410,9 @@ impl World {
         fs.set_now(now * 1_000_000);
         let parts = self.parts(&fs, &store, parts.index, skew);
         self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
+        if crashed {
+            self.devices[at].unrecorded = visible(&self.devices[at].fs).values().filter_map(content).cloned().collect();
+        }
         let how = if crashed { "power loss" } else { "killed" };
         let text = format!("{}: started again ({how}), shows {}", self.devices[at].name, listing(&self.devices[at].fs));
         self.note(text);
@@ -482,7 +499,10 @@ impl World {
         for content in &contents {
             assert!(account.written.contains(*content), "invented: {}", String::from_utf8_lossy(content));
             // An unseen move keeps an item alive with whatever it holds by then.
-            let unsure = !account.moved.is_empty() || account.may_revive || account.copied.contains(*content);
+            let unsure = !account.moved.is_empty()
+                || account.may_revive
+                || account.copied.contains(*content)
+                || account.unknowingly.contains(*content);
             let known = account.owed.contains(*content) || unsure;
             assert!(known, "revived: {}", String::from_utf8_lossy(content));
         }

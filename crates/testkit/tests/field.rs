@@ -1,13 +1,15 @@
 //! What users of other tools suffer, a test each: nothing of it may happen here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use packetboat_core::name::RelPath;
 use packetboat_core::store::ObjectName;
 use packetboat_engine::error::SyncError;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{Action, SyncOptions};
-use packetboat_testkit::sim_fs::{SimFs, SimOptions};
+use packetboat_testkit::sim_fs::{Node, SimFs, SimOptions};
 use packetboat_testkit::world::{World, WorldOptions};
 
 fn world(devices: usize) -> World {
@@ -429,6 +431,36 @@ fn a_directory_deleted_elsewhere_stays_for_ignored_files_and_is_not_revived() {
     assert_eq!(texts(&world, 0), owned(&[("src/new.c", "new"), ("src/sub/c.c", "c")]));
 }
 
+/// Story: a directory made way for a file of its name and, since something in it was ignored, lay in staging for good.
+#[test]
+fn a_directory_that_stays_for_ignored_files_is_not_hidden_to_make_way_for_a_file() {
+    for deeply in [false, true] {
+        let mut world = world(2);
+        overlay(&mut world, 1, "*.o\n");
+        let object = if deeply { "src/sub/b.o" } else { "src/b.o" };
+        world.fs(0).write("src/a.c", b"code").unwrap();
+        world.fs(0).write("src/sub/b.c", b"more").unwrap();
+        world.rest();
+        world.fs(1).write(object, b"object").unwrap();
+        world.fs(0).remove("src").unwrap();
+        world.fs(0).write("src", b"a file now").unwrap();
+        world.sync_well(0);
+        for _ in 0..3 {
+            let report = world.sync_well(1);
+            assert_eq!((report.received.waiting, report.problems), (1, 1));
+            assert_eq!(world.fs(1).read(object).unwrap(), b"object", "{deeply}");
+        }
+        assert_eq!(texts(&world, 1), owned(&[(object, "object")]));
+        let staged: Vec<_> =
+            world.fs(1).tree().into_keys().filter(|path| path.starts_with(b".packetboat/stage/")).collect();
+        assert!(staged.is_empty(), "{staged:?}");
+        world.fs(1).rename(object, "kept.o").unwrap();
+        world.rest();
+        assert_eq!(texts(&world, 1), owned(&[("kept.o", "object"), ("src", "a file now")]));
+        assert_eq!(world.sync_well(1).problems, 0);
+    }
+}
+
 // Left-overs, and what is bad stalls nothing else.
 
 #[test]
@@ -548,6 +580,50 @@ fn files_that_come_and_change_during_a_run_do_not_fail_it() {
         ];
         assert_all(&world, &expected);
     }
+}
+
+/// Story: a directory's permissions were changed just as another device's rename of it was brought to this disk; the
+/// record took them for agreed upon, so they travelled nowhere and the devices differed for ever.
+#[test]
+fn permissions_changed_while_a_round_moves_or_makes_things_travel() {
+    for call in 1..200 {
+        let mut world = world(2);
+        world.fs(0).write("d/f", b"text").unwrap();
+        world.fs(0).write("e", b"text of e").unwrap();
+        world.rest();
+        world.fs(1).rename("d", "d moved").unwrap();
+        world.fs(1).rename("e", "e moved").unwrap();
+        world.fs(1).write("new/f", b"new").unwrap();
+        world.sync_well(1);
+        let fired = Arc::new(AtomicBool::new(false));
+        let fires = Arc::clone(&fired);
+        world.fs(0).on_call(call, move |fs| {
+            fires.store(true, Ordering::SeqCst);
+            for (path, mode) in [("d", 0o700), ("d moved", 0o700), ("e", 0o600), ("e moved", 0o600)] {
+                if fs.exists(path) {
+                    fs.chmod(path, mode).unwrap();
+                }
+            }
+            for (path, mode) in [("new", 0o711), ("new/f", 0o640)] {
+                if fs.exists(path) {
+                    fs.chmod(path, mode).unwrap();
+                }
+            }
+        });
+        world.sync_well(0);
+        if !fired.load(Ordering::SeqCst) {
+            assert!(call > 30, "the round has more calls than {call}");
+            return;
+        }
+        world.rest();
+        world.assert_same();
+        let mode = |path: &str| match &world.tree(1)[path.as_bytes()] {
+            Node::File { mode, .. } | Node::Directory { mode, .. } => *mode,
+            node => panic!("{node:?}"),
+        };
+        assert_eq!((mode("d moved"), mode("e moved")), (0o700, 0o600), "call {call}");
+    }
+    panic!("the round does not end");
 }
 
 #[test]

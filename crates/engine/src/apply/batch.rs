@@ -631,12 +631,12 @@ impl Applier<'_, '_> {
             self.set_attributes(&path, &mut entry, shown, &before)?;
         }
         let after = self.stat_now(&path, &before)?;
-        let same = directory
-            || match &expected {
-                Some(made) => is_same(&fingerprint(made), &after) && after.mode == made.mode,
-                None => is_same(&entry.stat, &after),
-            };
-        if same {
+        // What somebody changed meanwhile, permissions too, must differ from the record for the next scan to see it.
+        let (same, mode) = match &expected {
+            Some(made) => (is_same(&fingerprint(made), &after), made.mode),
+            None => (directory || is_same(&entry.stat, &after), entry.stat.mode),
+        };
+        if same && after.mode == mode {
             entry.stat = fingerprint(&after);
         }
         entry.state = match (&expected, entry.state) {
@@ -818,10 +818,9 @@ fn named_seen(shown: &Shown, before: &View, name: &Name) -> packetboat_core::loc
 
 /// The fingerprint of what came to its place; one that is no longer what was staged is looked at by the next scan.
 fn settled(now: &Stat, staged: &Stat) -> Fingerprint {
-    if now.kind == staged.kind
-        && (now.kind == FileKind::Directory || (is_same(&fingerprint(staged), now) && now.mode == staged.mode))
-    {
-        fingerprint(now)
+    let directory = now.kind == FileKind::Directory && staged.kind == FileKind::Directory;
+    if directory || (now.kind == staged.kind && now.mode == staged.mode && is_same(&fingerprint(staged), now)) {
+        Fingerprint { mode: staged.mode, ..fingerprint(now) }
     } else {
         Fingerprint { ctime: 0, ..fingerprint(staged) }
     }

@@ -8,7 +8,7 @@ use packetboat_core::ids::{DeviceId, Dot, ItemId};
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::local_name;
 use packetboat_core::name::{Name, RelPath};
-use packetboat_core::tree::TreeWrite;
+use packetboat_core::tree::{TreeRead, TreeWrite, is_shown};
 use packetboat_core::view::Viewer;
 use packetboat_replica::fs::{FileKind, Fs};
 
@@ -103,7 +103,12 @@ impl Applier<'_, '_> {
             };
             match trouble(&error) {
                 Trouble::Taken => match self.ctx.index.entry_at(dir, &name)? {
-                    Some(entry) if entry.state == EntryState::Frozen || parked >= MAX_PARKED => return Ok(None),
+                    Some(entry) if self.stays(&entry)? => {
+                        let what = "what stands in its place stays for ignored files: move those away, or it";
+                        self.problem(DISK, &to, what)?;
+                        return Ok(None);
+                    }
+                    Some(_) if parked >= MAX_PARKED => return Ok(None),
                     Some(entry) => {
                         if !self.park(&entry)? {
                             return Ok(None);
@@ -142,6 +147,38 @@ impl Applier<'_, '_> {
         let path = self.dir_path(dir)?.join(wanted);
         self.problem(NAME, &path, "the file system can hold neither this name nor one that stands in for it")?;
         Ok(None)
+    }
+
+    /// Whether an entry is left alone here, or is a directory that would go but for what is ignored in it.
+    ///
+    /// Parking such a directory would hide in staging what nobody asked to remove.
+    fn stays(&self, entry: &LocalEntry) -> Result<bool, SyncError> {
+        if entry.state == EntryState::Frozen {
+            return Ok(true);
+        }
+        let Some(own) = entry.own_dir else { return Ok(false) };
+        let index = &*self.ctx.index;
+        match index.item(entry.seen.item)? {
+            Some(item) if is_shown(index, &item)? => return Ok(false),
+            _ => {}
+        }
+        let mut pending = vec![(self.dir_path(entry.dir)?.join(&entry.name), Some(own))];
+        while let Some((path, dir)) = pending.pop() {
+            for found in unless_fatal(&path, self.ctx.fs.read_dir(&path))?.unwrap_or_default() {
+                let Some(name) = Name::new(found.name) else { continue };
+                let below = path.join(&name);
+                let directory = matches!(found.stat, Ok(stat) if stat.kind == FileKind::Directory);
+                let known = dir.map(|dir| index.entry_at(dir, &name)).transpose()?.flatten();
+                let frozen = known.as_ref().is_some_and(|known| known.state == EntryState::Frozen);
+                if frozen || self.ctx.rules.covers(&below, directory) {
+                    return Ok(true);
+                }
+                if directory {
+                    pending.push((below, known.and_then(|known| known.own_dir)));
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Whether the index has another object here that the disk has not: a user took it away after the scan.
