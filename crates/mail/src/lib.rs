@@ -6,3 +6,4 @@
 pub mod address;
 pub mod address_list;
 pub mod message;
+pub mod smtp;
