@@ -1,1 +1,9 @@
 //! Mail out and in: submission, SMTP, IMAP, POP3 and Maildir. It knows nothing of pairs and turns.
+//!
+//! Out: a mail program hands a [`message`] to the `submission` server or to `sendmail`, a queue of the caller's keeps it,
+//! and `smtp` tries to send it by one path, as often as the caller says.
+
+pub mod address;
+pub mod address_list;
+pub mod message;
+pub mod smtp;
