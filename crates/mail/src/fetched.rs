@@ -25,6 +25,7 @@ use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use self::deliver::with_store;
 pub use self::deliver::{
     Arrival, Arrivals, Clock, DeliverError, Deliverer, Delivering, Delivery, Summary, deliver_in_background,
 };

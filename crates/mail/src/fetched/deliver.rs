@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{
     Digesting, FetchedError, FetchedStore, Flags, Folders, Found, Intent, MessageDigest, Origin, Path, Sighting,
@@ -265,6 +265,8 @@ pub enum Delivery {
     Piece(Vec<u8>),
     /// It has come whole.
     End,
+    /// It will not come whole.
+    Drop,
     /// A message in one piece.
     Whole(Arrival, Vec<u8>),
 }
@@ -285,13 +287,14 @@ where
     F::Draft: Send,
 {
     let (arrivals, mut coming) = mpsc::channel(WAITING_PIECES);
-    let delivering = tokio::task::spawn_blocking(move || {
+    let delivering = spawn_blocking(move || {
         let mut take_all = || {
             while let Some(delivery) = coming.blocking_recv() {
                 match delivery {
                     Delivery::Begin(arrival) => deliverer.begin(arrival)?,
                     Delivery::Piece(bytes) => deliverer.write(&bytes)?,
                     Delivery::End => deliverer.end()?,
+                    Delivery::Drop => deliverer.drop_unfinished()?,
                     Delivery::Whole(arrival, bytes) => {
                         deliverer.begin(arrival)?;
                         deliverer.write(&bytes)?;
@@ -310,6 +313,29 @@ where
         (deliverer, taken.map(|()| summary))
     });
     (arrivals, delivering)
+}
+
+/// Uses the record in a thread that may wait for disks; the outcome is nothing only with the deliverer.
+pub(crate) async fn with_store<S, F, A, T>(
+    mut deliverer: Deliverer<S, F>,
+    argument: A,
+    action: impl FnOnce(&mut S, A) -> Result<T, FetchedError> + Send + 'static,
+) -> (Option<Deliverer<S, F>>, Result<Option<T>, FetchedError>)
+where
+    S: FetchedStore + Send + 'static,
+    F: Folders + Send + 'static,
+    F::Draft: Send,
+    A: Send + 'static,
+    T: Send + 'static,
+{
+    let used = spawn_blocking(move || {
+        let outcome = action(deliverer.store(), argument);
+        (deliverer, outcome)
+    });
+    match used.await {
+        Ok((deliverer, outcome)) => (Some(deliverer), outcome.map(Some)),
+        Err(_) => (None, Ok(None)),
+    }
 }
 
 /// Why a message was not delivered.

@@ -242,8 +242,12 @@ impl ForgetfulFolders {
         }
         let Disk { drafts, delivered } = &mut *disk;
         if loss == Loss::Everything {
-            for (place, (bytes, durable, _)) in delivered.extract_if(.., |_, (_, _, named)| !*named) {
-                drafts.insert(place, (bytes, durable));
+            let unnamed: Vec<Place> =
+                delivered.iter().filter(|(_, (_, _, named))| !*named).map(|(place, _)| place.clone()).collect();
+            for place in unnamed {
+                if let Some((bytes, durable, _)) = delivered.remove(&place) {
+                    drafts.insert(place, (bytes, durable));
+                }
             }
             drafts.retain(|_, (_, durable)| *durable);
         }
