@@ -6,5 +6,6 @@
 pub mod clock;
 mod files;
 pub mod home;
+pub mod inbox_store;
 pub mod pair;
 pub mod settings;

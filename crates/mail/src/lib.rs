@@ -5,5 +5,12 @@
 
 pub mod address;
 pub mod address_list;
+mod connection;
+pub mod fetched;
+pub mod imap;
+pub mod maildir;
 pub mod message;
+pub mod pop3;
 pub mod smtp;
+
+pub use self::connection::{ConnectError, Credentials, Deadlines, Endpoint, Security};
