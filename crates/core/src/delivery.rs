@@ -20,17 +20,24 @@
 //!
 //! Left out: change packets, which are idempotent and need no turn, and all knowledge of SMTP, IMAP and the link.
 
+pub mod companion;
 pub mod event;
+pub mod host;
 pub mod item;
+pub mod ledger;
+mod line;
 pub mod message;
 pub mod reply;
 pub mod settings;
 pub mod status;
 pub mod time;
 
+pub use companion::{Companion, CompanionState, Lease};
 pub use event::{Attempt, Effect, Event, SentLookup};
+pub use host::{CopyState, GrantEnd, Host, HostState, Stage, Wish};
 pub use item::{Address, Item, Recipients};
-pub use message::{Body, Frame, ItemNumber, Message, Turn};
+pub use ledger::{CompanionLedger, HostLedger};
+pub use message::{Body, Frame, GrantLength, ItemNumber, Message, OfferReason, Turn, Why};
 pub use reply::{Enhanced, Replies, Reply, Verdict};
 pub use settings::{Settings, UnknownPolicy};
 pub use status::{Certainty, Path, Status};

@@ -169,7 +169,9 @@ impl Frame {
                 out.u8(VERSION).u8(body.kind()).varint(*number).raw(&mail.0);
                 body.encode(&mut out);
             }
-            Self::Finished { below } => drop(out.u8(VERSION).u8(KIND_FINISHED).varint(*below) as &mut Writer),
+            Self::Finished { below } => {
+                out.u8(VERSION).u8(KIND_FINISHED).varint(*below);
+            }
         }
         out.finish()
     }
@@ -240,7 +242,9 @@ impl Body {
                 unclear.encode(out);
             }
             Self::Done { replies } => replies.encode(out),
-            Self::Cancel(why) => drop(out.u8(*why as u8) as &mut Writer),
+            Self::Cancel(why) => {
+                out.u8(*why as u8);
+            }
             Self::Request { turn } | Self::Taken { turn } | Self::Ask { turn } | Self::ReturnAck { turn } => {
                 out.varint(*turn);
             }

@@ -100,16 +100,22 @@ impl Status {
                 out.u8(1);
                 reply.encode(out);
             }
-            None => drop(out.u8(0) as &mut Writer),
+            None => {
+                out.u8(0);
+            }
         };
         match self {
             Self::Waiting { last } => optional(out.u8(0), last),
             Self::Delivered { reply, path } => reply.encode(out.u8(1).u8(*path as u8)),
-            Self::FoundInSent => drop(out.u8(2) as &mut Writer),
+            Self::FoundInSent => {
+                out.u8(2);
+            }
             Self::Refused { reply, path } => reply.encode(out.u8(3).u8(*path as u8)),
             Self::Expired { last } => optional(out.u8(4), last),
             Self::Bounced { reply } => optional(out.u8(5), reply),
-            Self::Cancelled { certainty } => drop(out.u8(6).u8(*certainty as u8) as &mut Writer),
+            Self::Cancelled { certainty } => {
+                out.u8(6).u8(*certainty as u8);
+            }
         }
     }
 
