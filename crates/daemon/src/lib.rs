@@ -7,5 +7,8 @@ pub mod clock;
 mod files;
 pub mod home;
 pub mod inbox_store;
+pub mod outbox;
 pub mod pair;
+pub mod paths;
+pub mod peer;
 pub mod settings;
