@@ -40,7 +40,7 @@ impl Greeting {
         writer.finish()
     }
 
-    fn decode(frame: &[u8]) -> Result<Self, WireError> {
+    pub(crate) fn decode(frame: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(frame);
         if reader.u8()? != GREETING {
             return Err(WireError::Invalid { what: "greeting" });

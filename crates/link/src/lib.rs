@@ -14,8 +14,11 @@ mod dial;
 mod driver;
 mod endpoint;
 mod greeting;
+#[cfg(test)]
+mod hostile;
 mod identity;
 mod link;
+pub mod pairing;
 mod session;
 mod settings;
 mod socket;

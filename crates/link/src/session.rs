@@ -45,7 +45,7 @@ impl Session {
     /// The two ends of a session without a network; the first talks to the second's key and the other way round.
     pub fn pair_in_memory(peers: [PublicKey; 2], limits: &Limits) -> [Self; 2] {
         let (here, there) = MemoryEnd::pair(limits);
-        let (control_here, control_there) = Stream::memory(limits);
+        let (control_here, control_there) = Stream::memory(limits, &here.closed.subscribe());
         [
             Self::new(Transport::Memory(here), control_here, peers[0], limits.clone()),
             Self::new(Transport::Memory(there), control_there, peers[1], limits.clone()),
@@ -301,7 +301,7 @@ impl MemoryEnd {
         if self.closed.borrow().is_some() {
             return Err(StreamError::Lost);
         }
-        let (here, there) = Stream::memory(limits);
+        let (here, there) = Stream::memory(limits, &self.closed.subscribe());
         self.to_peer.send(there).map_err(|_| StreamError::Lost)?;
         Ok(here.holding(permit))
     }

@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::VarInt;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use crate::session::SessionError;
 use crate::settings::Limits;
 
 /// Both halves of a stream.
@@ -27,12 +28,17 @@ impl Stream {
         Self::new(SendHalf::Quic(send), ReceiveHalf::Quic(receive), limits)
     }
 
-    /// Two streams of which each is the other's far end.
-    pub(crate) fn memory(limits: &Limits) -> (Self, Self) {
+    /// Two streams of which each is the other's far end, for as long as the session is not `closed`.
+    pub(crate) fn memory(limits: &Limits, closed: &Closed) -> (Self, Self) {
         let ((to_there, from_here), (to_here, from_there)) = (mpsc::channel(PIECES), mpsc::channel(PIECES));
-        let here = Self::new(SendHalf::Memory(Some(to_there)), ReceiveHalf::Memory(from_there), limits);
-        let there = Self::new(SendHalf::Memory(Some(to_here)), ReceiveHalf::Memory(from_here), limits);
-        (here, there)
+        let end = |send, receive| {
+            Self::new(
+                SendHalf::Memory(Some(send), closed.clone()),
+                ReceiveHalf::Memory(receive, closed.clone()),
+                limits,
+            )
+        };
+        (end(to_there, from_there), end(to_here, from_here))
     }
 
     /// Keeps a permit for as long as the stream is written to or its end awaited.
@@ -64,7 +70,7 @@ pub(crate) struct StreamWriter {
 enum SendHalf {
     Quic(quinn::SendStream),
     /// Nothing once the end was announced.
-    Memory(Option<mpsc::Sender<Piece>>),
+    Memory(Option<mpsc::Sender<Piece>>, Closed),
 }
 
 impl StreamWriter {
@@ -77,10 +83,12 @@ impl StreamWriter {
             let written = async {
                 match half {
                     SendHalf::Quic(send) => send.write_chunk(piece).await.map_err(StreamError::from),
-                    SendHalf::Memory(Some(send)) => {
-                        send.send(Piece::Bytes(piece)).await.map_err(|_| StreamError::Stopped)
-                    }
-                    SendHalf::Memory(None) => Err(StreamError::Stopped),
+                    SendHalf::Memory(Some(send), closed) => tokio::select! {
+                        biased;
+                        _ = closed.wait_for(Option::is_some) => Err(StreamError::Lost),
+                        sent = send.send(Piece::Bytes(piece)) => sent.map_err(|_| StreamError::Stopped),
+                    },
+                    SendHalf::Memory(None, _) => Err(StreamError::Stopped),
                 }
             };
             self.patience.wait(written, |()| taken as u64).await?;
@@ -101,7 +109,7 @@ impl StreamWriter {
         self.finished = true;
         match &mut self.half {
             SendHalf::Quic(send) => send.finish().map_err(|_| StreamError::Stopped),
-            SendHalf::Memory(send) => {
+            SendHalf::Memory(send, _) => {
                 let send = send.take().ok_or(StreamError::Stopped)?;
                 send.send(Piece::End).await.map_err(|_| StreamError::Stopped)
             }
@@ -131,8 +139,13 @@ pub(crate) struct StreamReader {
 
 enum ReceiveHalf {
     Quic(quinn::RecvStream),
-    Memory(mpsc::Receiver<Piece>),
+    /// In memory, after the end.
+    Ended,
+    Memory(mpsc::Receiver<Piece>, Closed),
 }
+
+/// Why a session in memory is over, once it is.
+pub(crate) type Closed = watch::Receiver<Option<SessionError>>;
 
 /// What a stream in memory carries; a channel that closes without an end was abandoned.
 enum Piece {
@@ -194,7 +207,8 @@ impl StreamReader {
             ReceiveHalf::Quic(receive) => {
                 let _already_ended = receive.stop(ABANDONED);
             }
-            ReceiveHalf::Memory(receive) => receive.close(),
+            ReceiveHalf::Memory(receive, _) => receive.close(),
+            ReceiveHalf::Ended => {}
         }
     }
 }
@@ -206,14 +220,22 @@ impl ReceiveHalf {
                 Some(chunk) => Ok(Some(chunk.bytes)),
                 None => Ok(None),
             },
-            Self::Memory(receive) => match receive.recv().await {
-                Some(Piece::Bytes(bytes)) => Ok(Some(bytes)),
-                Some(Piece::End) => {
-                    receive.close();
-                    Ok(None)
+            Self::Ended => Ok(None),
+            Self::Memory(receive, closed) => {
+                let piece = tokio::select! {
+                    biased;
+                    _ = closed.wait_for(Option::is_some) => return Err(StreamError::Lost),
+                    piece = receive.recv() => piece,
+                };
+                match piece {
+                    Some(Piece::Bytes(bytes)) => Ok(Some(bytes)),
+                    Some(Piece::End) => {
+                        *self = Self::Ended;
+                        Ok(None)
+                    }
+                    None => Err(StreamError::Abandoned),
                 }
-                None => Err(StreamError::Abandoned),
-            },
+            }
         }
     }
 }

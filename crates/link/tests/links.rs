@@ -193,7 +193,7 @@ async fn a_peer_that_goes_silent_is_noticed_after_the_idle_time() {
             let to = if from == address {
                 host
             } else {
-                host.insert(from);
+                host = Some(from);
                 Some(address)
             };
             if let Some(to) = to {
