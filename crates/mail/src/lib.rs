@@ -7,3 +7,4 @@ pub mod address;
 pub mod address_list;
 pub mod message;
 pub mod smtp;
+pub mod submission;
