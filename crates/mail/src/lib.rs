@@ -5,6 +5,8 @@
 
 pub mod address;
 pub mod address_list;
+pub mod bounce;
 pub mod message;
+pub mod sendmail;
 pub mod smtp;
 pub mod submission;
