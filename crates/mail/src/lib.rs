@@ -5,12 +5,15 @@
 
 pub mod address;
 pub mod address_list;
+pub mod bounce;
 mod connection;
 pub mod fetched;
 pub mod imap;
 pub mod maildir;
 pub mod message;
 pub mod pop3;
+pub mod sendmail;
 pub mod smtp;
+pub mod submission;
 
 pub use self::connection::{ConnectError, Credentials, Deadlines, Endpoint, Security};
