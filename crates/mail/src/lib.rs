@@ -3,6 +3,7 @@
 //! Out: a mail program hands a [`message`] to the `submission` server or to `sendmail`, a queue of the caller's keeps it,
 //! and `smtp` tries to send it by one path, as often as the caller says.
 
+pub mod account;
 pub mod address;
 pub mod address_list;
 pub mod bounce;
