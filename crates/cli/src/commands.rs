@@ -6,9 +6,16 @@ mod devices;
 mod ignore;
 mod key;
 mod log;
+mod mail;
+mod outbox;
+mod pair;
+mod paths;
 mod resolve;
 mod restore;
 mod round;
+mod run;
+mod sendmail;
+mod service;
 mod show;
 mod status;
 mod sync;
@@ -76,6 +83,13 @@ enum Command {
     Key(key::KeyArgs),
     Verify(verify::VerifyArgs),
     Ignore(ignore::IgnoreArgs),
+    Pair(pair::PairArgs),
+    Run(run::RunArgs),
+    Outbox(outbox::OutboxArgs),
+    Paths(paths::PathsArgs),
+    Mail(mail::MailArgs),
+    Sendmail(sendmail::SendmailArgs),
+    Service(service::ServiceArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -101,6 +115,13 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Key(args) => key::run(&context, args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Ignore(args) => ignore::run(&context, &args),
+        Command::Pair(args) => pair::run(&context, &args),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Outbox(args) => outbox::run(&context, &args),
+        Command::Paths(args) => paths::run(&context, &args),
+        Command::Mail(args) => mail::run(&context, &args),
+        Command::Sendmail(args) => sendmail::run(&context, &args),
+        Command::Service(args) => service::run(&context, &args),
         Command::Completions(_) => unreachable!("handled above"),
     }
 }

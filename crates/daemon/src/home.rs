@@ -61,6 +61,11 @@ impl Home {
         }
     }
 
+    /// The directory of the state.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// The configuration directory.
     pub fn config(&self) -> &Path {
         &self.config

@@ -13,6 +13,7 @@
 pub mod body;
 pub mod courier;
 pub mod desk;
+pub mod intake;
 pub mod machine;
 pub mod store;
 mod timers;

@@ -97,8 +97,18 @@ pub async fn run<H: Hands>(
     let mut kept: Vec<Command> = Vec::new();
     loop {
         desk.set_room(hands.has_room());
-        let batch =
-            if kept.is_empty() { next_batch(&desk, &mut commands.0, hands, clock, &mut stop).await? } else { kept };
+        let batch = if kept.is_empty() {
+            let (wake, sweeping) = (desk.next_wake(), desk.is_sweeping());
+            let until_wake = wake.map(|wake| Duration::from_millis(wake.saturating_sub(clock.now().since_boot_ms)));
+            let wait = match sweeping {
+                true if hands.has_room() => Some(Duration::ZERO),
+                true => Some(until_wake.unwrap_or(FOR_ROOM).min(FOR_ROOM)),
+                false => until_wake,
+            };
+            next_batch(wait, &mut commands.0, &mut stop).await?
+        } else {
+            kept
+        };
         let (mut inputs, mut answers) = (Vec::new(), Vec::new());
         for Command { input, answer } in batch {
             inputs.push(input);
@@ -146,22 +156,13 @@ pub async fn run<H: Hands>(
     }
 }
 
-/// Waits until there is something to do, and takes all of it; nothing when the loop is to end.
-async fn next_batch<H: Hands>(
-    desk: &Desk,
+/// Waits until there is something to do, or for so long, and takes all of it; nothing when the loop is to end.
+async fn next_batch(
+    wait: Option<Duration>,
     commands: &mut mpsc::Receiver<Command>,
-    hands: &H,
-    clock: &dyn Clock,
     stop: &mut watch::Receiver<bool>,
 ) -> Option<Vec<Command>> {
     let mut batch = Vec::new();
-    let now = clock.now().since_boot_ms;
-    let until_wake = desk.next_wake().map(|wake| Duration::from_millis(wake.saturating_sub(now)));
-    let wait = match desk.is_sweeping() {
-        true if hands.has_room() => Some(Duration::ZERO),
-        true => Some(until_wake.unwrap_or(FOR_ROOM).min(FOR_ROOM)),
-        false => until_wake,
-    };
     let timer = async {
         match wait {
             Some(wait) => sleep(wait).await,

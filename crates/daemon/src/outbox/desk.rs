@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use packetboat_core::delivery::Body as Said;
 use packetboat_core::delivery::{
-    Companion, CompanionLedger, Effect, Event, Frame, Host, HostLedger, Item, Message, Now, Path, Reply, Settings,
-    Verdict,
+    Companion, CompanionLedger, Effect, Event, Frame, Host, HostLedger, Item, Message, Moment, Now, Path, Reply,
+    Settings, Verdict,
 };
 use packetboat_core::ids::MailId;
 
@@ -220,10 +220,10 @@ impl Desk {
         outcome
     }
 
-    /// When a mail wants to be woken, by the wall clock.
-    pub fn wake_of(&self, mail: &MailId, now: &Now) -> Option<u64> {
-        let since_boot_ms = self.timers.of(mail)?;
-        Some(wall_ms(packetboat_core::delivery::Moment { boot: now.boot, since_boot_ms }, now))
+    /// When mails want to be woken, by the wall clock; those that come first.
+    pub fn wakes(&self, now: &Now, limit: usize) -> HashMap<MailId, u64> {
+        let wall = |since_boot_ms| wall_ms(Moment { boot: now.boot, since_boot_ms }, now);
+        self.timers.first(limit).map(|(at, mail)| (mail, wall(at))).collect()
     }
 
     fn handle_in_transaction(

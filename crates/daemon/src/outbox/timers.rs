@@ -40,6 +40,11 @@ impl Timers {
         self.order.first().map(|(at, _)| *at)
     }
 
+    /// The earliest times and their mails.
+    pub(super) fn first(&self, limit: usize) -> impl Iterator<Item = (u64, MailId)> {
+        self.order.iter().take(limit).copied()
+    }
+
     /// The mails whose time has come, the earliest first.
     pub(super) fn due(&self, now: u64, limit: usize) -> Vec<MailId> {
         self.order.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, mail)| *mail).collect()
