@@ -4,6 +4,7 @@ mod completions;
 mod conflicts;
 mod devices;
 mod ignore;
+mod inbox;
 mod key;
 mod log;
 mod mail;
@@ -86,6 +87,7 @@ enum Command {
     Pair(pair::PairArgs),
     Run(run::RunArgs),
     Outbox(outbox::OutboxArgs),
+    Inbox(inbox::InboxArgs),
     Paths(paths::PathsArgs),
     Mail(mail::MailArgs),
     Sendmail(sendmail::SendmailArgs),
@@ -118,6 +120,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pair(args) => pair::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Outbox(args) => outbox::run(&context, &args),
+        Command::Inbox(args) => inbox::run(&context, &args),
         Command::Paths(args) => paths::run(&context, &args),
         Command::Mail(args) => mail::run(&context, &args),
         Command::Sendmail(args) => sendmail::run(&context, &args),

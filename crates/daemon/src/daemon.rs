@@ -19,13 +19,14 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::control::server::{self, Control};
+use crate::fetching::{Inbox, InboxError};
 use crate::hands::{DaemonHands, HandsParts};
-use crate::home::{Claim, HomeError};
+use crate::home::{Claim, Home, HomeError};
 use crate::network::{Network, Ways};
 use crate::notify::Notifier;
 use crate::outbox::courier::{self, Courier};
@@ -169,7 +170,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         let server = Server::new(listener, reach, settings, intake.clone())?;
         tasks.spawn(server.run(stopped.clone()));
     }
-    tasks.spawn(watch_network(courier.clone(), watch.clone(), link_up));
+    tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up));
     tasks.spawn({
         let (courier, watch) = (courier.clone(), watch.clone());
         async move {
@@ -179,6 +180,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             }
         }
     });
+    let mut fetching = start_fetching(&mut parts, &home)?;
     let is_host = tie.is_some_and(|tie| tie.role == Role::Host);
     if is_host {
         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
@@ -203,6 +205,12 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                     if is_host {
                         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
                     }
+                    // What was being fetched is fetched again; whatever came whole is recorded.
+                    if let Some(former) = fetching.take() {
+                        former.abort();
+                        let _ended = former.await;
+                    }
+                    fetching = start_fetching(&mut parts, &home)?;
                     tracing::info!("settings and accounts were read again");
                     true
                 }
@@ -229,6 +237,9 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
 
     parts.notifier.stopping();
     stop.send_replace(true);
+    if let Some(fetching) = fetching {
+        fetching.abort();
+    }
     if is_host {
         hand_over(&courier, active).await;
     }
@@ -242,6 +253,18 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let _gone = std::fs::remove_file(home.socket());
     tracing::info!("the daemon has ended");
     Ok(())
+}
+
+/// Begins to fetch mail, where any account is one to fetch from.
+fn start_fetching(parts: &mut Parts, home: &Home) -> Result<Option<JoinHandle<()>>, RunError> {
+    let wanted = parts.accounts.iter().any(|account| account.imap.is_some() || account.pop3.is_some());
+    if !wanted {
+        return Ok(None);
+    }
+    let poll = parts.settings.inbox.poll.0;
+    let (clock, entropy) = (parts.clock.clone(), parts.entropy.fork());
+    let inbox = Inbox::open(&home.inbox(), &parts.maildir, &parts.host_name, poll, clock, entropy)?;
+    Ok(Some(tokio::spawn(Arc::new(inbox).run(parts.accounts.clone()))))
 }
 
 fn open_link(
@@ -317,7 +340,7 @@ fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission
 }
 
 /// Tells the mails when a way out appears, and dials the other device at once, which may be reachable by it.
-async fn watch_network(courier: Courier, watch: PathWatch, link: Option<Arc<Link>>) {
+async fn watch_network(courier: Courier, transmit: Transmit, watch: PathWatch, link: Option<Arc<Link>>) {
     let mut network = match Network::watch() {
         Ok(network) => network,
         Err(error) => {
@@ -335,6 +358,7 @@ async fn watch_network(courier: Courier, watch: PathWatch, link: Option<Arc<Link
                 }
             }
             Ways::None => {
+                transmit.path_lost();
                 watch.failed("there is no route to any network", packetboat_mail::smtp::Kind::Path);
                 courier.tell(Input::HappenedToAll(Event::PathDown)).await;
             }
@@ -342,12 +366,7 @@ async fn watch_network(courier: Courier, watch: PathWatch, link: Option<Arc<Link
     }
 }
 
-fn take_lent(
-    bytes: &[u8],
-    home: &crate::home::Home,
-    key: &DeviceKey,
-    nonce: Nonce,
-) -> Result<Accounts, crate::routes::LentError> {
+fn take_lent(bytes: &[u8], home: &Home, key: &DeviceKey, nonce: Nonce) -> Result<Accounts, crate::routes::LentError> {
     let lent = Lent::decode(bytes)?;
     if Lent::kept(&home.sealed_accounts(), key).ok().flatten().as_ref() != Some(&lent) {
         lent.keep(&home.sealed_accounts(), key, nonce)?;
@@ -372,6 +391,9 @@ pub enum RunError {
     /// The outbox cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Fetched mail cannot be delivered.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
     /// Commands cannot be listened to.
     #[error("the control socket cannot be made")]
     Control(#[source] std::io::Error),

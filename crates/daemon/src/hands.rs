@@ -113,6 +113,7 @@ impl DaemonHands {
 
     fn carry_out_effect(&mut self, mail: MailId, item: Arc<Item>, effect: Effect) {
         let parts = &self.parts;
+        tracing::debug!(%mail, ?effect, "carrying out");
         match effect {
             Effect::Send(message) => {
                 if let Some(peer) = &parts.peer {

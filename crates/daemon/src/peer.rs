@@ -166,7 +166,10 @@ async fn hear(
     while let Ok(message) = session.receive().await {
         match message.split_first() {
             Some((&CHANNEL_DELIVERY, frame)) => match Frame::decode(frame) {
-                Ok(frame) => courier.heard(frame).await,
+                Ok(frame) => {
+                    tracing::debug!(?frame, "heard");
+                    courier.heard(frame).await;
+                }
                 Err(error) => {
                     // A paired device that speaks nonsense is broken or of another version; either way it may recover.
                     tracing::warn!(%error, "the other device said something without meaning");
