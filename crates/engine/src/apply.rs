@@ -91,6 +91,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
         parked: HashMap::new(),
         records: Vec::new(),
         dirty: BTreeSet::new(),
+        altered: BTreeMap::new(),
         unplaced: HashSet::new(),
         vacated: HashSet::new(),
         late_modes: BTreeMap::new(),
@@ -207,6 +208,8 @@ struct Applier<'a, 'o> {
     records: Vec<records::Record>,
     /// Directories whose entries are not durable yet.
     dirty: BTreeSet<RelPath>,
+    /// Objects whose attributes changed since they were last made durable, and whether they are directories.
+    altered: BTreeMap<RelPath, bool>,
     /// Directories that were made in this batch and whose own place is not durable yet.
     unplaced: HashSet<DirId>,
     /// Names that entries have left and the committed index still has for them.

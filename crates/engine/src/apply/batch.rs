@@ -537,12 +537,11 @@ impl Applier<'_, '_> {
         let own_dir = if directory { Some(self.ctx.index.new_dir_id()?) } else { None };
         task.own = own_dir;
         let stat = if in_tree { made.stat } else { self.stat_now(&path, &made.stat)? };
-        let mut mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
+        let mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
         if let Some(own) = own_dir {
             self.unplaced.insert(own);
             if let Some(wanted) = shown.mode.filter(|wanted| wanted & 0o700 != 0o700) {
                 self.late_modes.insert((dir, name.clone()), wanted & 0o777);
-                mode = Some(wanted & 0o777);
             }
         }
         let entry = LocalEntry {
@@ -685,7 +684,6 @@ impl Applier<'_, '_> {
         if let Some(mode) = shown.mode.map(|mode| mode & 0o777).filter(|_| before.kind != FileKind::Symlink) {
             if entry.own_dir.is_some() && mode & 0o700 != 0o700 {
                 self.late_modes.insert((entry.dir, entry.name.clone()), mode);
-                entry.mode = Some(mode);
             } else if mode == before.mode & 0o777 {
                 entry.mode = Some(mode);
             } else {
@@ -700,7 +698,7 @@ impl Applier<'_, '_> {
                 }
             }
         }
-        self.changed_in(path);
+        self.changed_itself(path, entry.own_dir.is_some());
         self.received.attributes += 1;
         Ok(())
     }
@@ -717,6 +715,8 @@ impl Applier<'_, '_> {
     }
 
     /// Sets the permissions of directories that nothing more is put into.
+    ///
+    /// Until then they are recorded as they are, so that after a crash the plan still has them to set.
     fn set_late_modes(&mut self) -> Result<(), SyncError> {
         for ((dir, name), mode) in std::mem::take(&mut self.late_modes).into_iter().rev() {
             let path = self.dir_path(dir)?.join(&name);
@@ -728,7 +728,7 @@ impl Applier<'_, '_> {
                 entry.stat = fingerprint(&stat);
                 self.ctx.index.put_entry(&entry)?;
             }
-            self.changed_in(&path);
+            self.changed_itself(&path, true);
         }
         Ok(())
     }

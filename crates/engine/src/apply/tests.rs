@@ -695,6 +695,9 @@ fn crash_everywhere(prepare: fn(&mut World), wanted: &[(&str, &str)]) {
                     }
                 }
                 assert_eq!(world.seen(), wanted, "{model:?} {at} {seed}");
+                if let Some(Node::Directory { mode, .. }) = world.fs.tree().get(&b"closed"[..]) {
+                    assert_eq!(*mode, 0o500, "{model:?} {at} {seed}");
+                }
                 world.check_at_rest();
             }
             if ended {
@@ -712,6 +715,24 @@ fn a_crash_at_any_operation_costs_nothing() {
 #[test]
 fn a_crash_while_directories_change_places_costs_nothing() {
     crash_everywhere(tangled, &TANGLED);
+}
+
+/// Story: a directory that may not be written was recorded with its permissions before it had them; a power loss in
+/// between left it open for ever.
+#[test]
+fn a_crash_before_a_directory_is_closed_leaves_it_to_be_closed() {
+    fn closed(world: &mut World) {
+        tangled(world);
+        let mut closed = create(13, ROOT, "closed", Content::Directory);
+        if let Change::Create { mode, .. } = &mut closed {
+            *mode = Some(0o500);
+        }
+        let changes = vec![closed, world.file(14, item(13), "in", b"7")];
+        world.publish(changes);
+        world.fs.settle();
+    }
+    let wanted: Vec<(&str, &str)> = TANGLED.into_iter().chain([("closed", "/"), ("closed/in", "7")]).collect();
+    crash_everywhere(closed, &wanted);
 }
 
 /// Lets every call of applying fail once with this error, and looks that the next rounds end in the right tree.
