@@ -84,7 +84,7 @@ pub(crate) fn absorb(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<Sent, SyncError> {
-    let Scanned { suspects, arrivals, vanished, absent, frozen, .. } = scanned;
+    let Scanned { suspects, arrivals, vanished, absent, frozen, withheld, awaits_rules, .. } = scanned;
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
@@ -100,6 +100,7 @@ pub(crate) fn absorb(
         items_made: 0,
         vanished_contents: contents_of(builder.index, &vanished)?,
         matched: HashSet::new(),
+        unread_sizes: HashSet::new(),
         arrivals: &arrivals,
         sent: Sent::default(),
         steps: Vec::new(),
@@ -162,10 +163,12 @@ pub(crate) fn absorb(
             }
         })?;
     }
-    let matched = absorber.matched;
+    let (matched, unread_sizes) = (absorber.matched, absorber.unread_sizes);
     let mut sent = absorber.sent;
-    let gone: Vec<LocalEntry> =
-        vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone()))).collect();
+    let gone = vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone())));
+    let (withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone
+        .partition(|entry| withheld.is_some() || entry.own_dir.is_none() && unread_sizes.contains(&entry.stat.size));
+    sent.postponed += u64::from(awaits_rules) + withhold(builder.index, &withheld_here, withheld.as_ref(), observer)?;
     for entry in &gone {
         let path = paths::entry_path(builder.index, entry)?;
         observer.note(Note::Step(up(Action::Delete, path, None, "it is gone from the folder")));
@@ -191,6 +194,8 @@ struct Absorber<'a, 'b> {
     vanished_contents: HashMap<ContentId, Vec<LocalEntry>>,
     /// Vanished files that were found elsewhere.
     matched: HashSet<(DirId, Name)>,
+    /// Sizes of arrivals that could not be read: a vanished file of that size may be one of them.
+    unread_sizes: HashSet<u64>,
     arrivals: &'a [Arrival],
     sent: Sent,
     /// What was done since the observer was last told.
@@ -208,10 +213,11 @@ impl Absorber<'_, '_> {
     /// A file that could not be read: nothing is published of it, and what it may have been is not removed.
     fn postpone(&mut self, tag: &Tag) {
         self.sent.postponed += 1;
-        if let Tag::Arrival(at) = tag
-            && let Some(from) = &self.arrivals[*at].from
-        {
-            self.matched.insert((from.dir, from.name.clone()));
+        if let Tag::Arrival(at) = tag {
+            match &self.arrivals[*at].from {
+                Some(from) => drop(self.matched.insert((from.dir, from.name.clone()))),
+                None => drop(self.unread_sizes.insert(self.arrivals[*at].stat.size)),
+            }
         }
     }
 
@@ -479,6 +485,30 @@ fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8
         }
     }
     changes
+}
+
+/// Tells of what is gone and may stand where nothing could be read; how many objects, what lay in them not counted.
+fn withhold(
+    index: &Index,
+    entries: &[LocalEntry],
+    unread: Option<&RelPath>,
+    observer: &mut dyn Observer,
+) -> Result<u64, SyncError> {
+    let dirs: HashSet<DirId> = entries.iter().filter_map(|entry| entry.own_dir).collect();
+    let place = match unread {
+        Some(directory) => format!("{directory}, which cannot be read"),
+        None => "a new file that cannot be read".to_owned(),
+    };
+    let reason = format!(
+        "it is gone from here and may be in {place}: it is not deleted elsewhere until that can be read or is ignored, \
+         or `packetboat sync --confirm-deletes` says that it is meant"
+    );
+    let mut told = 0;
+    for entry in entries.iter().filter(|entry| !dirs.contains(&entry.dir)) {
+        observer.note(Note::Skipped { path: paths::entry_path(index, entry)?, reason: reason.clone() });
+        told += 1;
+    }
+    Ok(told)
 }
 
 /// Publishes the removal of what is gone.

@@ -27,7 +27,9 @@ pub mod restore_from;
 mod round;
 pub mod scan;
 mod status;
+mod unread;
 mod vault;
+mod vault_rules;
 mod verify;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};

@@ -388,7 +388,7 @@ fn an_unknown_object_in_the_way_is_left_alone() {
 #[test]
 fn ignored_items_are_not_made_and_ignored_entries_stay() {
     let mut world = World::new(SimOptions::default());
-    world.rules = IgnoreRules::new("e/\n", "").0;
+    world.rules = IgnoreRules::new("e/\n", "").unwrap().0;
     small_tree(&mut world);
     world.settle();
     world.shows(&[("c", "three"), ("d", "/"), ("d/a", "one")]);
