@@ -286,12 +286,13 @@ impl Applier<'_, '_> {
         let mut progress = false;
         let mut after = None;
         loop {
-            let items = self.ctx.index.touched_after(after, self.ctx.limits.items)?;
-            let Some(last) = items.last() else { return Ok(progress) };
-            after = Some(*last);
-            let plan = {
+            let (items, plan) = {
                 let _reading = self.ctx.index.reading()?;
-                plan(&*self.ctx.index, &items)?
+                let (items, last) = self.ctx.index.touched_with_children(after, self.ctx.limits.items)?;
+                let Some(last) = last else { return Ok(progress) };
+                after = Some(last);
+                let plan = plan(&*self.ctx.index, &items)?;
+                (items, plan)
             };
             self.failed.clear();
             progress |= !plan.also.is_empty();
