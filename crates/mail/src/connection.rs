@@ -1,0 +1,232 @@
+//! A connection to a mail server of any protocol that reads: how it is reached, and that it never waits for ever.
+//!
+//! TLS is by rustls, with the roots that the caller passes in. Without TLS is only where the caller says so.
+//! After an upgrade within a connection (STARTTLS, STLS), nothing that was said before counts: bytes that came before
+//! the handshake are refused, since whoever is on the way could have put them there.
+
+mod lines;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+pub(crate) use self::lines::{LineError, Lines};
+
+/// Where a server is, and how it is talked to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// Its name, which its certificate must have.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// When TLS begins.
+    pub security: Security,
+}
+
+/// When TLS begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Security {
+    /// Before the first byte.
+    Implicit,
+    /// After a command that asks for it; a server that does not offer it is not talked to.
+    Upgrade,
+    /// Never: for a server on the same computer.
+    None,
+}
+
+/// How long is waited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Deadlines {
+    /// For a connection with its TLS handshake.
+    pub connect: Duration,
+    /// For the next byte, or for the server to take one.
+    pub silence: Duration,
+    /// For a whole answer, however slowly it trickles.
+    pub answer: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { connect: seconds(30), silence: seconds(60), answer: seconds(600) }
+    }
+}
+
+/// How an account proves itself.
+#[derive(Clone)]
+pub enum Credentials {
+    /// By a password.
+    Password {
+        /// The user's name at the server.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// By a token of OAuth 2, which the caller keeps fresh.
+    Token {
+        /// The user's name at the server.
+        user: String,
+        /// The token.
+        token: String,
+    },
+}
+
+impl Credentials {
+    /// The initial response of SASL PLAIN, or of XOAUTH2.
+    pub(crate) fn response(&self) -> String {
+        match self {
+            Self::Password { user, password } => format!("\0{user}\0{password}"),
+            Self::Token { user, token } => format!("user={user}\x01auth=Bearer {token}\x01\x01"),
+        }
+    }
+}
+
+/// Says who, and not with what.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Password { user, .. } | Self::Token { user, .. }) = self;
+        formatter.debug_struct("Credentials").field("user", user).finish_non_exhaustive()
+    }
+}
+
+/// The bytes to and from a server.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// Connects, and shakes hands where TLS begins before the first byte.
+    pub(crate) async fn connect(
+        endpoint: &Endpoint,
+        tls: &Arc<ClientConfig>,
+        deadlines: &Deadlines,
+    ) -> Result<Self, ConnectError> {
+        let connecting = async {
+            let address = (endpoint.host.as_str(), endpoint.port);
+            let socket = TcpStream::connect(address).await.map_err(ConnectError::Unreachable)?;
+            socket.set_nodelay(true).map_err(ConnectError::Unreachable)?;
+            match endpoint.security {
+                Security::Implicit => shake_hands(socket, endpoint, tls).await,
+                Security::Upgrade | Security::None => Ok(Self::Plain(socket)),
+            }
+        };
+        timeout(deadlines.connect, connecting).await.unwrap_or(Err(ConnectError::Deadline(deadlines.connect)))
+    }
+
+    /// Begins TLS within the connection.
+    pub(crate) async fn upgrade(
+        self,
+        endpoint: &Endpoint,
+        tls: &Arc<ClientConfig>,
+        deadlines: &Deadlines,
+    ) -> Result<Self, ConnectError> {
+        match self {
+            Self::Plain(socket) => timeout(deadlines.connect, shake_hands(socket, endpoint, tls))
+                .await
+                .unwrap_or(Err(ConnectError::Deadline(deadlines.connect))),
+            Self::Tls(_) => Ok(self),
+        }
+    }
+}
+
+async fn shake_hands(socket: TcpStream, endpoint: &Endpoint, tls: &Arc<ClientConfig>) -> Result<Stream, ConnectError> {
+    let name = ServerName::try_from(endpoint.host.clone())
+        .map_err(|_| ConnectError::NotAName { host: endpoint.host.clone() })?;
+    let connected = TlsConnector::from(Arc::clone(tls)).connect(name, socket).await;
+    connected.map(|stream| Stream::Tls(Box::new(stream))).map_err(|source| {
+        let by_certificate = source.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        match by_certificate {
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                ConnectError::Untrusted { host: endpoint.host.clone(), source }
+            }
+            _ => ConnectError::Handshake(source),
+        }
+    })
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The network has no way there, or nobody answers there.
+    #[error("cannot connect")]
+    Unreachable(#[source] io::Error),
+    /// It took too long.
+    #[error("no connection within {0:?}")]
+    Deadline(Duration),
+    /// No certificate could have this name.
+    #[error("{host:?} is not a host name")]
+    NotAName {
+        /// As configured.
+        host: String,
+    },
+    /// The certificate is not for this host, not by a trusted authority, or out of date.
+    #[error("the certificate of {host} is not trusted")]
+    Untrusted {
+        /// As configured.
+        host: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// TLS did not come about for another reason.
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    /// The server has no TLS within a connection, and talking without it was not asked for.
+    #[error("the server does not offer TLS on this port")]
+    NoUpgrade,
+    /// Something was said between the agreement on TLS and its beginning.
+    #[error("the server, or someone on the way, sent bytes ahead of TLS")]
+    AheadOfTls,
+    /// What came is not the beginning of the protocol.
+    #[error("the server's greeting is not understood: {reply:?}")]
+    Greeting {
+        /// The beginning of what came.
+        reply: String,
+    },
+    /// The connection was cut before it stood.
+    #[error("the connection broke off")]
+    Broken(#[source] io::Error),
+}

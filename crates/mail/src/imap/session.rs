@@ -1,0 +1,519 @@
+//! An IMAP session: connecting, logging in, and commands whose outcome is looked at.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use async_imap::imap_proto::{Capability, MailboxDatum, NameAttribute, RequestId, Response, ResponseCode, Status};
+use async_imap::types::UnsolicitedResponse;
+use async_imap::{Authenticator, Client, Session};
+use rustls::ClientConfig;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::guard::{Bounds, GuardError, Guarded};
+use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, LineError, Lines, Security, Stream};
+use crate::fetched::UidSet;
+
+/// What is needed for a session.
+#[derive(Clone, Debug)]
+pub struct ImapAccount {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// Whom the server's certificate is to be trusted by.
+    pub tls: Arc<ClientConfig>,
+    /// Who.
+    pub credentials: Credentials,
+    /// For how long anything is waited.
+    pub deadlines: Deadlines,
+}
+
+/// A session in which someone is logged in.
+#[derive(Debug)]
+pub struct ImapSession {
+    pub(super) session: Session<Guarded<Stream>>,
+    pub(super) deadlines: Deadlines,
+    capabilities: BTreeSet<String>,
+}
+
+/// A mailbox at a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemoteMailbox {
+    /// Its name, in modified UTF-7.
+    pub name: String,
+    /// What separates the levels of its name; a server may have none.
+    pub delimiter: Option<String>,
+    /// What the server says that it is for (RFC 6154).
+    pub special: Option<SpecialUse>,
+    /// Whether it can hold messages.
+    pub selectable: bool,
+}
+
+/// What a mailbox is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpecialUse {
+    /// All messages; the others are views of it.
+    All,
+    /// Put away.
+    Archive,
+    /// Not sent yet.
+    Drafts,
+    /// Marked messages; a view.
+    Flagged,
+    /// Unwanted.
+    Junk,
+    /// Sent.
+    Sent,
+    /// Deleted.
+    Trash,
+}
+
+/// A selected mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Selected {
+    /// How many messages there are.
+    pub exists: u32,
+    /// What its UIDs mean.
+    pub validity: u32,
+    /// Greater than every UID, where the server says.
+    pub uid_next: Option<u32>,
+    /// The greatest mod-sequence, where the server keeps them.
+    pub modseq: Option<u64>,
+}
+
+/// What one means to do in a mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Look, and leave no trace.
+    Read,
+    /// Delete, too.
+    Write,
+}
+
+/// How far a deletion went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Deleted {
+    /// They are gone.
+    Expunged,
+    /// They are marked; the server cannot expunge single messages, and others' marks are not ours to act on.
+    Marked,
+}
+
+impl ImapSession {
+    /// Connects and logs in.
+    pub async fn open(account: &ImapAccount) -> Result<Self, ImapError> {
+        let ImapAccount { endpoint, tls, credentials, deadlines } = account;
+        let mut stream = Stream::connect(endpoint, tls, deadlines).await?;
+        if endpoint.security == Security::Upgrade {
+            stream = upgrade(stream, account).await?;
+        }
+        let mut client = Client::new(Guarded::new(stream, Bounds::default(), deadlines.silence));
+        if endpoint.security != Security::Upgrade {
+            greeted(&mut client, deadlines).await?;
+        }
+        let offered = capabilities_of(&mut client, deadlines).await?;
+        let session = log_in(client, credentials, &offered, deadlines).await?;
+        let mut session = Self { session, deadlines: *deadlines, capabilities: offered };
+        // Others than before the login may hold now.
+        let mut offered = BTreeSet::new();
+        session.exchange("CAPABILITY", 0, |response| note_capabilities(response, &mut offered)).await?;
+        session.capabilities = offered;
+        Ok(session)
+    }
+
+    /// Whether the server can do something, by its name in capital letters.
+    pub fn can(&self, capability: &str) -> bool {
+        self.capabilities.contains(capability)
+    }
+
+    /// Every mailbox.
+    pub async fn mailboxes(&mut self) -> Result<Vec<RemoteMailbox>, ImapError> {
+        let mut mailboxes = Vec::new();
+        self.exchange("LIST \"\" \"*\"", MAXIMUM_MAILBOXES, |response| {
+            if let Response::MailboxData(MailboxDatum::List(list)) = response {
+                let attributes = &list.name_attributes;
+                let not_real = |attribute: &NameAttribute<'_>| {
+                    matches!(attribute, NameAttribute::NoSelect)
+                        || matches!(attribute, NameAttribute::Extension(name) if name.eq_ignore_ascii_case("\\NonExistent"))
+                };
+                mailboxes.push(RemoteMailbox {
+                    name: list.name.to_string(),
+                    delimiter: list.delimiter.as_ref().map(ToString::to_string),
+                    special: attributes.iter().find_map(special_use),
+                    selectable: !attributes.iter().any(not_real),
+                });
+            }
+        })
+        .await?;
+        Ok(mailboxes)
+    }
+
+    /// Selects a mailbox by its name at the server.
+    pub async fn select(&mut self, mailbox: &str, access: Access) -> Result<Selected, ImapError> {
+        let verb = if access == Access::Read { "EXAMINE" } else { "SELECT" };
+        let condstore = if self.can("CONDSTORE") { " (CONDSTORE)" } else { "" };
+        let command = format!("{verb} {}{condstore}", quote(mailbox)?);
+        let (mut exists, mut validity, mut uid_next, mut modseq) = (0, None, None, None);
+        self.exchange(&command, 0, |response| match response {
+            Response::MailboxData(MailboxDatum::Exists(count)) => exists = *count,
+            Response::Data { status: Status::Ok, outcome } => match &outcome.code {
+                Some(ResponseCode::UidValidity(value)) => validity = Some(*value),
+                Some(ResponseCode::UidNext(value)) => uid_next = Some(*value),
+                Some(ResponseCode::HighestModSeq(value)) => modseq = Some(*value),
+                _ => {}
+            },
+            _ => {}
+        })
+        .await?;
+        let validity = validity.ok_or(ImapError::NoValidity)?;
+        if exists > MAXIMUM_MESSAGES {
+            return Err(ImapError::TooMany { exists, limit: MAXIMUM_MESSAGES });
+        }
+        Ok(Selected { exists, validity, uid_next, modseq })
+    }
+
+    /// Deletes messages of the selected mailbox, which both sides are to hold by then: it cannot be undone.
+    pub async fn delete(&mut self, uids: &UidSet) -> Result<Deleted, ImapError> {
+        for part in uids.parts(1000, 100) {
+            let expected = part.len();
+            self.exchange(&format!("UID STORE {part} +FLAGS.SILENT (\\Deleted)"), expected, |_| ()).await?;
+        }
+        if !self.can("UIDPLUS") {
+            return Ok(Deleted::Marked);
+        }
+        for part in uids.parts(1000, 100) {
+            let expected = part.len();
+            self.exchange(&format!("UID EXPUNGE {part}"), expected, |_| ()).await?;
+        }
+        Ok(Deleted::Expunged)
+    }
+
+    /// Says good-bye; the server may not care to answer.
+    pub async fn close(mut self) {
+        let _ = self.exchange("LOGOUT", 0, |_| ()).await;
+        let _ = timeout(self.deadlines.silence, self.session.get_mut().shutdown()).await;
+    }
+
+    /// Sends a command and hands every answer to `take` until the one with its tag, which must be OK.
+    ///
+    /// More answers than `expected`, and some that nobody asked for, are the work of a server that never ends.
+    pub(super) async fn exchange(
+        &mut self,
+        command: &str,
+        expected: u64,
+        mut take: impl FnMut(&Response<'_>),
+    ) -> Result<(), ImapError> {
+        let tag = self.send(command).await?;
+        let mut room = expected.saturating_add(UNASKED);
+        loop {
+            let answer = self.answer().await?;
+            if let Response::Done { tag: of, status, outcome } = answer.parsed()
+                && *of == tag
+            {
+                return accepted(command, status, outcome.information.as_deref());
+            }
+            room = room.checked_sub(1).ok_or(ImapError::Endless)?;
+            take(answer.parsed());
+        }
+    }
+
+    pub(super) async fn send(&mut self, command: &str) -> Result<RequestId, ImapError> {
+        self.session.get_mut().restart();
+        Ok(self.session.run_command(command).await?)
+    }
+
+    /// The next answer. It may be asked for again when it was not waited for: nothing of it is lost.
+    pub(super) async fn answer(&mut self) -> Result<Answer, ImapError> {
+        self.session.get_mut().restart();
+        let deadline = self.deadlines.answer;
+        let answer = timeout(deadline, self.session.read_response()).await;
+        let answer = answer.map_err(|_| ImapError::Slow(deadline))??.ok_or_else(closed)?;
+        let answer = Answer(UnsolicitedResponse::Other(answer));
+        self.session.get_mut().answered();
+        if let Response::Data { status: Status::Bye, outcome } = answer.parsed() {
+            tracing::debug!(reason = outcome.information.as_deref(), "the server closes the session");
+        }
+        Ok(answer)
+    }
+}
+
+/// One answer of a server, in the only public type of the codec that can keep one.
+#[derive(Debug)]
+pub(super) struct Answer(UnsolicitedResponse);
+
+impl Answer {
+    pub(super) fn parsed(&self) -> &Response<'_> {
+        match &self.0 {
+            UnsolicitedResponse::Other(answer) => answer.parsed(),
+            // Answers are made of this kind alone; an expunge of nothing is what nobody waits for.
+            _ => &Response::Expunge(0),
+        }
+    }
+}
+
+/// Asks for TLS and begins it, before anything else of the protocol.
+async fn upgrade(stream: Stream, account: &ImapAccount) -> Result<Stream, ImapError> {
+    let deadlines = &account.deadlines;
+    let talking = async {
+        let mut lines = Lines::new(stream, deadlines.silence);
+        let greeting = lines.line(MAXIMUM_GREETING).await.map_err(before_session)?;
+        if !greeting.starts_with(b"* OK") {
+            return Err(ConnectError::Greeting { reply: beginning(&greeting) });
+        }
+        lines.send(b"S1 STARTTLS\r\n").await.map_err(before_session)?;
+        for _ in 0..MAXIMUM_GREETING_LINES {
+            let answer = lines.line(MAXIMUM_GREETING).await.map_err(before_session)?;
+            if let Some(answer) = answer.strip_prefix(b"S1 ") {
+                let agreed = answer.get(..2).is_some_and(|word| word.eq_ignore_ascii_case(b"OK"));
+                let (stream, ahead) = lines.into_parts();
+                return match (agreed, ahead.is_empty()) {
+                    (false, _) => Err(ConnectError::NoUpgrade),
+                    (true, false) => Err(ConnectError::AheadOfTls),
+                    (true, true) => stream.upgrade(&account.endpoint, &account.tls, deadlines).await,
+                };
+            }
+        }
+        Err(ConnectError::Greeting { reply: "one without end".to_owned() })
+    };
+    let upgraded = timeout(deadlines.answer, talking).await;
+    Ok(upgraded.unwrap_or(Err(ConnectError::Deadline(deadlines.answer)))?)
+}
+
+async fn greeted(client: &mut Client<Guarded<Stream>>, deadlines: &Deadlines) -> Result<(), ImapError> {
+    match next(client, deadlines).await?.parsed() {
+        Response::Data { status: Status::Ok, .. } => Ok(()),
+        Response::Data { status: Status::Bye, outcome } => {
+            Err(ImapError::Busy { reply: beginning(outcome.information.as_deref().unwrap_or_default().as_bytes()) })
+        }
+        other => Err(ConnectError::Greeting { reply: beginning(format!("{other:?}").as_bytes()) }.into()),
+    }
+}
+
+async fn next(client: &mut Client<Guarded<Stream>>, deadlines: &Deadlines) -> Result<Answer, ImapError> {
+    client.get_mut().restart();
+    let answer = timeout(deadlines.answer, client.read_response()).await;
+    let answer = answer.map_err(|_| ImapError::Slow(deadlines.answer))??.ok_or_else(closed)?;
+    client.get_mut().answered();
+    Ok(Answer(UnsolicitedResponse::Other(answer)))
+}
+
+async fn capabilities_of(
+    client: &mut Client<Guarded<Stream>>,
+    deadlines: &Deadlines,
+) -> Result<BTreeSet<String>, ImapError> {
+    let mut capabilities = BTreeSet::new();
+    // There is no session yet, so the outcome is looked at by hand.
+    client.get_mut().write_all(b"C1 CAPABILITY\r\n").await?;
+    client.get_mut().flush().await?;
+    for _ in 0..UNASKED {
+        let answer = next(client, deadlines).await?;
+        match answer.parsed() {
+            Response::Done { status, outcome, .. } => {
+                return accepted("CAPABILITY", status, outcome.information.as_deref()).map(|()| capabilities);
+            }
+            response => note_capabilities(response, &mut capabilities),
+        }
+    }
+    Err(ImapError::Endless)
+}
+
+fn note_capabilities(response: &Response<'_>, capabilities: &mut BTreeSet<String>) {
+    if let Response::Capabilities(offered) = response {
+        capabilities.extend(offered.iter().map(|capability| match capability {
+            Capability::Imap4rev1 => "IMAP4REV1".to_owned(),
+            Capability::Auth(mechanism) => format!("AUTH={}", mechanism.to_ascii_uppercase()),
+            Capability::Atom(atom) => atom.to_ascii_uppercase(),
+        }));
+    }
+}
+
+async fn log_in(
+    client: Client<Guarded<Stream>>,
+    credentials: &Credentials,
+    offered: &BTreeSet<String>,
+    deadlines: &Deadlines,
+) -> Result<Session<Guarded<Stream>>, ImapError> {
+    let proof = || Proof { response: Some(credentials.response()) };
+    let logging_in = async {
+        match credentials {
+            Credentials::Token { .. } => client.authenticate("XOAUTH2", proof()).await,
+            Credentials::Password { .. } if offered.contains("AUTH=PLAIN") => {
+                client.authenticate("PLAIN", proof()).await
+            }
+            Credentials::Password { user, password } => client.login(user, password).await,
+        }
+    };
+    let unavailable = match credentials {
+        Credentials::Token { .. } => !offered.contains("AUTH=XOAUTH2"),
+        Credentials::Password { .. } => !offered.contains("AUTH=PLAIN") && offered.contains("LOGINDISABLED"),
+    };
+    if unavailable {
+        return Err(ImapError::NoLogin);
+    }
+    let logged_in = timeout(deadlines.answer, logging_in).await.map_err(|_| ImapError::Slow(deadlines.answer))?;
+    logged_in.map_err(|(error, _)| match error {
+        async_imap::error::Error::No(reply) | async_imap::error::Error::Bad(reply) => {
+            let busy = ["UNAVAILABLE", "INUSE", "[LIMIT", "try again"].iter().any(|word| reply.contains(word));
+            let reply = beginning(reply.as_bytes());
+            if busy { ImapError::Busy { reply } } else { ImapError::LoginRefused { reply } }
+        }
+        error => error.into(),
+    })
+}
+
+/// Answers the server's first challenge; a second one is the report of a failure, which wants an empty answer.
+struct Proof {
+    response: Option<String>,
+}
+
+impl Authenticator for Proof {
+    type Response = String;
+
+    fn process(&mut self, _: &[u8]) -> String {
+        self.response.take().unwrap_or_default()
+    }
+}
+
+pub(super) fn accepted(command: &str, status: &Status, information: Option<&str>) -> Result<(), ImapError> {
+    match status {
+        Status::Ok => Ok(()),
+        _ => Err(ImapError::Refused {
+            command: command
+                .split(' ')
+                .take(if command.starts_with("UID") { 2 } else { 1 })
+                .collect::<Vec<_>>()
+                .join(" "),
+            reply: beginning(information.unwrap_or_default().as_bytes()),
+        }),
+    }
+}
+
+/// A string as IMAP quotes it.
+pub(super) fn quote(text: &str) -> Result<String, ImapError> {
+    if text.contains(['\r', '\n', '\0']) {
+        return Err(ImapError::NotAString { text: text.to_owned() });
+    }
+    Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
+}
+
+/// As much of a server's words as is fit for a message.
+fn beginning(reply: &[u8]) -> String {
+    let reply = String::from_utf8_lossy(&reply[..reply.len().min(300)]);
+    reply.chars().filter(|character| !character.is_control()).collect()
+}
+
+fn special_use(attribute: &NameAttribute<'_>) -> Option<SpecialUse> {
+    Some(match attribute {
+        NameAttribute::All => SpecialUse::All,
+        NameAttribute::Archive => SpecialUse::Archive,
+        NameAttribute::Drafts => SpecialUse::Drafts,
+        NameAttribute::Flagged => SpecialUse::Flagged,
+        NameAttribute::Junk => SpecialUse::Junk,
+        NameAttribute::Sent => SpecialUse::Sent,
+        NameAttribute::Trash => SpecialUse::Trash,
+        _ => return None,
+    })
+}
+
+fn closed() -> ImapError {
+    ImapError::Broken(io::ErrorKind::UnexpectedEof.into())
+}
+
+fn before_session(error: LineError) -> ConnectError {
+    match error {
+        LineError::Broken(source) => ConnectError::Broken(source),
+        LineError::Silent(silence) => ConnectError::Deadline(silence),
+        LineError::TooLong { .. } => ConnectError::Greeting { reply: "a line without end".to_owned() },
+    }
+}
+
+/// Why a session failed. But for the first three, another session may do better.
+#[derive(Debug, thiserror::Error)]
+pub enum ImapError {
+    /// The server knows the user not, or not by this.
+    #[error("the server refused the login: {reply}")]
+    LoginRefused {
+        /// What it said.
+        reply: String,
+    },
+    /// There is no way to log in that both know.
+    #[error("the server offers no way to log in with these credentials")]
+    NoLogin,
+    /// A name has a character that no command can carry.
+    #[error("{text:?} cannot be said to a server")]
+    NotAString {
+        /// The name.
+        text: String,
+    },
+    /// There is no connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server has no time now.
+    #[error("the server is busy: {reply}")]
+    Busy {
+        /// What it said.
+        reply: String,
+    },
+    /// It will not do something.
+    #[error("the server refused {command}: {reply}")]
+    Refused {
+        /// What was asked.
+        command: String,
+        /// What it said.
+        reply: String,
+    },
+    /// It goes beyond what a server may send.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// It says things without end that nobody asked for.
+    #[error("the server sends answers without end")]
+    Endless,
+    /// Its answer came too slowly.
+    #[error("an answer was not whole within {0:?}")]
+    Slow(std::time::Duration),
+    /// It does not say what its UIDs mean.
+    #[error("the server gives no UIDVALIDITY")]
+    NoValidity,
+    /// No mailbox has as many messages.
+    #[error("the mailbox has {exists} messages, more than {limit}")]
+    TooMany {
+        /// What the server says.
+        exists: u32,
+        /// What is believed.
+        limit: u32,
+    },
+    /// A piece of a message is not the one that was asked for.
+    #[error("the server sent a wrong piece of message {uid}")]
+    Misplaced {
+        /// Whose.
+        uid: u32,
+    },
+    /// The connection was cut, or what came is not IMAP.
+    #[error("the connection broke off")]
+    Broken(#[source] io::Error),
+}
+
+impl From<io::Error> for ImapError {
+    fn from(source: io::Error) -> Self {
+        let guard = source.get_ref().and_then(|cause| cause.downcast_ref::<GuardError>()).copied();
+        guard.map_or(Self::Broken(source), Self::Guard)
+    }
+}
+
+impl From<async_imap::error::Error> for ImapError {
+    fn from(error: async_imap::error::Error) -> Self {
+        match error {
+            async_imap::error::Error::Io(source) => source.into(),
+            async_imap::error::Error::ConnectionLost => closed(),
+            other => Self::Broken(io::Error::other(other)),
+        }
+    }
+}
+
+/// Answers that nobody asked for within one command: news of other sessions, and remarks.
+const UNASKED: u64 = 10_000;
+
+const MAXIMUM_MAILBOXES: u64 = 100_000;
+const MAXIMUM_MESSAGES: u32 = 4_000_000;
+const MAXIMUM_GREETING: usize = 8 << 10;
+const MAXIMUM_GREETING_LINES: usize = 100;

@@ -1,0 +1,336 @@
+//! Mail in, from Debian's Dovecot.
+
+mod servers {
+    pub(crate) mod dovecot;
+}
+
+use std::collections::BTreeSet;
+use std::path::Path as FilePath;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use packetboat_mail::fetched::{Deliverer, FetchedStore, Flags, MailboxKey, MemoryFetched, UidSet};
+use packetboat_mail::imap::{
+    Access, Appended, Backoff, Deleted, ImapError, ImapSession, PullReport, SentLookup, Wake, Watched, pull_mailbox,
+    watch_mailbox,
+};
+use packetboat_mail::maildir::{FolderName, Maildir, UniqueNames};
+use packetboat_mail::pop3::{Pop3Error, Pop3Session, pull_maildrop};
+use packetboat_mail::{ConnectError, Security};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use servers::dovecot::{Dovecot, PASSWORD, USER, credentials, give_to_server};
+
+type Delivering = Deliverer<MemoryFetched, Maildir>;
+
+fn message(number: u32) -> Vec<u8> {
+    format!("From: a@example.org\r\nSubject: {number}\r\nMessage-ID: <{number}@example.org>\r\n\r\n.dot\r\n\xe9 {number}\r\n")
+        .into_bytes()
+}
+
+fn deliverer(root: &FilePath) -> Delivering {
+    let clock = Arc::new(std::time::SystemTime::now);
+    let maildir = Maildir::open(root).unwrap();
+    Deliverer::open(MemoryFetched::default(), maildir, UniqueNames::new("host", 1, 1), clock).unwrap()
+}
+
+async fn pull(session: &mut ImapSession, mailbox: &str, delivering: Delivering) -> (Delivering, PullReport) {
+    let folder = FolderName::for_mailbox(mailbox, Some("/")).unwrap();
+    let (delivering, report) = pull_mailbox(session, "home", mailbox, &folder, delivering).await;
+    (delivering.unwrap(), report.unwrap())
+}
+
+/// The messages in a folder, by their bytes.
+fn stored(folder: &FilePath) -> BTreeSet<Vec<u8>> {
+    let files = ["new", "cur"].map(|part| std::fs::read_dir(folder.join(part)).unwrap());
+    files.into_iter().flatten().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
+fn count(folder: &FilePath) -> usize {
+    ["new", "cur"].map(|part| std::fs::read_dir(folder.join(part)).unwrap().count()).iter().sum()
+}
+
+#[tokio::test]
+async fn what_dovecot_has_comes_once_and_byte_for_byte() {
+    let Some(server) = Dovecot::start() else { return };
+    let home = TempDir::new().unwrap();
+    (1..=30).for_each(|number| server.save("INBOX", &message(number)));
+    server.doveadm(&["flags", "add", "-u", USER, "\\Seen \\Answered", "mailbox", "INBOX", "uid", "3"]);
+    for security in [Security::Implicit, Security::Upgrade, Security::None] {
+        let mut session = ImapSession::open(&server.imap(security)).await.unwrap();
+        session.select("INBOX", Access::Read).await.unwrap();
+        session.close().await;
+    }
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (delivering, report) = pull(&mut session, "INBOX", deliverer(home.path())).await;
+    assert_eq!((report.summary.delivered, report.missing), (30, UidSet::default()));
+    assert_eq!(stored(home.path()), (1..=30).map(message).collect());
+    let read: Vec<_> = std::fs::read_dir(home.path().join("cur")).unwrap().collect();
+    assert_eq!(read.len(), 1);
+    assert!(read[0].as_ref().unwrap().file_name().into_string().unwrap().ends_with(":2,RS"));
+
+    server.save("INBOX", &message(31));
+    let (delivering, report) = pull(&mut session, "INBOX", delivering).await;
+    assert_eq!(report.summary.delivered, 1);
+    let (_, report) = pull(&mut session, "INBOX", delivering).await;
+    assert_eq!((report.summary.delivered, report.flags), (0, 0), "nothing changed, and nothing was looked at");
+    session.close().await;
+}
+
+#[tokio::test]
+async fn deletions_and_flags_at_the_server_are_remembered() {
+    let Some(server) = Dovecot::start() else { return };
+    let home = TempDir::new().unwrap();
+    (1..=6).for_each(|number| server.save("INBOX", &message(number)));
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (delivering, first) = pull(&mut session, "INBOX", deliverer(home.path())).await;
+    server.doveadm(&["expunge", "-u", USER, "mailbox", "INBOX", "uid", "2,5"]);
+    server.doveadm(&["flags", "add", "-u", USER, "\\Flagged", "mailbox", "INBOX", "uid", "3"]);
+    server.save("INBOX", &message(7));
+    let (mut delivering, report) = pull(&mut session, "INBOX", delivering).await;
+    assert_eq!(report.gone, [2, 5].into_iter().collect());
+    assert_eq!(report.summary.delivered, 1);
+    let key = MailboxKey { account: "home".into(), mailbox: "INBOX".into(), validity: first.validity };
+    let record = delivering.store().mailbox(&key).unwrap();
+    assert_eq!((record.known.to_string(), record.gone.to_string()), ("1:7".to_owned(), "2,5".to_owned()));
+    assert!(delivering.store().flags(&key).unwrap().contains(&(3, Flags::FLAGGED)));
+    assert_eq!(count(home.path()), 7, "what was deleted there stays here");
+
+    // Deleted here by its user: it is not fetched again.
+    for entry in std::fs::read_dir(home.path().join("new")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let (delivering, report) = pull(&mut session, "INBOX", delivering).await;
+    assert_eq!((report.summary.delivered, count(home.path())), (0, 0));
+    // The same bytes under a new number are no new message either.
+    server.save("INBOX", &message(1));
+    let (_, report) = pull(&mut session, "INBOX", delivering).await;
+    assert_eq!((report.summary.delivered, report.summary.known_already, count(home.path())), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn another_uidvalidity_brings_nothing_twice() {
+    let Some(server) = Dovecot::start() else { return };
+    let home = TempDir::new().unwrap();
+    (1..=5).for_each(|number| server.save("INBOX", &message(number)));
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (delivering, before) = pull(&mut session, "INBOX", deliverer(home.path())).await;
+    session.close().await;
+    server.doveadm(&["mailbox", "update", "-u", USER, "--uid-validity", "99", "INBOX"]);
+    server.save("INBOX", &message(6));
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (_, after) = pull(&mut session, "INBOX", delivering).await;
+    assert_ne!(before.validity, after.validity);
+    assert_eq!((after.summary.delivered, after.summary.known_already), (1, 5));
+    assert_eq!(stored(home.path()), (1..=6).map(message).collect());
+    assert_eq!(count(home.path()), 6);
+}
+
+#[tokio::test]
+async fn a_large_message_comes_whole_in_pieces() {
+    let Some(server) = Dovecot::start() else { return };
+    let home = TempDir::new().unwrap();
+    // Around the edges of one piece and of several, and beyond what is kept of first pieces.
+    let mega = 1 << 20;
+    let sizes = [mega - 1, mega, mega + 1, 3 * mega, 20 * mega + 77];
+    let large = |size: usize| {
+        let mut bytes = format!("Subject: {size}\r\n\r\n").into_bytes();
+        while bytes.len() < size - 80 {
+            bytes.extend_from_slice(format!("{:076}\r\n", bytes.len()).as_bytes());
+        }
+        let rest = size - bytes.len() - 2;
+        bytes.extend(std::iter::repeat_n(b'x', rest));
+        bytes.extend_from_slice(b"\r\n");
+        bytes
+    };
+    let messages: BTreeSet<Vec<u8>> = sizes.map(large).into_iter().chain((1..=12).map(|n| large(2 * mega + n))).collect();
+    messages.iter().for_each(|bytes| server.save("INBOX", bytes));
+    server.save("INBOX", &message(1));
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (_, report) = pull(&mut session, "INBOX", deliverer(home.path())).await;
+    assert_eq!((report.summary.delivered, report.missing), (messages.len() as u64 + 1, UidSet::default()));
+    let mut expected = messages;
+    expected.insert(message(1));
+    assert!(stored(home.path()) == expected, "every byte of every message");
+}
+
+#[tokio::test]
+async fn idle_wakes_for_new_mail_and_ends_quietly_without() {
+    let Some(server) = Dovecot::start() else { return };
+    server.save("INBOX", &message(1));
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    session.select("INBOX", Access::Read).await.unwrap();
+    assert_eq!(session.wait(Duration::from_millis(500)).await.unwrap(), Wake::Quiet);
+    let server = Arc::new(server);
+    let saving = Arc::clone(&server);
+    let (wake, ()) = tokio::join!(session.wait(Duration::from_secs(60)), async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        tokio::task::spawn_blocking(move || saving.save("INBOX", &message(2))).await.unwrap();
+    });
+    assert_eq!(wake.unwrap(), Wake::News);
+    assert_eq!(session.select("INBOX", Access::Read).await.unwrap().exists, 2, "the session goes on");
+}
+
+#[tokio::test]
+async fn a_watcher_comes_back_after_the_server_was_away() {
+    let Some(server) = Dovecot::start() else { return };
+    let (listener, mut watched) = mpsc::channel(8);
+    let account = server.imap(Security::Implicit);
+    let backoff = Backoff { first: Duration::from_millis(200), greatest: Duration::from_secs(1) };
+    let watching =
+        tokio::spawn(async move { watch_mailbox(&account, "INBOX", Duration::from_secs(60), backoff, || 9, listener).await });
+    assert!(matches!(watched.recv().await, Some(Watched::Connected)));
+    server.doveadm(&["kick", USER]);
+    assert!(matches!(watched.recv().await, Some(Watched::Lost { .. })));
+    assert!(matches!(watched.recv().await, Some(Watched::Connected)));
+    let server = tokio::task::spawn_blocking(move || {
+        server.save("INBOX", &message(1));
+        server
+    });
+    let server = server.await.unwrap();
+    assert!(matches!(watched.recv().await, Some(Watched::News)));
+    drop(watched);
+    watching.await.unwrap();
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_sent_message_is_found_or_put_there_once() {
+    let Some(server) = Dovecot::start() else { return };
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let mailboxes = session.mailboxes().await.unwrap();
+    let sent = ImapSession::sent_mailbox(&mailboxes).unwrap().name.clone();
+    assert_eq!(sent, "Sent");
+    assert!(matches!(session.find_sent(&sent, "<1@example.org>").await, SentLookup::Absent));
+    let appended = session.append_sent(&sent, "<1@example.org>", &message(1)).await.unwrap();
+    assert_eq!(appended, Appended::Stored);
+    assert!(matches!(session.find_sent(&sent, "<1@example.org>").await, SentLookup::Found { uid: 1 }));
+    let appended = session.append_sent(&sent, "<1@example.org>", &message(1)).await.unwrap();
+    assert_eq!(appended, Appended::Present);
+    assert!(matches!(session.find_sent(&sent, "<11@example.org>").await, SentLookup::Absent));
+    let unknown = session.find_sent("Nowhere", "<1@example.org>").await;
+    assert!(matches!(unknown, SentLookup::Unavailable(ImapError::Refused { .. })), "{unknown:?}");
+    assert!(matches!(session.find_sent(&sent, "1@example.org").await, SentLookup::Unavailable(_)));
+}
+
+#[tokio::test]
+async fn a_message_is_deleted_at_the_server_only_when_told_to() {
+    let Some(server) = Dovecot::start() else { return };
+    (1..=4).for_each(|number| server.save("INBOX", &message(number)));
+    server.doveadm(&["flags", "add", "-u", USER, "\\Deleted", "mailbox", "INBOX", "uid", "1"]);
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    session.select("INBOX", Access::Write).await.unwrap();
+    assert_eq!(session.delete(&[2, 4].into_iter().collect()).await.unwrap(), Deleted::Expunged);
+    let left = server.doveadm(&["-f", "flow", "fetch", "-u", USER, "uid", "mailbox", "INBOX"]);
+    assert_eq!(left.lines().collect::<Vec<_>>(), ["uid=1", "uid=3"], "another's mark is not acted on");
+}
+
+#[tokio::test]
+async fn pop3_and_imap_bring_one_message_once() {
+    let Some(server) = Dovecot::start() else { return };
+    let home = TempDir::new().unwrap();
+    (1..=40).for_each(|number| server.save("INBOX", &message(number)));
+    server.save("INBOX", b"Subject: no end of line\r\n\r\nlast");
+    let inbox = FolderName::inbox();
+    let mut delivering = deliverer(home.path());
+    for (security, expected) in [(Security::Implicit, 41), (Security::Upgrade, 0), (Security::None, 0)] {
+        let mut session = Pop3Session::open(&server.pop3(security)).await.unwrap();
+        assert!(session.can("PIPELINING"));
+        let (back, report) = pull_maildrop(&mut session, "home", &inbox, delivering).await;
+        delivering = back.unwrap();
+        let report = report.unwrap();
+        assert_eq!((report.summary.delivered, report.present.len(), report.missing), (expected, 41, 0));
+        session.quit().await.unwrap();
+    }
+    assert!(stored(home.path()).is_superset(&(1..=40).map(message).collect()));
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (mut delivering, report) = pull(&mut session, "INBOX", delivering).await;
+    assert_eq!((report.summary.delivered, report.summary.known_already), (0, 41));
+    assert_eq!(count(home.path()), 41);
+
+    let session = Pop3Session::open(&server.pop3(Security::Implicit)).await.unwrap();
+    let mut listing = Pop3Session::open(&server.pop3(Security::Implicit)).await.unwrap();
+    let first = Arc::clone(&listing.list().await.unwrap()[0].uidl);
+    listing.quit().await.unwrap();
+    assert_eq!(session.delete_and_quit(&[first].into()).await.unwrap(), 1);
+    assert!(server.doveadm(&["mailbox", "status", "-u", USER, "messages", "INBOX"]).contains("messages=40"));
+    assert!(delivering.store().pending().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_an_unknown_certificate_say_so() {
+    let Some(server) = Dovecot::start() else { return };
+    let mut account = server.imap(Security::Implicit);
+    account.credentials = credentials("wrong");
+    assert!(matches!(ImapSession::open(&account).await.unwrap_err(), ImapError::LoginRefused { .. }));
+    let mut account = server.pop3(Security::Implicit);
+    account.credentials = credentials("wrong");
+    assert!(matches!(Pop3Session::open(&account).await.unwrap_err(), Pop3Error::LoginRefused { .. }));
+
+    let nobody = rustls::ClientConfig::builder().with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    for security in [Security::Implicit, Security::Upgrade] {
+        let mut account = server.imap(security);
+        account.tls = Arc::new(nobody.clone());
+        account.credentials = credentials(PASSWORD);
+        let error = ImapSession::open(&account).await.unwrap_err();
+        assert!(matches!(error, ImapError::Connect(ConnectError::Untrusted { .. })), "{error:?}");
+    }
+    let mut account = server.imap(Security::Implicit);
+    account.endpoint.host = "127.0.0.1".to_owned();
+    let error = ImapSession::open(&account).await.unwrap_err();
+    assert!(matches!(error, ImapError::Connect(ConnectError::Untrusted { .. })), "another host's account: {error:?}");
+}
+
+#[tokio::test]
+async fn dovecot_and_mutt_read_the_maildir() {
+    let Some(server) = Dovecot::start() else { return };
+    let back = server.path("mail/back");
+    std::fs::create_dir_all(&back).unwrap();
+    (1..=5).for_each(|number| server.save("INBOX", &message(number)));
+    server.doveadm(&["flags", "add", "-u", USER, "\\Seen", "mailbox", "INBOX", "uid", "3"]);
+    server.doveadm(&["mailbox", "create", "-u", USER, "Entwürfe/2024"]);
+    server.save("Entwürfe/2024", &message(9));
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (mut delivering, _) = pull(&mut session, "INBOX", deliverer(&back)).await;
+    let remote = session.mailboxes().await.unwrap();
+    let drafts = remote.iter().find(|mailbox| mailbox.name.contains("2024")).unwrap();
+    let folder = FolderName::for_mailbox(&drafts.name, drafts.delimiter.as_deref()).unwrap();
+    let (back_again, report) = pull_mailbox(&mut session, "home", &drafts.name, &folder, delivering).await;
+    delivering = back_again.unwrap();
+    assert_eq!(report.unwrap().summary.delivered, 1);
+    drop(delivering);
+
+    let mutt = Command::new("mutt").arg("-v").output().is_ok_and(|output| output.status.success());
+    if mutt {
+        for (number, pattern) in [(1, "~s 1"), (3, "~s 3")] {
+            let copy = server.path("copied");
+            let commands = format!(
+                "push '<limit>{pattern}<enter><decode-copy>{}<enter><exit>'",
+                copy.display()
+            );
+            let mutt = Command::new("script")
+                .args(["-qec"])
+                .arg(format!("TERM=xterm timeout 20 mutt -n -F /dev/null -R -e 'set mbox_type=mbox copy=yes confirmcreate=no confirmappend=no wait_key=no' -e \"{commands}\" -f {}", back.display()))
+                .arg("/dev/null")
+                .output();
+            assert!(mutt.is_ok_and(|output| output.status.success()));
+            let copied = std::fs::read_to_string(&copy).unwrap();
+            assert!(copied.contains(&format!("Subject: {number}\n")), "{copied}");
+            assert!(copied.contains(".dot\n"), "no CR is left in what mutt shows: {copied:?}");
+            std::fs::remove_file(copy).unwrap();
+        }
+    } else {
+        eprintln!("skipped: mutt is not installed, so it did not read the Maildir");
+    }
+
+    give_to_server(&back);
+    let read = server.doveadm(&["-f", "flow", "fetch", "-u", "back", "hdr.subject flags size.virtual", "mailbox", "INBOX"]);
+    assert_eq!(read.lines().count(), 5, "{read}");
+    let whole = message(1).len();
+    assert!(read.contains(&format!("size.virtual={whole}")), "as large as it was: {read}");
+    assert!(read.lines().any(|line| line.contains("subject=3") && line.contains("\\Seen")), "{read}");
+    let read = server.doveadm(&["-f", "flow", "fetch", "-u", "back", "hdr.subject", "mailbox", "Entwürfe/2024"]);
+    assert_eq!(read.trim(), "hdr.subject=9");
+}
