@@ -85,6 +85,19 @@ byte_id!(
     PacketHash, 32
 );
 
+byte_id!(
+    /// Names a mail from its submission on, on every device; random, made with it.
+    MailId, 16
+);
+byte_id!(
+    /// The SHA-256 of a mail's body: header and text as they are sent.
+    BodyHash, 32
+);
+byte_id!(
+    /// Names one run of a computer's kernel; a reboot is another.
+    BootId, 16
+);
+
 impl ItemId {
     /// The root directory of every vault.
     pub const ROOT: Self = Self([0; 16]);

@@ -8,6 +8,7 @@ pub mod change;
 pub mod checkpoint;
 pub mod conflict_name;
 pub mod content;
+pub mod delivery;
 pub mod ids;
 pub mod item;
 pub mod keys;
