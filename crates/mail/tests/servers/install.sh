@@ -1,0 +1,23 @@
+#!/bin/sh
+# Installs the servers and mail programs that the tests of this crate talk to, from Debian's packages.
+# They are started by the tests themselves, on free ports of the loopback address and in a directory of their own;
+# the policy below keeps the packages from starting anything on their own account.
+# Says in one line what is skipped, and is no failure: tests then skip what they miss, and say so too.
+set -u
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "skipped: servers from Debian's packages can be installed by root on a Debian only"
+    exit 0
+fi
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq -o DPkg::Lock::Timeout=300 update
+for package in openssl postfix dovecot-imapd dovecot-pop3d swaks libauthen-sasl-perl libio-socket-ssl-perl \
+    libnet-smtp-ssl-perl git-email msmtp mutt bsd-mailx; do
+    apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$package" >/dev/null 2>&1 ||
+        echo "skipped: $package cannot be installed"
+done
+python3 -c 'import aiosmtpd' 2>/dev/null || python3 -m pip install -q aiosmtpd >/dev/null 2>&1 ||
+    echo "skipped: aiosmtpd cannot be installed from PyPI"

@@ -1,0 +1,216 @@
+//! Real servers for tests: Debian's Postfix and Dovecot, started on free ports in a directory of the test's own.
+//!
+//! `tests/servers/install.sh` installs them. Where they are missing, or the test does not run as root, [`Servers::start`]
+//! says in one line what is skipped and returns nothing.
+//! Postfix takes mail for `example.test` by submission (STARTTLS or implicit TLS, SASL by Dovecot) from the user
+//! `alice` with the password `secret` and delivers it to the Maildir that Dovecot serves by IMAP and POP3.
+
+// Not every test file uses every part.
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Postfix and Dovecot, until dropped.
+pub struct Servers {
+    directory: tempfile::TempDir,
+    /// SMTP with STARTTLS.
+    pub submission: u16,
+    /// SMTP with implicit TLS.
+    pub submissions: u16,
+    /// IMAP with STARTTLS.
+    pub imap: u16,
+    /// IMAP with implicit TLS.
+    pub imaps: u16,
+    /// POP3 with STLS.
+    pub pop3: u16,
+    /// POP3 with implicit TLS.
+    pub pop3s: u16,
+}
+
+/// The one user of the servers.
+pub const USER: &str = "alice";
+/// Its password.
+pub const PASSWORD: &str = "secret";
+
+impl Servers {
+    /// Starts both servers, or says what is missing.
+    pub fn start() -> Option<Self> {
+        let missing: Vec<&str> =
+            ["postfix", "dovecot", "openssl"].into_iter().filter(|name| !is_installed(name)).collect();
+        let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+        if !root || !missing.is_empty() {
+            println!("skipped: real servers need root and {missing:?}; see tests/servers/install.sh");
+            return None;
+        }
+        let directory = tempfile::Builder::new().prefix("packetboat-mail-").tempdir_in("/tmp").unwrap();
+        let [submission, submissions, imap, imaps, pop3, pop3s] = free_ports();
+        let servers = Self { directory, submission, submissions, imap, imaps, pop3, pop3s };
+        servers.write_files();
+        servers.run("dovecot", &["-c", &servers.path("dovecot.conf")]);
+        servers.run("postfix", &["-c", &servers.path("etc"), "start"]);
+        for port in [submission, submissions, imap, imaps, pop3, pop3s] {
+            wait_for_port(port);
+        }
+        Some(servers)
+    }
+
+    /// The certificate of the authority that signed that of the servers, whose name is `localhost`.
+    pub fn authority(&self) -> PathBuf {
+        self.directory.path().join("authority.pem")
+    }
+
+    /// The certificate chain and the key of the servers.
+    pub fn certificate(&self) -> (PathBuf, PathBuf) {
+        (self.directory.path().join("cert.pem"), self.directory.path().join("key.pem"))
+    }
+
+    /// The Maildir of the user, as Dovecot serves it.
+    pub fn maildir(&self) -> PathBuf {
+        self.directory.path().join("dovecot/mail").join(USER)
+    }
+
+    /// The messages that were delivered: the files in `new` and `cur`.
+    pub fn delivered(&self) -> Vec<PathBuf> {
+        ["new", "cur"]
+            .iter()
+            .flat_map(|folder| fs::read_dir(self.maildir().join(folder)).into_iter().flatten())
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    }
+
+    /// Waits until so many messages were delivered, at most half a minute.
+    pub fn wait_for_delivered(&self, count: usize) -> Vec<PathBuf> {
+        for _ in 0..300 {
+            if self.delivered().len() >= count {
+                break;
+            }
+            pause();
+        }
+        self.delivered()
+    }
+
+    /// What both servers logged.
+    pub fn log(&self) -> String {
+        ["postfix/log", "dovecot/log"]
+            .iter()
+            .map(|name| String::from_utf8_lossy(&fs::read(self.path(name)).unwrap_or_default()).into_owned())
+            .collect()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write_files(&self) {
+        let root = self.directory.path();
+        // The servers run as users of their own and must reach what lies in here.
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["etc", "postfix/spool", "postfix/data", "dovecot/run", "dovecot/mail"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        self.run("chown", &["mail:mail", &self.path("dovecot/mail")]);
+        self.run("chown", &["postfix", &self.path("postfix/data")]);
+        write_certificates(root);
+        fs::write(root.join("dovecot/users"), format!("{USER}:{PASSWORD}\n")).unwrap();
+        for (name, template) in [
+            ("dovecot.conf", include_str!("dovecot.conf")),
+            ("etc/main.cf", include_str!("main.cf")),
+            ("etc/master.cf", include_str!("master.cf")),
+        ] {
+            let filled = [
+                ("@DIR@", root.to_str().unwrap().to_owned()),
+                ("@SUBMISSIONS@", self.submissions.to_string()),
+                ("@SUBMISSION@", self.submission.to_string()),
+                ("@IMAPS@", self.imaps.to_string()),
+                ("@IMAP@", self.imap.to_string()),
+                ("@POP3S@", self.pop3s.to_string()),
+                ("@POP3@", self.pop3.to_string()),
+            ]
+            .iter()
+            .fold(template.to_owned(), |text, (mark, value)| text.replace(mark, value));
+            fs::write(root.join(name), filled).unwrap();
+        }
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        // A server goes on writing to what it was given, so it gets a file and no pipe whose end would be waited for.
+        let file = fs::File::create(self.path("output")).unwrap();
+        let errors = file.try_clone().unwrap();
+        let status = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(file).stderr(errors).status();
+        let said = fs::read_to_string(self.path("output")).unwrap_or_default();
+        assert!(status.unwrap().success(), "{program}: {said}{}", self.log());
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        let quiet = |program: &str, arguments: &[&str]| {
+            let _ = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        };
+        quiet("postfix", &["-c", &self.path("etc"), "stop"]);
+        quiet("dovecot", &["-c", &self.path("dovecot.conf"), "stop"]);
+    }
+}
+
+/// Writes `authority.pem`, `cert.pem` and `key.pem` for `localhost` and 127.0.0.1 into a directory.
+pub fn write_certificates(directory: &Path) {
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).current_dir(directory).output().unwrap();
+        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"];
+    openssl(
+        &[
+            &new[..],
+            &["-subj", "/CN=Packetboat test authority", "-keyout", "authority.key", "-out", "authority.pem"],
+            &["-addext", "keyUsage=critical,keyCertSign"],
+        ]
+        .concat(),
+    );
+    // Without the first extension rustls takes the certificate for one of an authority and refuses it.
+    openssl(
+        &[
+            &new[..],
+            &["-CA", "authority.pem", "-CAkey", "authority.key", "-subj", "/CN=localhost"],
+            &["-keyout", "key.pem", "-out", "cert.pem", "-addext", "basicConstraints=critical,CA:FALSE"],
+            &["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        ]
+        .concat(),
+    );
+    fs::set_permissions(directory.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Whether a program is there to be run.
+pub fn is_installed(program: &str) -> bool {
+    let found = |path: &str| path.split(':').any(|folder| Path::new(folder).join(program).exists());
+    found(option_env!("PATH").unwrap_or_default()) || found("/usr/bin:/usr/sbin:/bin:/sbin:/usr/lib/git-core")
+}
+
+/// Ports of the loopback address that nobody uses.
+pub fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+    // All are held at once, so that no two are the same.
+    let listeners: [TcpListener; COUNT] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
+
+/// Waits until something listens on a port.
+pub fn wait_for_port(port: u16) {
+    for _ in 0..300 {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return;
+        }
+        pause();
+    }
+    panic!("nothing listens on port {port}");
+}
+
+/// Servers are other processes: there is nothing to wait for but time.
+#[allow(clippy::disallowed_methods)]
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(100));
+}
