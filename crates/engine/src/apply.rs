@@ -24,8 +24,8 @@ use packetboat_replica::fs::Fs;
 use packetboat_replica::index::Index;
 
 use crate::Keys;
+use crate::chunk_source::ReadState;
 use crate::error::SyncError;
-use crate::fetch::OpenedPackets;
 use crate::ignore_rules::IgnoreRules;
 use crate::ports::{Note, Observer, Phase};
 use crate::replica::{self, Received};
@@ -79,12 +79,13 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
     observer.phase(Phase::Apply, Some(touched), None);
     let label = ctx.index.device_label(&ctx.keys.device.device())?;
     let problems = ctx.index.problems()?.into_iter().map(|problem| (problem.kind, problem.subject)).collect();
+    let packets = ReadState::new(observer.interrupt());
     let mut applier = Applier {
         ctx,
         observer,
         label,
         received: Received::default(),
-        packets: OpenedPackets::default(),
+        packets,
         problems,
         given_up: HashSet::new(),
         failed: HashSet::new(),
@@ -195,7 +196,8 @@ struct Applier<'a, 'o> {
     /// What this device is called, for the names of what slipped in.
     label: String,
     received: Received,
-    packets: OpenedPackets,
+    /// What reading contents keeps from one batch to the next.
+    packets: ReadState,
     /// The problems that are recorded.
     problems: HashSet<(String, Vec<u8>)>,
     /// Items whose content cannot be had in this round.

@@ -7,6 +7,7 @@ pub(crate) mod absorb;
 mod apply;
 pub(crate) mod builder;
 mod checkpoints;
+mod chunk_source;
 mod conflicts;
 mod content_reader;
 pub mod error;

@@ -17,7 +17,7 @@ use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
-use crate::ports::{Note, Observer, Phase};
+use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
 use crate::publish::{Published, publish};
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
@@ -321,6 +321,9 @@ impl Observer for Recorder<'_> {
     }
     fn wants_steps(&self) -> bool {
         true
+    }
+    fn interrupt(&self) -> Interrupt {
+        self.inner.interrupt()
     }
     fn interrupted(&self) -> bool {
         self.inner.interrupted()
