@@ -30,6 +30,7 @@ use crate::ignore_rules::IgnoreRules;
 use crate::ports::{Note, Observer, Phase};
 use crate::replica::{self, Received};
 
+pub(crate) use disk::fatal as disk_failed;
 pub(crate) use recover::recover_staging;
 pub(crate) use unignored::{any_unignored, touch_unignored};
 

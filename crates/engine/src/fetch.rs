@@ -76,6 +76,8 @@ pub(crate) struct Fetcher<'a> {
     /// Bytes of plaintext in memory at a time; one chunk may exceed it.
     pub(crate) window: u64,
     pub(crate) packets: &'a mut ReadState,
+    /// Whether all that is written will be synced as a whole afterwards.
+    pub(crate) write_behind: bool,
     /// The first failure of the intermediary as a whole.
     pub(crate) failed: Option<StoreError>,
 }
@@ -114,7 +116,8 @@ impl Fetcher<'_> {
     /// Writes files; answers for each, in order. `progress` is told of bytes written.
     ///
     /// While the files of one group are written, the content of the next is gathered; both are in memory then, and make up
-    /// the window together.
+    /// the window together. What was written is brought to the disk meanwhile, so that whoever syncs it all waits less;
+    /// nothing is promised of it before they do.
     pub(crate) fn write(
         &mut self,
         jobs: &[FileJob],
@@ -125,6 +128,7 @@ impl Fetcher<'_> {
         let limit = if in_threads { self.window / 2 } else { self.window };
         std::thread::scope(|scope| {
             let mut writing: Option<std::thread::ScopedJoinHandle<'_, Vec<Result<Written, WriteError>>>> = None;
+            let mut behind = WriteBehind { fs: self.fs, bytes: 0, running: None };
             let mut at = 0;
             while at < jobs.len() {
                 let large = jobs[at].file.size > self.window;
@@ -138,6 +142,9 @@ impl Fetcher<'_> {
                     Some(gathered) => {
                         let fs = self.fs;
                         if in_threads {
+                            if self.write_behind {
+                                behind.wrote(scope, group.iter().map(|job| job.file.size).sum())?;
+                            }
                             writing = Some(scope.spawn(move || gathered.write(fs, group, true)));
                         } else {
                             results.extend(gathered.write(fs, group, false));
@@ -150,6 +157,7 @@ impl Fetcher<'_> {
             if let Some(last) = writing {
                 results.extend(last.join().expect("writing does not panic"));
             }
+            behind.finish()?;
             Ok(results)
         })
     }
@@ -280,6 +288,34 @@ impl Fetcher<'_> {
     }
 }
 
+/// Brings to the disk what was written, while more is.
+struct WriteBehind<'scope> {
+    fs: &'scope dyn Fs,
+    /// Bytes written since it last began.
+    bytes: u64,
+    running: Option<std::thread::ScopedJoinHandle<'scope, io::Result<()>>>,
+}
+
+impl<'scope> WriteBehind<'scope> {
+    fn wrote<'env>(&mut self, scope: &'scope std::thread::Scope<'scope, 'env>, bytes: u64) -> Result<(), SyncError> {
+        self.bytes += bytes;
+        if self.bytes < WRITE_BEHIND || self.running.as_ref().is_some_and(|running| !running.is_finished()) {
+            return Ok(());
+        }
+        self.finish()?;
+        self.bytes = 0;
+        let fs = self.fs;
+        self.running = Some(scope.spawn(move || fs.sync_all()));
+        Ok(())
+    }
+
+    /// Waits for what is running. The system tells of a failed write once, so it must not be passed over here.
+    fn finish(&mut self) -> Result<(), SyncError> {
+        let outcome = self.running.take().map(|running| running.join().expect("syncing does not panic"));
+        outcome.unwrap_or(Ok(())).map_err(|error| crate::apply::disk_failed(&crate::paths::staging(), error))
+    }
+}
+
 /// Reads chunks of a file on disk forward, each proven by its id; what is not there any more is not found.
 struct OldReader<'a> {
     ring: &'a KeyRing,
@@ -386,3 +422,5 @@ fn before_path(file: &FileContent) -> RelPath {
 
 /// What the names of unfinished large files begin with.
 pub(crate) const PART: &str = "part-";
+/// So many bytes are written before the disk is told to take them.
+const WRITE_BEHIND: u64 = 16 << 20;

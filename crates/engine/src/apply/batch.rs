@@ -392,6 +392,7 @@ impl Applier<'_, '_> {
             threads: self.ctx.threads,
             window: self.ctx.limits.window,
             packets: &mut packets,
+            write_behind: !sync,
             failed: None,
         };
         let mut jobs = Vec::with_capacity(wanted.len());
@@ -532,11 +533,10 @@ impl Applier<'_, '_> {
                 None => return Ok(false),
             }
         };
-        let path = self.dir_path(dir)?.join(&name);
         let directory = shown.content.is_directory();
         let own_dir = if directory { Some(self.ctx.index.new_dir_id()?) } else { None };
         task.own = own_dir;
-        let stat = if in_tree { made.stat } else { self.stat_now(&path, &made.stat)? };
+        let stat = if in_tree { made.stat } else { self.stat_now(&self.dir_path(dir)?.join(&name), &made.stat)? };
         let mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
         if let Some(own) = own_dir {
             self.unplaced.insert(own);
@@ -557,7 +557,10 @@ impl Applier<'_, '_> {
         self.ctx.index.put_entry(&entry)?;
         self.received.created += 1;
         self.received.conflicts += u64::from(shown.view != View::Plain);
-        self.no_problem(&path)?;
+        // Its path takes a query for each directory above it, and there are nearly never any.
+        if !self.problems.is_empty() {
+            self.no_problem(&self.dir_path(dir)?.join(&entry.name))?;
+        }
         Ok(true)
     }
 

@@ -49,7 +49,7 @@ pub(super) fn trouble(error: &io::Error) -> Trouble {
 }
 
 /// The error with which a round ends.
-pub(super) fn fatal(path: &RelPath, source: io::Error) -> SyncError {
+pub(crate) fn fatal(path: &RelPath, source: io::Error) -> SyncError {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SyncError::DiskFull,
         _ => SyncError::Disk { path: path.clone(), source },
