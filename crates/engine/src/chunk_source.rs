@@ -44,7 +44,7 @@ pub(crate) struct ChunkSource<'a> {
 #[derive(Default)]
 pub(crate) struct ReadState {
     /// The packets opened last, and the chunks inside them.
-    opened: Vec<(Dot, HashMap<ChunkId, Arc<Vec<u8>>>)>,
+    opened: Vec<(Dot, InlineChunks)>,
     /// Whether the user asked to stop.
     pub(crate) interrupt: Interrupt,
 }
@@ -191,6 +191,8 @@ impl ChunkSource<'_> {
     }
 }
 
+/// The chunks that travel inside a packet.
+type InlineChunks = HashMap<ChunkId, Arc<Vec<u8>>>;
 /// A chunk of a packet; none where the packet does not hold it, and a text where the packet cannot be had.
 type InlineAnswer = Result<Option<Arc<Vec<u8>>>, String>;
 

@@ -66,7 +66,8 @@ impl Replica {
         self.brake(&scanned, options)?;
         let (withheld, unread) = (scanned.withheld.is_some(), scanned.unread.clone());
         report.objects = scanned.objects;
-        report.problems = scanned.skipped.iter().filter(|(_, skip)| *skip != Skip::Special).count() as u64;
+        report.specials = scanned.skipped.iter().filter(|(_, skip)| *skip == Skip::Special).count() as u64;
+        report.problems = scanned.skipped.len() as u64 - report.specials;
         (report.sent, report.published) = self.absorb(scanned, observer)?;
         if !withheld {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
