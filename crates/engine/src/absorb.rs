@@ -101,6 +101,7 @@ pub(crate) fn absorb(
         vanished_contents: contents_of(builder.index, &vanished)?,
         matched: HashSet::new(),
         unread_sizes: HashSet::new(),
+        needed: Vec::new(),
         arrivals: &arrivals,
         sent: Sent::default(),
         steps: Vec::new(),
@@ -163,11 +164,16 @@ pub(crate) fn absorb(
             }
         })?;
     }
-    let (matched, unread_sizes) = (absorber.matched, absorber.unread_sizes);
+    let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
     let gone = vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone())));
-    let (withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone
+    let (mut withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone
         .partition(|entry| withheld.is_some() || entry.own_dir.is_none() && unread_sizes.contains(&entry.stat.size));
+    // A directory goes after what it holds, or nothing would ask for that any more.
+    needed.extend(withheld_here.iter().map(|entry| entry.dir));
+    let needed = with_those_above(builder.index, needed)?;
+    let (waiting, gone) = gone.into_iter().partition(|entry| entry.own_dir.is_some_and(|own| needed.contains(&own)));
+    withheld_here.extend::<Vec<LocalEntry>>(waiting);
     sent.postponed += u64::from(awaits_rules) + withhold(builder.index, &withheld_here, withheld.as_ref(), observer)?;
     for entry in &gone {
         let path = paths::entry_path(builder.index, entry)?;
@@ -176,6 +182,20 @@ pub(crate) fn absorb(
     sent.deleted += remove(builder, gone, entropy)?;
     bring_back(builder, absent, entropy)?;
     Ok(sent)
+}
+
+/// These directories and all above them.
+fn with_those_above(index: &Index, dirs: Vec<DirId>) -> Result<HashSet<DirId>, SyncError> {
+    let mut found = HashSet::new();
+    for mut dir in dirs {
+        while found.insert(dir) {
+            match index.directory(dir)? {
+                Some(entry) => dir = entry.dir,
+                None => break,
+            }
+        }
+    }
+    Ok(found)
 }
 
 enum Tag {
@@ -196,6 +216,8 @@ struct Absorber<'a, 'b> {
     matched: HashSet<(DirId, Name)>,
     /// Sizes of arrivals that could not be read: a vanished file of that size may be one of them.
     unread_sizes: HashSet<u64>,
+    /// Directories that vanished files which wait were in.
+    needed: Vec<DirId>,
     arrivals: &'a [Arrival],
     sent: Sent,
     /// What was done since the observer was last told.
@@ -215,7 +237,10 @@ impl Absorber<'_, '_> {
         self.sent.postponed += 1;
         if let Tag::Arrival(at) = tag {
             match &self.arrivals[*at].from {
-                Some(from) => drop(self.matched.insert((from.dir, from.name.clone()))),
+                Some(from) => {
+                    self.matched.insert((from.dir, from.name.clone()));
+                    self.needed.push(from.dir);
+                }
                 None => drop(self.unread_sizes.insert(self.arrivals[*at].stat.size)),
             }
         }

@@ -216,3 +216,24 @@ fn bad_lines_of_the_ignore_file_are_told_by_number_and_the_others_hold() {
     );
     assert!(!knows(&mut world, 0, "x.o") && !knows(&mut world, 0, "cache/secret"));
 }
+
+/// Story: a directory was removed with files in it of which one might have been moved to a file that could not be read.
+/// The file waited and the directory did not, and with its record went the file's: neither deleted nor shown again.
+#[test]
+fn a_directory_waits_with_what_waits_in_it() {
+    let mut world = world(&["d/sub/f", "d/of another size", "plain"]);
+    let text = world.fs(0).read("d/sub/f").unwrap();
+    world.fs(0).remove("d").unwrap();
+    world.fs(0).write("closed", &text).unwrap();
+    world.fs(0).set_readable("closed", false).unwrap();
+    for _ in 0..2 {
+        sync(&mut world, 0);
+        sync(&mut world, 1);
+        assert_eq!(paths(&world, 1), ["d/sub/f", "plain"]);
+    }
+    world.fs(0).set_readable("closed", true).unwrap();
+    rest(&mut world);
+    world.assert_same();
+    assert_eq!(paths(&world, 1), ["closed", "plain"]);
+    assert!(!world.fs(1).exists("d"));
+}
