@@ -6,6 +6,7 @@
 pub mod body;
 pub mod change;
 pub mod checkpoint;
+pub mod compare;
 pub mod conflict_name;
 pub mod content;
 pub mod delivery;

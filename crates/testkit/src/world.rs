@@ -679,7 +679,7 @@ fn is_quiet(report: &Report) -> bool {
 /// Whether nothing moved and something waits, as for what is ignored in its place.
 fn only_waits(report: &Report) -> bool {
     let mut report = report.clone();
-    report.received.waiting = 0;
+    (report.received.waiting, report.received.bytes_written) = (0, 0);
     is_quiet(&report)
 }
 

@@ -124,7 +124,13 @@ impl Applier<'_, '_> {
                         self.changed_in(&to);
                         return Ok(Some(name));
                     }
-                    None if self.stands_exactly(&to)? => return Ok(None),
+                    None if self.stands_exactly(&to)? => {
+                        let directory = self.ctx.fs.lstat(&to).is_ok_and(|stat| stat.kind == FileKind::Directory);
+                        if self.ctx.rules.covers(&to, directory) {
+                            self.problem(DISK, &to, "something that is ignored stands in its place: move that away")?;
+                        }
+                        return Ok(None);
+                    }
                     // What was in the way may have gone in this instant; a name that is folded stays taken.
                     None if again < MAX_AGAIN => {
                         again += 1;
