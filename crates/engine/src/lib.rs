@@ -21,6 +21,7 @@ pub mod paths;
 pub mod ports;
 pub mod prepare;
 mod publish;
+mod removal;
 pub mod replica;
 mod resolve;
 mod restore;
