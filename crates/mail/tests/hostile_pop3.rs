@@ -60,7 +60,7 @@ async fn pulled_with(word: &'static str, answer: Answer) -> (Vec<Vec<u8>>, Resul
 #[tokio::test]
 async fn the_honest_server_of_these_tests_is_read() {
     let (files, pulled) = pulled_with("nothing", say("")).await;
-    assert_eq!(files, [b"A: 1\r\n\r\n.\r\n".to_vec(), b"A: 2\r\n\r\n".to_vec()]);
+    assert_eq!(files, [b"A: 1\n\n.\n".to_vec(), b"A: 2\n\n".to_vec()]);
     assert_eq!(pulled.unwrap().present.len(), 2);
 }
 
@@ -72,7 +72,7 @@ async fn what_never_ends_is_ended() {
     assert!(matches!(pulled, Err(Pop3Error::Silent(_))), "{pulled:?}");
     let (files, pulled) = pulled_with("RETR 2", say("+OK\r\nA: 2\r\n")).await;
     assert!(matches!(pulled, Err(Pop3Error::Silent(_))), "{pulled:?}");
-    assert_eq!(files, [b"A: 1\r\n\r\n.\r\n".to_vec()], "what had come whole stays");
+    assert_eq!(files, [b"A: 1\n\n.\n".to_vec()], "what had come whole stays");
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn lists_that_lie_are_refused() {
 async fn a_connection_that_breaks_off_is_never_the_end_of_a_message() {
     let (files, pulled) = pulled_with("RETR 2", Answer::Close(b"+OK\r\nA: 2\r\n".to_vec())).await;
     assert!(matches!(pulled, Err(Pop3Error::Broken(_))), "{pulled:?}");
-    assert_eq!(files, [b"A: 1\r\n\r\n.\r\n".to_vec()], "what had come whole stays");
+    assert_eq!(files, [b"A: 1\n\n.\n".to_vec()], "what had come whole stays");
 }
 
 #[tokio::test]
