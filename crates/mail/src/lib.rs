@@ -4,6 +4,7 @@
 //! it, and [`smtp`] tries to send it by one path, as often as the caller says.
 //! In: [`imap`] and [`pop3`] fetch, [`fetched`] says what was fetched before, and [`maildir`] delivers.
 
+pub mod account;
 pub mod address;
 pub mod address_list;
 pub mod bounce;

@@ -15,7 +15,7 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq -o DPkg::Lock::Timeout=300 update
 for package in openssl postfix dovecot-imapd dovecot-pop3d swaks libauthen-sasl-perl libio-socket-ssl-perl \
-    libnet-smtp-ssl-perl git-email msmtp mutt bsd-mailx; do
+    libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx; do
     apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$package" >/dev/null 2>&1 ||
         echo "skipped: $package cannot be installed"
 done

@@ -1,0 +1,278 @@
+//! Mail accounts: where mail of which sender goes out, where mail comes in, and what opens the doors.
+//!
+//! Accounts are written by people, in TOML:
+//!
+//! ```toml
+//! [[account]]
+//! name = "work"
+//! addresses = ["ann@example.org", "@lists.example.org"]
+//! default = true
+//!
+//! [account.smtp]
+//! host = "smtp.example.org"       # port 465 and TLS, unless told otherwise
+//! user = "ann"
+//! password_command = "pass show mail/work"
+//!
+//! [account.imap]
+//! host = "imap.example.org"
+//! user = "ann"
+//! password_file = "/home/ann/.config/packetboat/work"
+//! ```
+//!
+//! An account is chosen by the sender of a mail: an address before a domain, and both before the default.
+//! What cannot be right is an error when the file is read, and not when the first mail is sent.
+
+mod check;
+mod secret;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::address::{Address, ReversePath};
+use crate::smtp::{Deadlines, Failure, Security, Server, Trust};
+
+pub use check::{Checked, Problem, check};
+pub use secret::{Credentials, Hidden, SecretError};
+
+/// All accounts of a person.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accounts {
+    /// In the order of the file.
+    #[serde(default, rename = "account")]
+    accounts: Vec<Account>,
+}
+
+/// One account.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// What it is called here.
+    pub name: String,
+    /// The senders whose mail it takes: addresses, or `@` and a domain.
+    pub addresses: Vec<String>,
+    /// Whether it takes the mail of all other senders.
+    #[serde(default)]
+    pub default: bool,
+    /// How mail goes out.
+    pub smtp: Option<Smtp>,
+    /// How mail comes in.
+    pub imap: Option<Incoming>,
+    /// How mail comes in, by the older way.
+    pub pop3: Option<Incoming>,
+}
+
+/// How mail goes out.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Smtp {
+    /// The server's name.
+    pub host: String,
+    /// 465 or 587, as the protection is, unless told.
+    pub port: Option<u16>,
+    /// How the connection is protected.
+    #[serde(default = "tls")]
+    pub security: Security,
+    /// Certificates that are believed besides those of the platform.
+    pub ca_file: Option<PathBuf>,
+    /// How long to wait for what.
+    #[serde(default)]
+    pub deadlines: Deadlines,
+    /// The name to log in with; without one, nobody logs in.
+    pub user: Option<String>,
+    /// The password itself.
+    pub password: Option<Hidden>,
+    /// A file that only the user can read, with the password in its first line.
+    pub password_file: Option<PathBuf>,
+    /// A command whose first line of output is the password.
+    pub password_command: Option<String>,
+    /// A command whose first line of output is an access token (XOAUTH2).
+    pub token_command: Option<String>,
+}
+
+/// How mail comes in.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Incoming {
+    /// The server's name.
+    pub host: String,
+    /// The protocol's own, as the protection is, unless told.
+    pub port: Option<u16>,
+    /// How the connection is protected.
+    #[serde(default = "tls")]
+    pub security: Security,
+    /// Certificates that are believed besides those of the platform.
+    pub ca_file: Option<PathBuf>,
+    /// The name to log in with.
+    pub user: String,
+    /// The password itself.
+    pub password: Option<Hidden>,
+    /// A file that only the user can read, with the password in its first line.
+    pub password_file: Option<PathBuf>,
+    /// A command whose first line of output is the password.
+    pub password_command: Option<String>,
+    /// A command whose first line of output is an access token (XOAUTH2).
+    pub token_command: Option<String>,
+}
+
+impl Accounts {
+    /// Reads a file of accounts.
+    pub fn parse(text: &str) -> Result<Self, AccountError> {
+        let accounts: Self =
+            toml::from_str(text).map_err(|source| AccountError::Syntax { source: Box::new(source) })?;
+        for (index, account) in accounts.accounts.iter().enumerate() {
+            let wrong = |what: String| AccountError::Account { name: account.name.clone(), what };
+            if account.name.is_empty() || accounts.accounts[..index].iter().any(|other| other.name == account.name) {
+                return Err(wrong("its name is empty, or that of another".to_owned()));
+            }
+            if account.default && accounts.accounts[..index].iter().any(|other| other.default) {
+                return Err(wrong("only one account is the default".to_owned()));
+            }
+            if account.addresses.is_empty() {
+                return Err(wrong("it has no addresses".to_owned()));
+            }
+            for address in &account.addresses {
+                let whole = if address.starts_with('@') { format!("x{address}") } else { address.clone() };
+                Address::parse(&whole).map_err(|error| wrong(format!("{address:?}: {error}")))?;
+            }
+            if let Some(smtp) = &account.smtp {
+                smtp.credentials().map_err(|error| wrong(format!("smtp: {error}")))?;
+            }
+            for (section, incoming) in [("imap", &account.imap), ("pop3", &account.pop3)] {
+                if let Some(incoming) = incoming {
+                    incoming.credentials().map_err(|error| wrong(format!("{section}: {error}")))?;
+                }
+            }
+        }
+        Ok(accounts)
+    }
+
+    /// Writes the accounts as a file that can be read again.
+    pub fn write(&self) -> Result<String, AccountError> {
+        toml::to_string_pretty(self).map_err(|source| AccountError::Unwritable { source: Box::new(source) })
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter()
+    }
+
+    /// The account that takes the mail of a sender; that of the null sender goes by the default.
+    pub fn for_sender(&self, sender: &ReversePath) -> Option<&Account> {
+        let outgoing = || self.accounts.iter().filter(|account| account.smtp.is_some());
+        let domain = |address: &Address| format!("@{}", address.domain());
+        let by = |wanted: String| {
+            outgoing().find(|account| account.addresses.iter().any(|known| known.eq_ignore_ascii_case(&wanted)))
+        };
+        sender
+            .mailbox()
+            .and_then(|address| by(address.to_string()).or_else(|| by(domain(address))))
+            .or_else(|| outgoing().find(|account| account.default))
+    }
+}
+
+impl Smtp {
+    /// The port that is meant.
+    pub fn port(&self) -> u16 {
+        self.port.unwrap_or(match self.security {
+            Security::Tls => 465,
+            Security::Starttls | Security::Plain => 587,
+        })
+    }
+
+    /// How to log in, where anybody does.
+    pub fn credentials(&self) -> Result<Option<Credentials>, SecretError> {
+        let given = self.password.is_some() || self.password_command.is_some() || self.token_command.is_some();
+        match &self.user {
+            None if given || self.password_file.is_some() => Err(SecretError::NoUser),
+            None => Ok(None),
+            Some(user) => Credentials::new(
+                user,
+                self.password.as_ref(),
+                self.password_file.as_ref(),
+                self.password_command.as_ref(),
+                self.token_command.as_ref(),
+            )
+            .map(Some),
+        }
+    }
+
+    /// Finds the secret, which may take a while, and makes the server ready to be sent by.
+    pub async fn server(&self, hello: &str, source: Option<IpAddr>) -> Result<Server, ServerError> {
+        let login = match self.credentials()? {
+            None => crate::smtp::Login::Anonymous,
+            Some(credentials) => credentials.login().await?,
+        };
+        Ok(Server {
+            host: self.host.clone(),
+            port: self.port(),
+            security: self.security,
+            trust: Trust::load(self.ca_file.as_deref())?,
+            login,
+            hello: hello.to_owned(),
+            source,
+            deadlines: self.deadlines,
+        })
+    }
+}
+
+impl Incoming {
+    /// How to log in.
+    pub fn credentials(&self) -> Result<Credentials, SecretError> {
+        Credentials::new(
+            &self.user,
+            self.password.as_ref(),
+            self.password_file.as_ref(),
+            self.password_command.as_ref(),
+            self.token_command.as_ref(),
+        )
+    }
+}
+
+fn tls() -> Security {
+    Security::Tls
+}
+
+/// Why accounts cannot be read.
+#[derive(Debug, Error)]
+pub enum AccountError {
+    /// Not TOML, or not what is expected in it.
+    #[error("the accounts cannot be read")]
+    Syntax {
+        /// Where, and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// An account makes no sense.
+    #[error("the account {name:?} cannot be used: {what}")]
+    Account {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Cannot be written as TOML.
+    #[error("the accounts cannot be written")]
+    Unwritable {
+        /// Why.
+        #[source]
+        source: Box<toml::ser::Error>,
+    },
+}
+
+/// Why a server cannot be made ready.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The secret cannot be found.
+    #[error("the password cannot be found")]
+    Secret(#[from] SecretError),
+    /// The trusted certificates cannot be loaded.
+    #[error("the connection cannot be prepared")]
+    Setting(#[from] Failure),
+}
+
+#[cfg(test)]
+mod tests;
