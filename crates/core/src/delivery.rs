@@ -27,9 +27,13 @@ pub mod item;
 pub mod ledger;
 mod line;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod reply;
 pub mod settings;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 pub use companion::{Companion, CompanionState, Lease};
