@@ -63,6 +63,8 @@ pub struct DeliveryWorld {
     mails: Vec<Mail>,
     outcome: Outcome,
     trace: blake3::Hasher,
+    /// The mail whose story is printed, to find out what went wrong with it.
+    tells_of: Option<usize>,
 }
 
 /// One of the two computers.
@@ -122,6 +124,11 @@ enum Happening {
 impl DeliveryWorld {
     /// Runs a seed to its end, and panics with the seed where a promise is broken.
     pub fn run(seed: u64) -> Outcome {
+        Self::tell_of(seed, None)
+    }
+
+    /// Runs a seed and prints what happened to one of its mails.
+    pub fn tell_of(seed: u64, tells_of: Option<usize>) -> Outcome {
         let mut rng = Rng::new(seed);
         let settings =
             Settings { file_in_sent: false, delay_warning: Duration::from_secs(3600), ..Settings::default() };
@@ -150,6 +157,7 @@ impl DeliveryWorld {
             mails: Vec::new(),
             outcome: Outcome::default(),
             trace: blake3::Hasher::new(),
+            tells_of,
             rng,
         };
         world.plan();
@@ -301,7 +309,7 @@ impl DeliveryWorld {
 
     fn tell(&mut self, device: usize, mail: usize, event: Event) {
         let now = self.now(device);
-        self.trace.update(format!("{} {device} {mail} {event:?}\n", self.time).as_bytes());
+        self.note(mail, format!("{} {device} {mail} {event:?}\n", self.time));
         let it = &mut self.mails[mail];
         let effects = match device {
             0 => {
@@ -309,10 +317,11 @@ impl DeliveryWorld {
                 let was_granted = matches!(host.state(), HostState::Granted { .. });
                 let effects = host.handle(event, &now, &self.settings);
                 if was_granted && matches!(host.state(), HostState::Unknown { turn: Some(_), .. }) {
-                    // What the companion has heard of, or its saved state tells; the rest is counted as unheard.
-                    let told = it.companion.as_ref().map(|companion| companion.replies().clone()).unwrap_or_default();
-                    for (recipient, reply) in told.iter().filter(|(_, reply)| reply.code() == 250) {
-                        let _ = reply;
+                    // What the companion has heard of, though it may be down; the rest is counted as unheard.
+                    let saved = it.saved[1].as_ref().map(|saved| Companion::decode(it.item.clone(), saved));
+                    let told = saved.and_then(Result::ok).map(|companion| companion.replies().clone());
+                    let told = told.unwrap_or_default();
+                    for (recipient, _) in told.iter().filter(|(_, reply)| reply.code() == 250) {
                         if host.statuses()[recipient as usize].is_waiting() {
                             it.excused[recipient as usize] += 1;
                             self.outcome.unreported += 1;
@@ -332,7 +341,7 @@ impl DeliveryWorld {
     fn carry_out(&mut self, device: usize, mail: usize, effects: Vec<Effect>) {
         let life = self.devices[device].life;
         for effect in effects {
-            self.trace.update(format!("{} {device} {mail} {effect:?}\n", self.time).as_bytes());
+            self.note(mail, format!("{} {device} {mail} {effect:?}\n", self.time));
             match effect {
                 Effect::Save => {
                     let it = &mut self.mails[mail];
@@ -467,6 +476,13 @@ impl DeliveryWorld {
         } else {
             self.unheard(mail, &replies);
             self.at(late.max(self.time), lost);
+        }
+    }
+
+    fn note(&mut self, mail: usize, line: String) {
+        self.trace.update(line.as_bytes());
+        if self.tells_of == Some(mail) {
+            print!("{line}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Mail over two paths through random cuts, kills and reboots; see `packetboat_testkit::delivery_world`.
 //!
-//! `PACKETBOAT_SEEDS` sets how many seeds are run, `PACKETBOAT_SEED` the first, alone where no number is given.
+//! `PACKETBOAT_SEEDS` sets how many seeds are run, `PACKETBOAT_SEED` the first, alone where no number is given;
+//! `PACKETBOAT_MAIL` prints what happened to that mail of each.
 
 use packetboat_testkit::delivery_world::{DeliveryWorld, Outcome};
 
@@ -15,7 +16,7 @@ fn no_mail_is_lost_and_none_accepted_twice_without_an_excuse() {
     let first = first.unwrap_or(0);
     let mut total = Outcome::default();
     for seed in first..first + seeds {
-        total.add(&DeliveryWorld::run(seed));
+        total.add(&DeliveryWorld::tell_of(seed, number("PACKETBOAT_MAIL").map(|mail| mail as usize)));
     }
     println!("{seeds} seeds from {first}: {total:?}");
     if seeds >= 1_000 {
