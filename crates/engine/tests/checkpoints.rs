@@ -92,8 +92,8 @@ fn a_checkpoint_under_the_name_of_another_is_passed_over() {
 #[test]
 fn a_checkpoint_that_claims_what_the_lanes_do_not_hold_is_found_by_verifying() {
     let mut vault = Vault::with_history();
-    let roots = vault.store.names().into_iter().filter(|name| name.as_str().starts_with("checkpoints/"));
-    let real = CheckpointRef::from_name(&roots.last().unwrap()).unwrap();
+    let mut roots = vault.store.names().into_iter().filter(|name| name.as_str().starts_with("checkpoints/"));
+    let real = CheckpointRef::from_name(&roots.next_back().unwrap()).unwrap();
     let bytes = vault.store.get(&real.name(), u64::MAX).unwrap();
     let sealed = UnverifiedCheckpoint::parse(bytes).unwrap().verify(&real.device).unwrap();
     let root = sealed.open(&vault.ring).unwrap();
