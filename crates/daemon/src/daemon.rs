@@ -136,13 +136,14 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         link_view = view_of_link(pair.clone(), link.clone(), skew, parts.clock.clone());
         tasks.spawn(serve_link(peer, link));
     }
+    let sent = Arc::new(SentFolder::new(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent));
     let reports = Arc::new(Reports::new(parts.maildir.clone(), reception));
     let (mut hands, wakes, active) = DaemonHands::new(HandsParts {
         courier: courier.clone(),
         transmit: transmit.clone(),
         peer: peer_sender,
         reports,
-        sent: Arc::new(SentFolder),
+        sent: sent.clone(),
         reader: Arc::new(Mutex::new(reader)),
         bodies: home.bodies(),
         lifetime: parts.settings.outbox.lifetime.0,
@@ -202,6 +203,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                 Some(Order::Reload(settings, accounts)) => {
                     courier.tell(Input::Settings(Box::new(settings.delivery()))).await;
                     (parts.settings, parts.accounts) = (*settings, accounts);
+                    sent.set(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent);
                     if is_host {
                         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
                     }

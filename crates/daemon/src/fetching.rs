@@ -70,7 +70,7 @@ impl Inbox {
 
     async fn follow_imap(self: Arc<Self>, account: Account, imap: Incoming) {
         loop {
-            match prepare(&imap, 993, 143).await {
+            match prepare_imap(&imap).await {
                 Ok((endpoint, tls, credentials)) => {
                     let at_server = ImapAccount { endpoint, tls, credentials, deadlines: Deadlines::default() };
                     if self.watch(&account.name, &at_server).await == Next::GiveUp {
@@ -172,6 +172,13 @@ impl Inbox {
 enum Next {
     Again,
     GiveUp,
+}
+
+/// An account's IMAP server.
+pub(crate) async fn prepare_imap(
+    incoming: &Incoming,
+) -> Result<(Endpoint, Arc<rustls::ClientConfig>, Credentials), String> {
+    prepare(incoming, 993, 143).await
 }
 
 /// Where a server is and how it is logged into; finding the password may mean to run a command.
