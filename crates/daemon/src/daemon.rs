@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use packetboat_core::delivery::Event;
+use packetboat_core::delivery::message::MAX_MESSAGE_BYTES;
 use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
 use packetboat_link::{Endpoint, Identity, Link, Local};
@@ -280,6 +281,11 @@ fn open_link(
         keep_alive: settings.link.keep_alive.0,
         idle: settings.link.idle.0,
         retry_greatest: settings.link.retry.0,
+        limits: packetboat_link::Limits {
+            // A copy for the most recipients there may be, and the byte that says that it is about delivery.
+            message_bytes: MAX_MESSAGE_BYTES + 1,
+            ..packetboat_link::Limits::default()
+        },
         ..packetboat_link::Settings::default()
     };
     let endpoint = Endpoint::bind(Identity::from_seed(&key.seed()), locals.collect(), link_settings, incarnation)?;
