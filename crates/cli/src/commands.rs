@@ -4,11 +4,19 @@ mod completions;
 mod conflicts;
 mod devices;
 mod ignore;
+mod inbox;
 mod key;
 mod log;
+mod mail;
+mod outbox;
+mod pair;
+mod paths;
 mod resolve;
 mod restore;
 mod round;
+mod run;
+mod sendmail;
+mod service;
 mod show;
 mod status;
 mod sync;
@@ -92,6 +100,14 @@ enum Command {
     Key(key::KeyArgs),
     Verify(verify::VerifyArgs),
     Ignore(ignore::IgnoreArgs),
+    Pair(pair::PairArgs),
+    Run(run::RunArgs),
+    Outbox(outbox::OutboxArgs),
+    Inbox(inbox::InboxArgs),
+    Paths(paths::PathsArgs),
+    Mail(mail::MailArgs),
+    Sendmail(sendmail::SendmailArgs),
+    Service(service::ServiceArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -117,6 +133,14 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Key(args) => key::run(&context, args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Ignore(args) => ignore::run(&context, &args),
+        Command::Pair(args) => pair::run(&context, &args),
+        Command::Run(args) => run::run(&context, &args),
+        Command::Outbox(args) => outbox::run(&context, &args),
+        Command::Inbox(args) => inbox::run(&context, &args),
+        Command::Paths(args) => paths::run(&context, &args),
+        Command::Mail(args) => mail::run(&context, &args),
+        Command::Sendmail(args) => sendmail::run(&context, &args),
+        Command::Service(args) => service::run(&context, &args),
         Command::Completions(_) => unreachable!("handled above"),
     }
 }

@@ -6,6 +6,7 @@
 
 mod at;
 mod binding;
+mod carrier;
 mod commands;
 mod failure;
 mod folder_marker;
@@ -25,7 +26,9 @@ mod text;
 mod ui;
 mod world;
 
+use std::ffi::{OsStr, OsString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -33,8 +36,20 @@ use clap::Parser;
 use crate::commands::Cli;
 use crate::failure::Failure;
 
+/// The arguments, as if they had been given to `packetboat`, where the binary was called in the place of another program.
+fn arguments(mut given: Vec<OsString>) -> Vec<OsString> {
+    let name = given.first().and_then(|program| Path::new(program).file_name()).map(OsString::from);
+    let in_place_of = match name.as_deref().and_then(OsStr::to_str) {
+        Some("sendmail") => [Some("sendmail"), None],
+        Some("mailq") => [Some("sendmail"), Some("-bp")],
+        _ => return given,
+    };
+    given.splice(1..1, in_place_of.into_iter().flatten().map(OsString::from));
+    given
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
     let as_json = cli.global.json;
     let outcome = catch_unwind(AssertUnwindSafe(|| commands::run(cli)));
     let outcome = outcome

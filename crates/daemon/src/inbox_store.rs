@@ -12,8 +12,9 @@
 //! intent    name -> origin, flags                                 of messages that are about to be delivered
 //! ```
 //!
-//! Left out: showing the inbox to its user, which reads the same tables.
+//! [`listing`] shows it to its user.
 
+pub mod listing;
 mod rows;
 #[cfg(test)]
 mod tests;

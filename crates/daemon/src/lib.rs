@@ -1,3 +1,24 @@
-//! What `packetboat run` does: outbox, inbox and link, driven by time, network and commands.
+//! What `packetboat run` does: drives the core's delivery machines over disk, link and mail servers.
+//!
+//! The core decides, this crate carries out: it keeps queues in SQLite, reads clocks through a port, and owns the tasks.
+//! It never touches the terminal, the environment or the user's directories; paths and settings are passed in.
+//! Begin at [`daemon::run`] for how the parts hang together, and at [`outbox`] for how a mail goes its way.
 
+pub mod clock;
+pub mod control;
+pub mod daemon;
+pub mod fetching;
+mod files;
+mod hands;
+pub mod home;
 pub mod inbox_store;
+pub mod network;
+pub mod notify;
+pub mod outbox;
+pub mod pair;
+pub mod paths;
+pub mod peer;
+pub mod reports;
+pub mod routes;
+mod sent;
+pub mod settings;

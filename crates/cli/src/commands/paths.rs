@@ -1,0 +1,72 @@
+//! `packetboat paths`: the ways out, and the link.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use packetboat_daemon::control::Request;
+use packetboat_engine::ports::Clock as _;
+use serde_json::{Value, json};
+
+use crate::carrier::Carrier;
+use crate::failure::Failure;
+use crate::opening::Context;
+use crate::text;
+use crate::world::SystemClock;
+
+/// Show this device's own path and the link: up or down since when, and why
+///
+/// A path is known by use: it is up when something last went by it, and down when the last connection could not be made.
+#[derive(Debug, Args)]
+#[command(after_help = JSON)]
+pub(crate) struct PathsArgs {}
+
+/// Runs the command.
+pub(crate) fn run(context: &Context, _: &PathsArgs) -> Result<ExitCode, Failure> {
+    let carrier = Carrier::locate(context)?;
+    let stands = carrier.ask(&Request::Paths)?.done;
+    context.ui.result(
+        || json!({ "schema": 1, "role": stands["role"], "own": stands["own"], "link": stands["link"] }),
+        || shown(&stands),
+    );
+    if let Some(ahead) = stands["link"]["clock_ahead_ms"].as_i64()
+        && ahead.unsigned_abs() > packetboat_daemon::peer::CLOCKS_APART_MS
+    {
+        let days = ahead.unsigned_abs() / 86_400_000;
+        context.ui.warn(&format!("the clocks of the two devices are {days} days apart; set the one that is wrong"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown(stands: &Value) -> String {
+    let now = SystemClock.now_ms();
+    let ago = |value: &Value| value.as_i64().map_or("never".to_owned(), |then| text::ago(now, then));
+    let own = &stands["own"];
+    let up = match own["up"].as_bool() {
+        Some(true) => format!("up, since {}", ago(&own["since_ms"])),
+        Some(false) => format!("down, since {}", ago(&own["since_ms"])),
+        None => "not used yet".to_owned(),
+    };
+    let mut shown = format!("own path   {up}\n           last success {}\n", ago(&own["last_success_ms"]));
+    if let Some(why) = own["last_failure"].as_str() {
+        let when = ago(&own["last_failure_ms"]);
+        shown.push_str(&format!("           last failure {when}: {}\n", text::plain(why.as_bytes())));
+    }
+    let link = &stands["link"];
+    if link.is_null() {
+        return shown + "link       none; `packetboat pair` makes one\n";
+    }
+    let peer = text::plain(link["peer"].as_str().unwrap_or_default().as_bytes());
+    if link["up"].as_bool() == Some(true) {
+        let round_trip = link["round_trip_ms"].as_f64().unwrap_or_default();
+        let since = ago(&link["since_ms"]);
+        let remote = link["remote"].as_str().unwrap_or_default();
+        shown + &format!("link       to {peer} at {remote}: up, since {since}, round trip {round_trip:.1} ms\n")
+    } else {
+        let why = link["error"].as_str().map_or(String::new(), |why| format!(": {}", text::plain(why.as_bytes())));
+        shown + &format!("link       to {peer}: down, since {}{why}\n", ago(&link["since_ms"]))
+    }
+}
+
+const JSON: &str = "\
+JSON: role (host, companion or null), own (up, since_ms, last_success_ms, last_failure, last_failure_ms), link (null, or \
+peer, up, since_ms, remote, round_trip_ms, error, tries, clock_ahead_ms). Times are milliseconds since 1970.";

@@ -1,0 +1,96 @@
+"""A server that takes mail and writes one line for each: the address it came from, and its Message-ID.
+
+Usage: sink.py HOST PORT LOG. A file LOG.mode says how it behaves: accept, refuse (550), later (451), or mute, which accepts
+and closes without a word. It speaks enough of SMTP for one client, and knows nothing of TLS.
+"""
+
+import os
+import socket
+import sys
+import threading
+
+HOST, PORT, LOG = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+LOCK = threading.Lock()
+
+
+def mode():
+    try:
+        with open(LOG + ".mode") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return "accept"
+
+
+def record(peer, message):
+    identity = "?"
+    for line in message.split(b"\r\n"):
+        if line.lower().startswith(b"message-id:"):
+            identity = line.split(b":", 1)[1].strip().decode()
+            break
+    with LOCK, open(LOG, "a") as file:
+        file.write(f"{peer} {identity}\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def serve(connection, peer):
+    stream = connection.makefile("rwb")
+
+    def say(text):
+        stream.write(text.encode() + b"\r\n")
+        stream.flush()
+
+    say("220 sink")
+    while True:
+        line = stream.readline()
+        if not line:
+            return
+        verb = line[:4].upper()
+        if verb == b"EHLO":
+            stream.write(b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 0\r\n")
+            stream.flush()
+        elif verb == b"DATA":
+            if mode() == "later":
+                say("451 4.3.0 not now")
+                continue
+            say("354 go on")
+            message = b""
+            while True:
+                line = stream.readline()
+                if not line:
+                    return
+                if line == b".\r\n":
+                    break
+                message += line
+            how = mode()
+            if how == "refuse":
+                say("550 5.7.1 never")
+                continue
+            record(peer, message)
+            if how == "mute":
+                connection.close()
+                return
+            say("250 2.0.0 taken")
+        elif verb == b"QUIT":
+            say("221 bye")
+            return
+        else:
+            say("250 fine")
+
+
+def guarded(connection, peer):
+    try:
+        serve(connection, peer)
+    except OSError:
+        pass
+    finally:
+        connection.close()
+
+
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind((HOST, PORT))
+listener.listen(64)
+while True:
+    accepted, address = listener.accept()
+    threading.Thread(target=guarded, args=(accepted, address[0]), daemon=True).start()

@@ -1,0 +1,160 @@
+//! What is remembered of the other device of the pair: `pair.json`.
+//!
+//! A pair is made once and holds until one side ends it. Its `serial` counts the pairs of this device, so that the
+//! numbers that mails had in an earlier pair are not taken for those of the present one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use packetboat_core::keys::PublicKey;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::files;
+
+/// The other device, and how the two find each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pair {
+    /// Counts this device's pairs, from 1.
+    pub serial: u64,
+    /// What this device is in the pair.
+    pub role: Role,
+    /// The other device's key, as it was confirmed.
+    pub peer: PublicKey,
+    /// What the other device calls itself.
+    pub peer_name: String,
+    /// Where the other device may be found, the likeliest first.
+    pub peer_addresses: Vec<SocketAddr>,
+    /// This device's own addresses on the link, each with the interface that nothing may leave but by it.
+    pub locals: Vec<LocalAddress>,
+}
+
+/// What a device is in its pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It owns the mails and the turn.
+    Host,
+    /// It keeps copies, and sends when it is granted the turn.
+    Companion,
+}
+
+/// One of this device's addresses on the link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalAddress {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The network interface to which the link is bound.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub interface: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    schema: u32,
+    serial: u64,
+    role: Role,
+    peer_key: String,
+    peer_name: String,
+    peer_addresses: Vec<SocketAddr>,
+    locals: Vec<LocalAddress>,
+}
+
+impl Pair {
+    /// Reads the pair, if this device is in one.
+    pub fn read(path: &Path) -> Result<Option<Self>, PairError> {
+        let read = files::read_if_there(path);
+        let Some(bytes) = read.map_err(|source| PairError::Io { path: path.to_owned(), source })? else {
+            return Ok(None);
+        };
+        let damaged = || PairError::Damaged { path: path.to_owned() };
+        let file: File = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+        let key = parse_key(&file.peer_key).filter(|_| file.schema == SCHEMA).ok_or_else(damaged)?;
+        Ok(Some(Self {
+            serial: file.serial,
+            role: file.role,
+            peer: key,
+            peer_name: file.peer_name,
+            peer_addresses: file.peer_addresses,
+            locals: file.locals,
+        }))
+    }
+
+    /// Remembers the pair, durably.
+    pub fn write(&self, path: &Path) -> Result<(), PairError> {
+        let file = File {
+            schema: SCHEMA,
+            serial: self.serial,
+            role: self.role,
+            peer_key: self.peer.0.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")),
+            peer_name: self.peer_name.clone(),
+            peer_addresses: self.peer_addresses.clone(),
+            locals: self.locals.clone(),
+        };
+        let text = serde_json::to_vec_pretty(&file).expect("strings and numbers are JSON");
+        files::write_whole(path, &text).map_err(|source| PairError::Io { path: path.to_owned(), source })
+    }
+}
+
+fn parse_key(text: &str) -> Option<PublicKey> {
+    let mut key = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(PublicKey(key))
+}
+
+const SCHEMA: u32 = 1;
+
+/// Why a pair cannot be read or remembered.
+#[derive(Debug, Error)]
+pub enum PairError {
+    /// The disk or the permissions do not allow it.
+    #[error("cannot read or write {}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what was written there.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pair_is_remembered_and_damage_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pair.json");
+        assert_eq!(Pair::read(&path).unwrap(), None);
+        let pair = Pair {
+            serial: 2,
+            role: Role::Companion,
+            peer: PublicKey([0xa5; 32]),
+            peer_name: "laptop".to_owned(),
+            peer_addresses: vec!["10.66.0.1:2526".parse().unwrap()],
+            locals: vec![LocalAddress { address: "0.0.0.0:2526".parse().unwrap(), interface: Some("usb0".to_owned()) }],
+        };
+        pair.write(&path).unwrap();
+        assert_eq!(Pair::read(&path).unwrap(), Some(pair));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for damaged in [text.replace("a5a5", "zz"), text.replace("\"schema\": 1", "\"schema\": 2"), "{}".to_owned()] {
+            std::fs::write(&path, damaged).unwrap();
+            assert!(matches!(Pair::read(&path), Err(PairError::Damaged { .. })));
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Whose server sends a mail: the accounts of this device and, on a companion, those that its host gave it.
+//!
+//! A host gives its companion what it needs to send by: the servers, with the passwords themselves and the certificates
+//! of private authorities, since commands and files of the host mean nothing elsewhere. It travels over the link, which is
+//! encrypted to the companion's key, and lies there sealed under that device's own key in a file only its user can read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use packetboat_core::keys::{DeviceKey, Nonce, open_with, seal_with};
+use packetboat_mail::account::{Account, Accounts, Hidden};
+use packetboat_mail::address::{Address, ReversePath};
+use packetboat_mail::smtp::{Failure, Login};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::files::{self, with_causes};
+use crate::outbox::transmit::{Routes, ServerFuture};
+use crate::settings::Settings;
+
+/// The accounts that this device sends by.
+pub struct AccountRoutes {
+    own: Accounts,
+    of_host: Accounts,
+    hello: String,
+    connections: usize,
+    connect: Duration,
+    answer: Duration,
+}
+
+impl AccountRoutes {
+    /// Sends by this device's own accounts first, and by those of its host for the others.
+    pub fn new(own: Accounts, of_host: Accounts, hello: String, settings: &Settings) -> Self {
+        let outbox = &settings.outbox;
+        Self {
+            own,
+            of_host,
+            hello,
+            connections: outbox.connections,
+            connect: outbox.connect.0,
+            answer: outbox.answer.0,
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Account> {
+        self.own.iter().chain(self.of_host.iter()).find(|account| account.name == name && account.smtp.is_some())
+    }
+}
+
+impl Routes for AccountRoutes {
+    fn account(&self, sender: &str) -> Option<Arc<str>> {
+        let sender = match sender {
+            "" => ReversePath::Null,
+            sender => ReversePath::Mailbox(Address::parse(sender).ok()?),
+        };
+        let account = self.own.for_sender(&sender).or_else(|| self.of_host.for_sender(&sender))?;
+        Some(Arc::from(account.name.as_str()))
+    }
+
+    fn server<'a>(&'a self, account: &'a str) -> ServerFuture<'a> {
+        Box::pin(async move {
+            let smtp = self.find(account).and_then(|account| account.smtp.as_ref());
+            let smtp = smtp.ok_or_else(|| Failure::Setting { what: format!("there is no account {account:?}") })?;
+            let server = smtp.server(&self.hello, None).await;
+            let mut server = server.map_err(|error| Failure::Setting { what: with_causes(&error) })?;
+            server.deadlines.connect = server.deadlines.connect.min(self.connect);
+            // The machines count on it that nobody waits longer for the answer to the dot.
+            server.deadlines.answer = self.answer;
+            Ok(server)
+        })
+    }
+
+    fn connections(&self) -> usize {
+        self.connections
+    }
+}
+
+/// What a host gives its companion to send by.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lent {
+    accounts: Accounts,
+    /// Files of certificates by the names that the accounts give them.
+    certificates: BTreeMap<PathBuf, String>,
+}
+
+impl Lent {
+    /// What of a host's accounts a companion can send by; an account whose password cannot be had is left out.
+    pub async fn of(accounts: &Accounts) -> Self {
+        let mut lent = Vec::new();
+        let mut certificates = BTreeMap::new();
+        for account in accounts.iter() {
+            let Some(smtp) = &account.smtp else { continue };
+            let mut smtp = smtp.clone();
+            match smtp.credentials() {
+                Ok(None) => {}
+                Ok(Some(credentials)) => match credentials.login().await {
+                    Ok(Login::Password { password, .. }) => {
+                        smtp.password = Some(Hidden::new(password));
+                        (smtp.password_file, smtp.password_command, smtp.token_command) = (None, None, None);
+                    }
+                    Ok(_) => {
+                        tracing::warn!(account = account.name, "an account that logs in by token is not lent");
+                        continue;
+                    }
+                    Err(error) => {
+                        let error = with_causes(&error);
+                        tracing::warn!(account = account.name, error, "an account cannot be lent to the companion");
+                        continue;
+                    }
+                },
+                Err(_) => continue,
+            }
+            if let Some(path) = &smtp.ca_file
+                && let Ok(text) = std::fs::read_to_string(path)
+            {
+                certificates.insert(path.clone(), text);
+            }
+            lent.push(Account { smtp: Some(smtp), imap: None, pop3: None, ..account.clone() });
+        }
+        Self { accounts: gathered(lent), certificates }
+    }
+
+    /// For the link.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and numbers are JSON")
+    }
+
+    /// From the link, or from rest. What comes from a paired device is checked as if it came from a file.
+    pub fn decode(bytes: &[u8]) -> Result<Self, LentError> {
+        let lent: Self = serde_json::from_slice(bytes).map_err(|_| LentError::Malformed)?;
+        let text = lent.accounts.write().map_err(|_| LentError::Malformed)?;
+        let accounts = Accounts::parse(&text).map_err(|_| LentError::Malformed)?;
+        // A host that could have the companion run commands or read files would own the companion.
+        let harmless = accounts.iter().all(|account| {
+            account.imap.is_none()
+                && account.pop3.is_none()
+                && account.smtp.as_ref().is_some_and(|smtp| {
+                    smtp.password_file.is_none() && smtp.password_command.is_none() && smtp.token_command.is_none()
+                })
+        });
+        if harmless { Ok(Self { accounts, ..lent }) } else { Err(LentError::Malformed) }
+    }
+
+    /// Keeps it in a file, sealed under this device's key.
+    pub fn keep(&self, path: &Path, key: &DeviceKey, nonce: Nonce) -> Result<(), LentError> {
+        let sealed = seal_with(&sealing_key(key), ASSOCIATED, nonce, &self.encode());
+        files::write_whole(path, &sealed).map_err(LentError::Io)
+    }
+
+    /// Reads what was kept, if anything was.
+    pub fn kept(path: &Path, key: &DeviceKey) -> Result<Option<Self>, LentError> {
+        let Some(sealed) = files::read_if_there(path).map_err(LentError::Io)? else { return Ok(None) };
+        let bytes = open_with(&sealing_key(key), ASSOCIATED, &sealed).map_err(|_| LentError::Damaged)?;
+        Self::decode(&bytes).map(Some)
+    }
+
+    /// The accounts, with the certificates that they name written below `directory`.
+    pub fn accounts(self, directory: &Path) -> Result<Accounts, LentError> {
+        let mut written = BTreeMap::new();
+        for (number, (path, text)) in self.certificates.into_iter().enumerate() {
+            let here = directory.join(format!("host-authority-{number}.pem"));
+            files::write_whole(&here, text.as_bytes()).map_err(LentError::Io)?;
+            written.insert(path, here);
+        }
+        let renamed = self.accounts.iter().cloned().map(|mut account| {
+            if let Some(smtp) = &mut account.smtp {
+                // One that was not lent is one that this device does not have.
+                smtp.ca_file = smtp.ca_file.take().and_then(|path| written.get(&path).cloned());
+            }
+            account
+        });
+        Ok(gathered(renamed.collect()))
+    }
+}
+
+/// Accounts that were looked at one by one, together again.
+fn gathered(accounts: Vec<Account>) -> Accounts {
+    #[derive(Serialize)]
+    struct Table {
+        account: Vec<Account>,
+    }
+    let value = serde_json::to_value(Table { account: accounts }).expect("accounts are plain data");
+    serde_json::from_value(value).expect("what accounts are written as is what they are read from")
+}
+
+fn sealing_key(key: &DeviceKey) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::new().chain_update(b"packetboat 2026 daemon: lent accounts").chain_update(key.seed()).finalize().into()
+}
+
+const ASSOCIATED: &[u8] = b"lent accounts 1";
+
+/// Why lent accounts cannot be used.
+#[derive(Debug, Error)]
+pub enum LentError {
+    /// The disk or the permissions do not allow it.
+    #[error("the accounts of the host cannot be kept or read")]
+    Io(#[source] std::io::Error),
+    /// The file is not what was written there.
+    #[error("the kept accounts of the host are damaged")]
+    Damaged,
+    /// What the host sent means nothing, or asks for what no host may ask.
+    #[error("the accounts that the host sent cannot be used")]
+    Malformed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts(extra: &str) -> Accounts {
+        let text = format!(
+            "[[account]]\nname = \"home\"\naddresses = [\"a@example.org\"]\n[account.smtp]\nhost = \"smtp.example.org\"\n\
+             user = \"a\"\n{extra}\n"
+        );
+        Accounts::parse(&text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lent_account_carries_its_password_and_no_command() {
+        let directory = tempfile::tempdir().unwrap();
+        let lent = Lent::of(&accounts("password_command = \"echo secret\"")).await;
+        let key = DeviceKey::from_seed(&[3; 32]);
+        let path = directory.path().join("sealed");
+        lent.keep(&path, &key, Nonce([5; 24])).unwrap();
+        let raw = std::fs::read(&path).unwrap();
+        assert!(!raw.windows(6).any(|window| window == b"secret"), "it lies sealed");
+        let found = Lent::kept(&path, &key).unwrap().unwrap().accounts(directory.path()).unwrap();
+        let routes = AccountRoutes::new(Accounts::default(), found, "phone".to_owned(), &Settings::default());
+        assert_eq!(routes.account("a@example.org").as_deref(), Some("home"));
+        let smtp = routes.find("home").unwrap().smtp.as_ref().unwrap();
+        let login = smtp.credentials().unwrap().unwrap().login().await.unwrap();
+        assert_eq!(login, Login::Password { user: "a".to_owned(), password: "secret".to_owned() });
+        let other = DeviceKey::from_seed(&[4; 32]);
+        assert!(matches!(Lent::kept(&path, &other), Err(LentError::Damaged)));
+    }
+
+    #[test]
+    fn a_host_cannot_make_its_companion_run_anything() {
+        for extra in ["password_command = \"rm -r /\"", "password_file = \"/etc/shadow\"", "token_command = \"x\""] {
+            let lent = Lent { accounts: accounts(extra), certificates: BTreeMap::new() };
+            assert!(matches!(Lent::decode(&lent.encode()), Err(LentError::Malformed)), "{extra}");
+        }
+        assert!(Lent::decode(b"{}").is_err());
+    }
+}
