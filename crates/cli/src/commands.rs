@@ -22,7 +22,7 @@ mod status;
 mod sync;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -69,6 +69,22 @@ struct FolderArg {
     /// Work on this folder rather than the one around the current directory
     #[arg(long, value_name = "PATH", global = true)]
     folder: Option<PathBuf>,
+}
+
+/// The folder that a command is about, where the command takes nothing else.
+#[derive(Debug, Args)]
+struct FolderPlace {
+    /// The folder, rather than the one around the current directory
+    #[arg(value_name = "FOLDER", conflicts_with = "folder")]
+    place: Option<PathBuf>,
+    #[command(flatten)]
+    option: FolderArg,
+}
+
+impl FolderPlace {
+    fn path(&self) -> Option<&Path> {
+        self.place.as_deref().or(self.option.folder.as_deref())
+    }
 }
 
 #[derive(Debug, Subcommand)]
