@@ -157,7 +157,8 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
              Nothing was changed anywhere"
         }
         SyncError::IgnoreFile { .. } => {
-            "without its rules, what they ignore would be published: make it a file that can be read, or remove it"
+            "without its rules, what they ignore would be published: make it a file of rules that can be read, or remove \
+             it; where it is in the vault alone, make one here"
         }
         SyncError::NotTheFolder => "is the disk mounted? Nothing was changed anywhere",
         SyncError::Revoked { .. } => {

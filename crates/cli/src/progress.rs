@@ -1,11 +1,11 @@
 //! Watches a round: a progress bar on a terminal, lines with `-v`, and Ctrl-C.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use packetboat_engine::ports::{Note, Observer, Phase};
+use packetboat_engine::ports::{Interrupt, Note, Observer, Phase};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::failure::Failure;
@@ -98,8 +98,8 @@ impl Observer for Progress {
         }
     }
 
-    fn interrupted(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::by(Arc::clone(&self.stop))
     }
 }
 

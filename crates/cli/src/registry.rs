@@ -64,7 +64,12 @@ impl Registry {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed().because(&error)),
+            Err(error) => {
+                return Err(failed().because(&error).hint(
+                    "it says which folders are synchronised: make it a file that you may read, or let \
+                     PACKETBOAT_STATE_DIR name another directory for state",
+                ));
+            }
         };
         let schema = serde_json::from_slice::<Schema>(&bytes).map(|schema| schema.schema);
         if schema.is_ok_and(|schema| schema > SCHEMA) {
@@ -81,8 +86,11 @@ impl Registry {
     /// Changes the registry; what others change meanwhile waits.
     pub(crate) fn update(state: &StateDir, change: impl FnOnce(&mut Self)) -> Result<(), Failure> {
         let path = state.registry();
-        let failed =
-            |error: io::Error| Failure::new(format!("cannot write the registry {}", text::path(&path))).because(&error);
+        let failed = |error: io::Error| {
+            Failure::new(format!("cannot write the registry {}", text::path(&path)))
+                .because(&error)
+                .hint("look at the room on that disk and at who owns that directory, and run again; nothing was lost")
+        };
         let lock = OpenOptions::new()
             .write(true)
             .create(true)

@@ -55,13 +55,14 @@ impl Summary<'_> {
                 format!("  up         {up}; {} in {packets}{packs}", text::bytes(traffic.bytes_up))
             }
         });
-        let down = changes(&Counts::received(&report.received));
-        lines.push(match report.packets_learned {
-            0 => format!("  down       {down}"),
-            packets => {
-                let written = text::bytes(report.received.bytes_written);
-                format!("  down       {down}; {written} from {}", text::count(packets, "packet", "packets"))
-            }
+        let down = Counts::received(&report.received);
+        let packets = text::count(report.packets_learned, "packet", "packets");
+        lines.push(match (report.packets_learned, down.nothing(), report.received.bytes_written) {
+            (0, ..) => format!("  down       {}", changes(&down)),
+            // As when somebody renames a device, or writes what is ignored here.
+            (_, true, _) => format!("  down       nothing for this folder; learned {packets}"),
+            (_, false, 0) => format!("  down       {}, from {packets}", changes(&down)),
+            (_, false, written) => format!("  down       {}; {} from {packets}", changes(&down), text::bytes(written)),
         });
         if report.conflicts > 0 {
             lines.push(format!("  conflicts  {} waiting: see `packetboat conflicts`", report.conflicts));
@@ -72,6 +73,10 @@ impl Summary<'_> {
         if report.problems > 0 {
             let problems = text::count(report.problems, "problem", "problems");
             lines.push(format!("  look at    {problems}: see `packetboat status`"));
+        }
+        if report.specials > 0 {
+            let objects = text::count(report.specials, "socket, pipe or device", "sockets, pipes and devices");
+            lines.push(format!("  left out   {objects}: `packetboat status` lists them"));
         }
         let deletes = match traffic.deletes {
             0 => String::new(),
@@ -111,6 +116,7 @@ impl Summary<'_> {
             "waiting": self.waiting(),
             "conflicts": report.conflicts,
             "problems": report.problems,
+            "left_out": report.specials,
             "rolled_back": report.rolled_back.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "requests": {
                 "reads": traffic.gets,
@@ -154,6 +160,11 @@ impl Counts {
             deleted: received.deleted,
             attributes: received.attributes,
         }
+    }
+
+    /// Whether nothing happened.
+    fn nothing(&self) -> bool {
+        [self.created, self.changed, self.moved, self.deleted, self.attributes] == [0; 5]
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -231,5 +242,22 @@ mod tests {
           look at    1 problem: see `packetboat status`
           requests   2 reads, 3 writes, 1 listing; 4.1 MiB sent, 1.2 KiB received; 0.8 s
         "#);
+    }
+
+    #[test]
+    fn what_came_down_is_told_without_empty_figures() {
+        let received = Received { deleted: 2, ..Received::default() };
+        for (received, down) in [
+            (Received::default(), "  down       nothing for this folder; learned 1 packet\n"),
+            (received, "  down       2 deleted, from 1 packet\n"),
+        ] {
+            let report = Report { received, packets_learned: 1, specials: 1, ..Report::default() };
+            let shown = shown(&report);
+            assert!(shown.contains(down), "{shown}");
+            assert!(
+                shown.contains("  left out   1 socket, pipe or device: `packetboat status` lists them\n"),
+                "{shown}"
+            );
+        }
     }
 }

@@ -446,3 +446,21 @@ fn wrong_usage_has_its_own_exit_code() {
     assert_eq!(world.packetboat("laptop", &["sync", "--threads", "0"]).run().code, 2);
     assert_eq!(world.packetboat("laptop", &["snyc"]).run().code, 2);
 }
+
+#[test]
+fn a_sparse_file_arrives_whole_and_takes_no_room_on_the_way() {
+    use std::os::unix::fs::FileExt;
+    let world = World::with_vault();
+    let file = std::fs::File::create(world.path("docs/sparse")).unwrap();
+    file.set_len(32 * 1024 * 1024).unwrap();
+    file.write_all_at(b"the end", 32 * 1024 * 1024 - 7).unwrap();
+    drop(file);
+    world.sync("laptop", "docs");
+    world.sync("desktop", "work");
+    let bytes = std::fs::read(world.path("work/sparse")).unwrap();
+    assert_eq!(bytes.len(), 32 * 1024 * 1024);
+    assert!(bytes.ends_with(b"the end") && bytes[..bytes.len() - 7].iter().all(|byte| *byte == 0));
+    let stored = std::process::Command::new("du").arg("-sb").arg(world.path("stick")).output().unwrap().stdout;
+    let stored: u64 = String::from_utf8_lossy(&stored).split_whitespace().next().unwrap().parse().unwrap();
+    assert!(stored < 1024 * 1024, "{stored} bytes for next to nothing");
+}

@@ -127,6 +127,9 @@ impl PacketBody {
             return Err(WireError::NotCanonical);
         }
         let count = input.count(1)?;
+        if count > MAX_CHANGES {
+            return Err(WireError::Invalid { what: "number of changes" });
+        }
         let mut decoder = Decoder::new(author, input, chunks, known_from);
         let changes = (0..count).map(|_| decoder.change()).collect::<Result<Vec<_>, _>>()?;
         decoder.finish()?;
@@ -372,6 +375,8 @@ struct Decoder<'a> {
     /// How many of `chunks` from `known` on were used: they must be used in order.
     known_used: usize,
     last_mtime: i64,
+    /// How many elements of lists may still follow.
+    elements_left: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -386,6 +391,7 @@ impl<'a> Decoder<'a> {
             chunks,
             known_used: known_from,
             last_mtime: 0,
+            elements_left: MAX_ELEMENTS,
         }
     }
 
@@ -394,6 +400,16 @@ impl<'a> Decoder<'a> {
             return Err(WireError::NotCanonical);
         }
         self.input.finish()
+    }
+
+    /// The length of a list within a change.
+    ///
+    /// What a few bytes say takes ten to forty times as many in memory, so all lists of a packet together are bounded.
+    fn count(&mut self, element_bytes: usize) -> Result<usize, WireError> {
+        let count = self.input.count(element_bytes)?;
+        self.elements_left =
+            self.elements_left.checked_sub(count).ok_or(WireError::Invalid { what: "number of elements" })?;
+        Ok(count)
     }
 
     fn device(&mut self) -> Result<DeviceId, WireError> {
@@ -422,7 +438,7 @@ impl<'a> Decoder<'a> {
 
     fn dots(&mut self) -> Result<Vec<Dot>, WireError> {
         let mut dots = Vec::new();
-        for _ in 0..self.input.count(2)? {
+        for _ in 0..self.count(2)? {
             let dot = self.dot()?;
             if dots.last().is_some_and(|last| *last >= dot) {
                 return Err(WireError::NotCanonical);
@@ -503,7 +519,7 @@ impl<'a> Decoder<'a> {
         }
         let id = ContentId(self.input.array()?);
         let mut chunks = Vec::new();
-        let count = self.input.count(2)?;
+        let count = self.count(2)?;
         if count > MAX_INLINE_CHUNKS {
             return Err(WireError::Invalid { what: "chunk list" });
         }
@@ -553,7 +569,7 @@ impl<'a> Decoder<'a> {
                     _ => return Err(WireError::Invalid { what: "mode" }),
                 };
                 let mut xattrs: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
-                for _ in 0..self.input.count(2)? {
+                for _ in 0..self.count(2)? {
                     let name = self.xattr_name()?;
                     if xattrs.last().is_some_and(|(last, _)| *last >= name) {
                         return Err(WireError::NotCanonical);
@@ -566,12 +582,13 @@ impl<'a> Decoder<'a> {
                 let item = self.item()?;
                 let content = self.content()?;
                 let replaces = self.dots()?;
-                let mut trail = Vec::new();
-                for _ in 0..self.input.count(4)? {
-                    trail.push(Mark { dot: self.dot()?, lamport: self.input.varint()?, time: self.input.signed()? });
-                }
-                if trail.len() > MAX_TRAIL {
+                let marks = self.count(4)?;
+                if marks > MAX_TRAIL {
                     return Err(WireError::Invalid { what: "trail" });
+                }
+                let mut trail = Vec::with_capacity(marks);
+                for _ in 0..marks {
+                    trail.push(Mark { dot: self.dot()?, lamport: self.input.varint()?, time: self.input.signed()? });
                 }
                 Change::Content { item, content, replaces, trail }
             }
@@ -589,7 +606,7 @@ impl<'a> Decoder<'a> {
             6 => Change::Xattr { item: self.item()?, name: self.xattr_name()?, value: None },
             7 => {
                 let mut removed = Vec::new();
-                for _ in 0..self.input.count(3)? {
+                for _ in 0..self.count(3)? {
                     removed.push(Removed { item: self.item()?, heads: self.dots()?, placements: self.dots()? });
                 }
                 Change::Delete { removed }
@@ -610,14 +627,14 @@ impl<'a> Decoder<'a> {
                 let cut = self.input.varint()?;
                 let epoch = self.input.varint32()?;
                 let mut keys = Vec::new();
-                for _ in 0..self.input.count(2)? {
+                for _ in 0..self.count(2)? {
                     keys.push((self.device()?, self.input.bytes(MAX_SEALED_KEY)?.to_vec()));
                 }
                 Change::Revoke { device, cut, epoch, keys }
             }
             11 => Change::Retire { device: self.device()?, cut: self.input.varint()? },
             12 => {
-                let count = self.input.count(PackId::LEN)?;
+                let count = self.count(PackId::LEN)?;
                 let packs = (0..count).map(|_| Ok(PackId(self.input.array()?))).collect::<Result<_, WireError>>()?;
                 Change::Condemn { packs, history: Knowledge::decode(&mut self.input)? }
             }
@@ -636,3 +653,7 @@ fn index<T: Copy>(table: &[T], at: u64, what: &'static str) -> Result<T, WireErr
 
 /// Longest sealed key in a revocation, in bytes.
 const MAX_SEALED_KEY: usize = 256;
+/// Most changes in one packet; a device's rounds are cut into packets of far fewer.
+pub const MAX_CHANGES: usize = 1 << 17;
+/// Most elements in all lists of a packet's changes together: versions, removed items, marks, chunks, attributes, keys.
+pub const MAX_ELEMENTS: usize = 1 << 21;

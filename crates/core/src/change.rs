@@ -172,6 +172,18 @@ impl Change {
         }
     }
 
+    /// The versions that this change says its author had seen: what it replaces or removes, and where it came from.
+    pub fn named(&self) -> impl Iterator<Item = &Dot> {
+        let (dots, trail, removed): (&[Dot], &[Mark], &[Removed]) = match self {
+            Change::Content { replaces, trail, .. } => (replaces, trail, &[]),
+            Change::Place { replaces, .. } => (replaces, &[], &[]),
+            Change::Delete { removed } => (&[], &[], removed),
+            _ => (&[], &[], &[]),
+        };
+        let of_items = removed.iter().flat_map(|removed| removed.heads.iter().chain(&removed.placements));
+        dots.iter().chain(trail.iter().map(|mark| &mark.dot)).chain(of_items)
+    }
+
     /// The item that this change is about, if it is about one.
     pub fn item(&self) -> Option<ItemId> {
         match self {

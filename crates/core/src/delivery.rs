@@ -1,7 +1,7 @@
 //! Delivery of one mail over two paths, so that one of them sends it, once.
 //!
 //! A mail submitted on the *host* is copied to its *companion* at once. The two take turns in trying, each on its own
-//! path, by the machines [`Host`](host::Host) and [`Companion`](companion::Companion), one pair of them for each mail:
+//! path, by the machines [`Host`] and [`Companion`], one pair of them for each mail:
 //!
 //! ```text
 //! host        Turn -> Sending -> Dot -> Turn | Unknown | Settling -> Closing -> Closed
@@ -14,7 +14,7 @@
 //! `Dot` is durable before the final dot of SMTP DATA is written; after a crash, whether the mail went out has
 //! three answers: no, yes, unknown. docs/design/0012 has the rules with their reasons, and what the checker found.
 //!
-//! Nothing here does I/O, reads a clock or makes randomness: [`Event`]s and [`Now`](time::Now) go in, [`Effect`]s
+//! Nothing here does I/O, reads a clock or makes randomness: [`Event`]s and [`Now`] go in, [`Effect`]s
 //! come out, and the state encodes to bytes that a driver puts on stable storage before it carries out any of them.
 //! A host without a companion is the same machine that never has anybody to offer the turn to.
 //!
@@ -27,9 +27,13 @@ pub mod item;
 pub mod ledger;
 mod line;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod reply;
 pub mod settings;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod time;
 
 pub use companion::{Companion, CompanionState, Lease};

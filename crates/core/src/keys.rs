@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::aead::{Aead, AeadInPlace, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use thiserror::Error;
@@ -125,14 +125,27 @@ impl KeyRing {
 
     /// Seals a chunk under the current epoch's key, bound to its id.
     pub fn seal_chunk(&self, id: &ChunkId, nonce: Nonce, stored: &[u8]) -> Vec<u8> {
+        let mut sealed = Vec::with_capacity(stored.len() + CHUNK_OVERHEAD);
+        sealed.resize(CHUNK_ROOM_BEFORE, 0);
+        sealed.extend_from_slice(stored);
+        self.seal_chunk_in_place(id, nonce, &mut sealed);
+        sealed
+    }
+
+    /// Like [`seal_chunk`](Self::seal_chunk), of what stands in `buffer` behind [`CHUNK_ROOM_BEFORE`] bytes of any value.
+    ///
+    /// Large chunks are not copied for it, if the buffer has room for [`CHUNK_OVERHEAD`] bytes in all.
+    ///
+    /// # Panics
+    /// Where the buffer is shorter than that room.
+    pub fn seal_chunk_in_place(&self, id: &ChunkId, nonce: Nonce, buffer: &mut Vec<u8>) {
         let epoch = self.current();
         let associated = self.associated(Purpose::Chunk, epoch, &id.0);
-        let payload = Payload { msg: stored, aad: &associated };
-        let mut sealed = Vec::with_capacity(24 + stored.len() + 16);
-        sealed.extend_from_slice(&nonce.0);
-        let ciphertext = self.chunk_ciphers[&epoch].encrypt(XNonce::from_slice(&nonce.0), payload);
-        sealed.extend_from_slice(&ciphertext.expect("a chunk is far below the cipher's limit"));
-        sealed
+        let (before, stored) = buffer.split_at_mut(CHUNK_ROOM_BEFORE);
+        before.copy_from_slice(&nonce.0);
+        let cipher = &self.chunk_ciphers[&epoch];
+        let tag = cipher.encrypt_in_place_detached(XNonce::from_slice(&nonce.0), &associated, stored);
+        buffer.extend_from_slice(&tag.expect("a chunk is far below the cipher's limit"));
     }
 
     /// Opens what [`seal_chunk`](Self::seal_chunk) made; the caller decompresses and then compares [`chunk_id`](Self::chunk_id).
@@ -303,6 +316,8 @@ pub const BOX_OVERHEAD: usize = 24 + 32 + 16;
 
 /// Bytes that a sealed chunk adds to what it stores.
 pub const CHUNK_OVERHEAD: usize = 24 + 16;
+/// What of it stands before the stored form: the nonce.
+pub const CHUNK_ROOM_BEFORE: usize = 24;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,10 @@
 //! A replica that began from a checkpoint cannot look up packets older than that. What a packet says about one of those
 //! is checked as far as it goes: its Lamport time must lie between what is known and the last of that lane.
 //!
+//! What a packet's changes name as seen must lie in its prerequisite. One that names more would be folded with another
+//! result where that was folded before it than where it comes after, so no replica folds it, nor what follows in its lane.
+//! Whether it is refused follows from the packet and its lane alone, so all replicas refuse the same.
+//!
 //! A packet of a revoked lane beyond the cut is folded only where a member in good standing has it in its prerequisite:
 //! it was published before its carrier knew. [`Waiting::carries`] finds such carriers, which wait for what they carry.
 
@@ -104,6 +108,12 @@ pub enum Refusal {
         /// The packet that differs.
         at: Dot,
     },
+    /// A change names a version that its author cannot have seen.
+    #[error("it names packet {named} as seen, which is not in its prerequisite")]
+    Unseen {
+        /// What it names.
+        named: Dot,
+    },
     /// Its Lamport time is not one more than the greatest before it.
     #[error("its logical time is {found} and should be {expected}")]
     Lamport {
@@ -152,7 +162,12 @@ impl Lanes<'_> {
         if counter > 1 {
             prerequisite.advance(device, Learned { counter: counter - 1, hash: packet.previous });
         }
-        Admission::Fold { prerequisite }
+        // Counters begin at 1: whatever is named 0 is no version, and lies in every prerequisite.
+        let mut named = packet.body.changes.iter().flat_map(Change::named);
+        match named.find(|dot| dot.counter == 0 || !prerequisite.contains(dot)) {
+            Some(named) => Admission::Refused(Refusal::Unseen { named: *named }),
+            None => Admission::Fold { prerequisite },
+        }
     }
 
     /// Checks what a packet says of those before it, all of which are folded.

@@ -19,7 +19,7 @@
 
 use thiserror::Error;
 
-use crate::body::PacketBody;
+use crate::body::{MAX_CHANGES, PacketBody};
 use crate::ids::{Counter, DeviceId, Dot, Epoch, PacketHash, VaultId};
 use crate::keys::{DeviceKey, KeyRing, Nonce, PublicKey, Purpose, SealError};
 use crate::wire::WireError;
@@ -97,9 +97,11 @@ impl SealedPacket {
         let header = Header { vault: ring.vault(), author: key.public(), counter, epoch: ring.current(), previous };
         let mut bytes = header.encode();
         let plain = body.encode(key.device());
-        if plain.len() > MAX_BODY_BYTES {
+        if plain.len() > MAX_BODY_BYTES || body.changes.len() > MAX_CHANGES {
             return Err(PacketError::TooLarge);
         }
+        // A packet that nobody can read would end this lane for ever.
+        debug_assert_eq!(PacketBody::decode(&plain, key.device()).as_ref(), Ok(body), "what is sealed decodes again");
         let compressed = zstd::bulk::compress(&plain, ZSTD_LEVEL).map_err(|_| PacketError::TooLarge)?;
         let sealed = ring.seal(Purpose::Packet, &bytes, nonce, &compressed);
         bytes.extend_from_slice(&sealed);

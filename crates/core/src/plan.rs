@@ -163,6 +163,8 @@ impl<T: PlanRead> Planner<'_, T> {
             }
         }
         for entry in matched.left {
+            // What is seen in its twins may lie in this directory on disk, and is to leave it before it can go.
+            self.children_of(entry.seen.twins.iter().map(|twin| twin.item))?;
             let cause = self.removal_cause(&entry)?;
             self.plan.removals.push(Planned { step: Step::Remove { entry }, cause });
         }
@@ -220,10 +222,15 @@ impl<T: PlanRead> Planner<'_, T> {
         let before: BTreeSet<ItemId> =
             members(&entry.seen.twins.iter().map(|t| t.item).collect::<Vec<_>>(), entry.seen.item);
         let after: BTreeSet<ItemId> = members(&shown.twins.iter().map(|t| t.item).collect::<Vec<_>>(), shown.item);
-        for directory in before.symmetric_difference(&after) {
+        self.children_of(before.symmetric_difference(&after).copied())
+    }
+
+    /// Has what these directories hold looked at too.
+    fn children_of(&mut self, directories: impl Iterator<Item = ItemId>) -> Result<(), <T as TreeRead>::Error> {
+        for directory in directories {
             let mut cursor: Option<ChildCursor> = None;
             loop {
-                let page = self.viewer.tree().children(*directory, cursor, 256)?;
+                let page = self.viewer.tree().children(directory, cursor, 256)?;
                 let Some((last, _)) = page.last() else { break };
                 cursor = Some(last.clone());
                 self.plan.also.extend(page.into_iter().map(|(_, item)| item));

@@ -106,7 +106,9 @@ impl<C: Content> Sealed<C> {
         let header =
             Header { vault: ring.vault(), author: key.public(), number: content.number(), epoch: ring.current() };
         let mut bytes = header.encode::<C>();
-        let sealed = ring.seal(C::PURPOSE, &bytes, nonce, &content.encode());
+        let plain = content.encode();
+        debug_assert!(C::decode(content.number(), &plain).is_ok(), "what is sealed decodes again");
+        let sealed = ring.seal(C::PURPOSE, &bytes, nonce, &plain);
         bytes.extend_from_slice(&sealed);
         let hash = blake3::derive_key(C::HASH_CONTEXT, &bytes);
         bytes.extend_from_slice(&key.sign(&hash));

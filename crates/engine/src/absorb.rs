@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use packetboat_core::change::{Change, Removed};
+use packetboat_core::change::Change;
 use packetboat_core::content::Content;
 use packetboat_core::ids::{ContentId, DeviceId, Dot, ItemId};
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead, View};
@@ -23,6 +23,7 @@ use crate::error::SyncError;
 use crate::paths;
 use crate::ports::{Entropy, Note, Observer};
 use crate::prepare::{Event, Job, Prepared, Preparer, prepare_all};
+use crate::removal::{bring_back, remove, withhold};
 use crate::replica::{Action, Direction, PlannedStep};
 use crate::scan::{Arrival, Holder, Scanned, Suspect, fingerprint, state_at};
 
@@ -84,7 +85,7 @@ pub(crate) fn absorb(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<Sent, SyncError> {
-    let Scanned { suspects, arrivals, vanished, absent, frozen, .. } = scanned;
+    let Scanned { suspects, arrivals, vanished, absent, frozen, withheld, awaits_rules, .. } = scanned;
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
@@ -100,6 +101,8 @@ pub(crate) fn absorb(
         items_made: 0,
         vanished_contents: contents_of(builder.index, &vanished)?,
         matched: HashSet::new(),
+        unread_sizes: HashSet::new(),
+        needed: Vec::new(),
         arrivals: &arrivals,
         sent: Sent::default(),
         steps: Vec::new(),
@@ -162,10 +165,17 @@ pub(crate) fn absorb(
             }
         })?;
     }
-    let matched = absorber.matched;
+    let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
-    let gone: Vec<LocalEntry> =
-        vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone()))).collect();
+    let gone = vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone())));
+    let (mut withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone
+        .partition(|entry| withheld.is_some() || entry.own_dir.is_none() && unread_sizes.contains(&entry.stat.size));
+    // A directory goes after what it holds, or nothing would ask for that any more.
+    needed.extend(withheld_here.iter().map(|entry| entry.dir));
+    let needed = with_those_above(builder.index, needed)?;
+    let (waiting, gone) = gone.into_iter().partition(|entry| entry.own_dir.is_some_and(|own| needed.contains(&own)));
+    withheld_here.extend::<Vec<LocalEntry>>(waiting);
+    sent.postponed += u64::from(awaits_rules) + withhold(builder.index, &withheld_here, withheld.as_ref(), observer)?;
     for entry in &gone {
         let path = paths::entry_path(builder.index, entry)?;
         observer.note(Note::Step(up(Action::Delete, path, None, "it is gone from the folder")));
@@ -173,6 +183,20 @@ pub(crate) fn absorb(
     sent.deleted += remove(builder, gone, entropy)?;
     bring_back(builder, absent, entropy)?;
     Ok(sent)
+}
+
+/// These directories and all above them.
+fn with_those_above(index: &Index, dirs: Vec<DirId>) -> Result<HashSet<DirId>, SyncError> {
+    let mut found = HashSet::new();
+    for mut dir in dirs {
+        while found.insert(dir) {
+            match index.directory(dir)? {
+                Some(entry) => dir = entry.dir,
+                None => break,
+            }
+        }
+    }
+    Ok(found)
 }
 
 enum Tag {
@@ -191,6 +215,10 @@ struct Absorber<'a, 'b> {
     vanished_contents: HashMap<ContentId, Vec<LocalEntry>>,
     /// Vanished files that were found elsewhere.
     matched: HashSet<(DirId, Name)>,
+    /// Sizes of arrivals that could not be read: a vanished file of that size may be one of them.
+    unread_sizes: HashSet<u64>,
+    /// Directories that vanished files which wait were in.
+    needed: Vec<DirId>,
     arrivals: &'a [Arrival],
     sent: Sent,
     /// What was done since the observer was last told.
@@ -208,10 +236,14 @@ impl Absorber<'_, '_> {
     /// A file that could not be read: nothing is published of it, and what it may have been is not removed.
     fn postpone(&mut self, tag: &Tag) {
         self.sent.postponed += 1;
-        if let Tag::Arrival(at) = tag
-            && let Some(from) = &self.arrivals[*at].from
-        {
-            self.matched.insert((from.dir, from.name.clone()));
+        if let Tag::Arrival(at) = tag {
+            match &self.arrivals[*at].from {
+                Some(from) => {
+                    self.matched.insert((from.dir, from.name.clone()));
+                    self.needed.push(from.dir);
+                }
+                None => drop(self.unread_sizes.insert(self.arrivals[*at].stat.size)),
+            }
         }
     }
 
@@ -481,61 +513,6 @@ fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8
     changes
 }
 
-/// Publishes the removal of what is gone.
-fn remove(builder: &mut Builder<'_>, gone: Vec<LocalEntry>, entropy: &mut dyn Entropy) -> Result<u64, SyncError> {
-    let mut by_item: Vec<(ItemId, Vec<LocalEntry>)> = Vec::new();
-    let mut position: HashMap<ItemId, usize> = HashMap::new();
-    for entry in &gone {
-        let at = *position.entry(entry.seen.item).or_insert_with(|| {
-            by_item.push((entry.seen.item, Vec::new()));
-            by_item.len() - 1
-        });
-        by_item[at].1.push(entry.clone());
-    }
-    let mut count = 0;
-    let mut removed: Vec<Removed> = Vec::new();
-    let mut records = Vec::new();
-    for (item, entries) in by_item {
-        let named = publish::removed(&*builder.index, &entries)?;
-        if named.is_empty() {
-            builder.index.touch(item)?;
-        } else {
-            count += entries.len() as u64;
-        }
-        // One delete names an item once, whoever stood for it.
-        for new in named {
-            if !is_named(&removed, &new) {
-                removed.push(new);
-            }
-        }
-        records.extend(entries.into_iter().map(|entry| (entry.dir, entry.name, item)));
-        if removed.len() >= MAX_REMOVED {
-            let change = Change::Delete { removed: std::mem::take(&mut removed) };
-            builder.change(vec![change], vec![After::Gone(std::mem::take(&mut records))], entropy)?;
-        }
-    }
-    if !records.is_empty() {
-        let changes = if removed.is_empty() { Vec::new() } else { vec![Change::Delete { removed }] };
-        builder.change(changes, vec![After::Gone(records)], entropy)?;
-    }
-    Ok(count)
-}
-
-/// Forgets what went while it was ignored: the vault's is brought again.
-fn bring_back(builder: &mut Builder<'_>, absent: Vec<LocalEntry>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
-    let mut records = Vec::new();
-    for entry in absent {
-        builder.index.touch(entry.seen.item)?;
-        records.push((entry.dir, entry.name, entry.seen.item));
-    }
-    if records.is_empty() { Ok(()) } else { builder.change(Vec::new(), vec![After::Gone(records)], entropy) }
-}
-
-/// Whether a twin was named already. Twins are rare, and they stand near each other.
-fn is_named(removed: &[Removed], new: &Removed) -> bool {
-    removed.iter().rev().take(NEAR).any(|known| known.item == new.item)
-}
-
 /// Marks an entry as ignored.
 fn freeze(index: &mut Index, dir: DirId, name: &Name) -> Result<(), SyncError> {
     if let Some(entry) = index.entry_at(dir, name)? {
@@ -560,6 +537,3 @@ fn contents_of(index: &Index, vanished: &[LocalEntry]) -> Result<HashMap<Content
 const NO_DOT: Dot = Dot { device: DeviceId([0; 32]), counter: 0 };
 /// Up to so many objects are synced each on its own; more are by one call for the whole file system.
 const SYNC_ONE_BY_ONE: usize = 32;
-/// Most items that one delete names.
-const MAX_REMOVED: usize = 200_000;
-const NEAR: usize = 1024;

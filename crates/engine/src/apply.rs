@@ -24,12 +24,13 @@ use packetboat_replica::fs::Fs;
 use packetboat_replica::index::Index;
 
 use crate::Keys;
+use crate::chunk_source::ReadState;
 use crate::error::SyncError;
-use crate::fetch::OpenedPackets;
 use crate::ignore_rules::IgnoreRules;
 use crate::ports::{Note, Observer, Phase};
 use crate::replica::{self, Received};
 
+pub(crate) use disk::fatal as disk_failed;
 pub(crate) use recover::recover_staging;
 pub(crate) use unignored::{any_unignored, touch_unignored};
 
@@ -79,18 +80,20 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
     observer.phase(Phase::Apply, Some(touched), None);
     let label = ctx.index.device_label(&ctx.keys.device.device())?;
     let problems = ctx.index.problems()?.into_iter().map(|problem| (problem.kind, problem.subject)).collect();
+    let packets = ReadState::new(observer.interrupt());
     let mut applier = Applier {
         ctx,
         observer,
         label,
         received: Received::default(),
-        packets: OpenedPackets::default(),
+        packets,
         problems,
         given_up: HashSet::new(),
         failed: HashSet::new(),
         parked: HashMap::new(),
         records: Vec::new(),
         dirty: BTreeSet::new(),
+        altered: BTreeMap::new(),
         unplaced: HashSet::new(),
         vacated: HashSet::new(),
         late_modes: BTreeMap::new(),
@@ -194,7 +197,8 @@ struct Applier<'a, 'o> {
     /// What this device is called, for the names of what slipped in.
     label: String,
     received: Received,
-    packets: OpenedPackets,
+    /// What reading contents keeps from one batch to the next.
+    packets: ReadState,
     /// The problems that are recorded.
     problems: HashSet<(String, Vec<u8>)>,
     /// Items whose content cannot be had in this round.
@@ -207,6 +211,8 @@ struct Applier<'a, 'o> {
     records: Vec<records::Record>,
     /// Directories whose entries are not durable yet.
     dirty: BTreeSet<RelPath>,
+    /// Objects whose attributes changed since they were last made durable, and whether they are directories.
+    altered: BTreeMap<RelPath, bool>,
     /// Directories that were made in this batch and whose own place is not durable yet.
     unplaced: HashSet<DirId>,
     /// Names that entries have left and the committed index still has for them.
@@ -283,12 +289,13 @@ impl Applier<'_, '_> {
         let mut progress = false;
         let mut after = None;
         loop {
-            let items = self.ctx.index.touched_after(after, self.ctx.limits.items)?;
-            let Some(last) = items.last() else { return Ok(progress) };
-            after = Some(*last);
-            let plan = {
+            let (items, plan) = {
                 let _reading = self.ctx.index.reading()?;
-                plan(&*self.ctx.index, &items)?
+                let (items, last) = self.ctx.index.touched_with_children(after, self.ctx.limits.items)?;
+                let Some(last) = last else { return Ok(progress) };
+                after = Some(last);
+                let plan = plan(&*self.ctx.index, &items)?;
+                (items, plan)
             };
             self.failed.clear();
             progress |= !plan.also.is_empty();

@@ -61,11 +61,16 @@ pub(crate) struct Builder<'a> {
     uploader: Uploader<'a>,
     /// The pack being filled and its number within the round, from 1.
     pack: PackWriter,
+    /// The memory of a pack that was stored, for one of the next.
+    spare: Option<Vec<u8>>,
     pack_number: u64,
     /// Packs on their way, in order.
     uploading: VecDeque<PackIndex>,
     /// How many packs of the round are stored.
     stored: u64,
+    /// Chunks that the index has recorded as stored and not yet committed.
+    uncommitted: Vec<ChunkId>,
+    uncommitted_packs: u64,
     queue: VecDeque<Pending>,
     /// Small chunks that travel inside the packet, while there are few.
     inline: Vec<NewChunk>,
@@ -118,9 +123,12 @@ impl<'a> Builder<'a> {
             known,
             moved_dirs: HashSet::new(),
             pack,
+            spare: None,
             pack_number: 1,
             uploading: VecDeque::new(),
             stored: 0,
+            uncommitted: Vec::new(),
+            uncommitted_packs: 0,
             queue: VecDeque::new(),
             inline: Vec::new(),
             inline_bytes: 0,
@@ -201,24 +209,39 @@ impl<'a> Builder<'a> {
         self.uploading.push_back(pack);
         self.pack_number += 1;
         let behind = self.pack_number.saturating_sub(1 + MAX_UPLOADING);
-        self.await_stored(behind)
+        self.await_stored(behind)?;
+        if let Some(spare) = self.spare.take() {
+            self.pack = PackWriter::in_buffer(self.keys.ring.vault(), self.keys.ring.current(), spare);
+        }
+        Ok(())
     }
 
     /// Waits until so many packs of the round are stored, and records them. A change refers only to recorded packs.
     fn await_stored(&mut self, number: u64) -> Result<(), SyncError> {
         while self.stored < number {
-            self.uploader.await_one()?;
+            self.spare = self.uploader.await_one()?.or(self.spare.take());
             let pack = self.uploading.pop_front().expect("what was put is on its way");
             // Pending until a packet tells of it: after a crash, the next packet that refers to it does.
             self.index.put_pack(&pack, PackState::Pending)?;
-            self.index.commit()?;
-            self.index.begin()?;
-            self.known.forget(pack.chunks.iter().map(|chunk| chunk.id));
+            self.uncommitted.extend(pack.chunks.iter().map(|chunk| chunk.id));
+            self.uncommitted_packs += 1;
+            if self.uncommitted_packs >= COMMIT_PACKS {
+                self.commit()?;
+            }
             self.body.weight += 40 * pack.chunks.len();
             self.body.packs.push(pack);
             self.stored += 1;
             self.totals.packs += 1;
         }
+        Ok(())
+    }
+
+    /// Makes durable what was recorded so far, and goes on. What a look-up finds now needs no claim any more.
+    fn commit(&mut self) -> Result<(), SyncError> {
+        self.index.commit()?;
+        self.index.begin()?;
+        self.uncommitted_packs = 0;
+        self.known.forget(self.uncommitted.drain(..));
         Ok(())
     }
 
@@ -295,12 +318,11 @@ impl<'a> Builder<'a> {
         for id in &inline_ids {
             self.index.put_inline_chunk(id, packet.dot())?;
         }
-        self.known.forget(inline_ids.into_iter());
+        self.uncommitted.extend(inline_ids);
         for (after, _) in body.after {
             self.record(after, Some(packet.dot()))?;
         }
-        self.index.commit()?;
-        self.index.begin()?;
+        self.commit()?;
         self.totals.packets += 1;
         self.totals.changes += body_changes;
         Ok(())
@@ -388,7 +410,7 @@ pub(crate) enum Uploader<'a> {
     /// At once, on the caller's thread.
     Inline(&'a dyn Store),
     /// On another thread; results come in the order of the puts.
-    Thread { packs: Sender<(ObjectName, Vec<u8>)>, results: Receiver<Result<(), StoreError>> },
+    Thread { packs: Sender<(ObjectName, Vec<u8>)>, results: Receiver<Result<Vec<u8>, StoreError>> },
 }
 
 impl<'a> Uploader<'a> {
@@ -398,7 +420,7 @@ impl<'a> Uploader<'a> {
         let (results_tx, results) = crossbeam_channel::unbounded();
         scope.spawn(move || {
             for (name, bytes) in packs_rx {
-                if results_tx.send(store.put_new(&name, &bytes).map(|_| ())).is_err() {
+                if results_tx.send(store.put_new(&name, &bytes).map(|_| bytes)).is_err() {
                     return;
                 }
             }
@@ -416,10 +438,11 @@ impl<'a> Uploader<'a> {
         }
     }
 
-    fn await_one(&self) -> Result<(), StoreError> {
+    /// Waits until the oldest put is done; answers with the memory that it took, if that is free again.
+    fn await_one(&self) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
-            Self::Inline(_) => Ok(()),
-            Self::Thread { results, .. } => results.recv().expect("each put is answered"),
+            Self::Inline(_) => Ok(None),
+            Self::Thread { results, .. } => results.recv().expect("each put is answered").map(Some),
         }
     }
 }
@@ -558,5 +581,8 @@ impl KnownChunks for RoundChunks {
 
 /// Packs that are put while others are prepared.
 const MAX_UPLOADING: u64 = 1;
-const MAX_CHANGES: usize = 20_000;
+/// Packs that are recorded in one transaction: each waits for the disk. A crash forgets so many, and they are stored anew.
+const COMMIT_PACKS: u64 = 4;
+/// Changes of one packet: sealed, opened and folded they are in memory several times.
+const MAX_CHANGES: usize = 10_000;
 const MAX_WEIGHT: usize = 4 * 1024 * 1024;

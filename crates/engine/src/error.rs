@@ -36,7 +36,7 @@ pub enum SyncError {
         source: io::Error,
     },
     /// The file with the vault's ignore rules cannot be read: without it, what it ignores would be published.
-    #[error("cannot read .packetboatignore in the folder")]
+    #[error("cannot use .packetboatignore")]
     IgnoreFile {
         /// The system's reason.
         #[source]

@@ -1,7 +1,12 @@
 //! What the engine asks of the world besides disk and storage: time, randomness, somebody who watches.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use packetboat_core::keys::Nonce;
 use packetboat_core::name::RelPath;
+
+use crate::error::SyncError;
 
 /// Tells the time. Times only show to people and start things; nothing is safe because of them.
 pub trait Clock: Send {
@@ -50,9 +55,34 @@ pub trait Observer: Send {
     fn wants_steps(&self) -> bool {
         false
     }
-    /// Whether the user asked to stop; the round then ends after the step in hand.
+    /// By what it is known, also while a single step takes long, that the user asked to stop.
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::default()
+    }
+    /// Whether the user asked to stop; the round then ends after the step in hand, and a long step within it.
     fn interrupted(&self) -> bool {
-        false
+        self.interrupt().is_raised()
+    }
+}
+
+/// A user's wish to stop, for work that has no observer at hand. By default there is never one.
+#[derive(Clone, Default, Debug)]
+pub struct Interrupt(Option<Arc<AtomicBool>>);
+
+impl Interrupt {
+    /// The wish to stop that is made by setting this flag.
+    pub fn by(flag: Arc<AtomicBool>) -> Self {
+        Self(Some(flag))
+    }
+
+    /// Whether the user asked to stop.
+    pub fn is_raised(&self) -> bool {
+        self.0.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// Ends what is being done where the user asked to stop.
+    pub(crate) fn check(&self) -> Result<(), SyncError> {
+        if self.is_raised() { Err(SyncError::Interrupted) } else { Ok(()) }
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Report {
     pub conflicts: u64,
     /// Things that are not as they should be and do not stop the round.
     pub problems: u64,
+    /// Sockets, pipes and devices in the folder, which are never synchronised.
+    pub specials: u64,
     /// Devices whose published state went back behind what was seen before.
     pub rolled_back: Vec<DeviceId>,
 }

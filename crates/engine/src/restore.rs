@@ -52,7 +52,8 @@ impl Replica {
         let mut restorer = Restorer {
             fs: to.as_deref().unwrap_or(&*parts.fs),
             present: to.is_none().then_some(&parts.index),
-            reader: ContentReader::new(&parts.index, &*parts.store, &self.keys.ring, threads),
+            reader: ContentReader::new(&parts.index, &*parts.store, &self.keys.ring, threads)
+                .until(observer.interrupt()),
             viewer: Viewer::new(&past),
             stage: if to.is_none() { paths::staging() } else { stage },
             has_stage: false,

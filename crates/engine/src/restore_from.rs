@@ -55,7 +55,7 @@ pub fn restore_from(
         index = index_at(&index, &*store, &keys, at)?;
     }
     observer.phase(Phase::Apply, Some(index.touched_count()?), None);
-    let (rules, _) = IgnoreRules::new("", "");
+    let rules = IgnoreRules::none();
     // Applying stages what it makes where a replica would.
     let staging = RelPath::new(MARKER_DIR.as_bytes()).expect("a sound path");
     to.mkdir(&staging, 0o700).map_err(|source| SyncError::Disk { path: staging.clone(), source })?;

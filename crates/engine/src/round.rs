@@ -4,29 +4,25 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
-use packetboat_core::content::Content;
-use packetboat_core::ids::{Dot, ItemId};
-use packetboat_core::local::{DirId, LocalRead};
-use packetboat_core::name::{Name, RelPath};
+use packetboat_core::ids::Dot;
 use packetboat_core::plan::Cause;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
-use packetboat_core::view::{ViewRead, Viewer};
-use packetboat_replica::fs::Fs;
+use packetboat_core::view::ViewRead;
 use packetboat_storage::chunker::Boundaries;
 
 use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
 use crate::builder::{Builder, RoundChunks, Totals, Uploader};
 use crate::conflicts::CANDIDATE;
-use crate::content_reader::ContentReader;
 use crate::error::SyncError;
-use crate::ignore_rules::{IGNORE_FILE, IgnoreRules};
+use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
-use crate::ports::{Note, Observer, Phase};
+use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
 use crate::publish::{Published, publish};
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
 use crate::scan::{Scanned, Skip, disk_time, scan};
+use crate::unread;
 
 impl Replica {
     /// Brings folder and vault in step.
@@ -60,11 +56,22 @@ impl Replica {
         let mut report =
             Report { packets_learned: learned.packets, rolled_back: learned.rolled_back, ..Report::default() };
         let rules = self.rules(observer)?;
-        let scanned = self.scan(&rules, observer)?;
+        self.note_rules(&rules)?;
+        let started = self.parts.clock.now_ms();
+        let mut scanned = self.scan(&rules, observer)?;
+        let scan_ms = self.parts.clock.now_ms().abs_diff(started);
+        if options.confirm_deletes {
+            scanned.withheld = None;
+        }
         self.brake(&scanned, options)?;
+        let (withheld, unread) = (scanned.withheld.is_some(), scanned.unread.clone());
         report.objects = scanned.objects;
-        report.problems = scanned.skipped.iter().filter(|(_, skip)| *skip != Skip::Special).count() as u64;
+        report.specials = scanned.skipped.iter().filter(|(_, skip)| *skip == Skip::Special).count() as u64;
+        report.problems = scanned.skipped.len() as u64 - report.specials;
         (report.sent, report.published) = self.absorb(scanned, observer)?;
+        if !withheld {
+            unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
+        }
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
             // The other side of the fork appeared after this round had learned. What this side folded of its own is
@@ -165,46 +172,11 @@ impl Replica {
         learn(&mut parts.index, &*parts.store, &self.keys, &parts.place, observer)
     }
 
-    pub(crate) fn rules(&self, observer: &mut dyn Observer) -> Result<IgnoreRules, SyncError> {
-        let path = RelPath::new(IGNORE_FILE.as_bytes()).expect("a sound path");
-        let vault = match read_small(&*self.parts.fs, &path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.rules_to_come(observer)?,
-            Err(source) => return Err(SyncError::IgnoreFile { source }),
-        };
-        let vault = String::from_utf8_lossy(&vault).into_owned();
-        let (rules, bad) = IgnoreRules::new(&vault, &self.parts.settings.ignore_overlay);
-        for line in bad {
-            observer.note(Note::Warning { text: format!("not an ignore pattern: {line}") });
-        }
-        Ok(rules)
-    }
-
-    /// The vault's rules where they were never on this disk, as in the round in which a device joins.
-    ///
-    /// Otherwise what they ignore and this folder holds already would be published before they come.
-    fn rules_to_come(&self, observer: &mut dyn Observer) -> Result<Vec<u8>, SyncError> {
-        let name = Name::new(IGNORE_FILE.as_bytes()).expect("a sound name");
-        let parts = &self.parts;
-        if parts.index.entry_at(DirId::ROOT, &name)?.is_some() {
-            return Ok(Vec::new());
-        }
-        let shown = Viewer::new(&parts.index).at(ItemId::ROOT, &name)?;
-        let Some(Content::File(file)) = shown.map(|shown| shown.content) else { return Ok(Vec::new()) };
-        let mut text = Vec::new();
-        let mut reader = ContentReader::new(&parts.index, &*parts.store, &self.keys.ring, parts.settings.threads);
-        if file.size <= MAX_RULES && reader.read(&file, &mut text).is_err() {
-            let text = format!("the vault's {IGNORE_FILE} cannot be read yet: nothing is ignored by it");
-            observer.note(Note::Warning { text });
-            return Ok(Vec::new());
-        }
-        Ok(text)
-    }
-
     pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {
         observer.phase(Phase::Scan, None, None);
         let parts = &mut self.parts;
-        let scanned = scan(&*parts.fs, &parts.index, rules, parts.settings.threads)?;
+        let mut scanned = scan(&*parts.fs, &parts.index, rules, parts.settings.threads)?;
+        unread::withhold(&*parts.fs, &parts.index, &mut scanned)?;
         for (path, skip) in &scanned.skipped {
             observer.note(Note::Skipped { path: path.clone(), reason: skip.reason() });
         }
@@ -214,7 +186,7 @@ impl Replica {
     /// Stops a round that would publish the removal of most of the folder.
     fn brake(&self, scanned: &Scanned, options: SyncOptions) -> Result<(), SyncError> {
         let gone = scanned.vanished.len() as u64;
-        if gone < BRAKE_LEAST || options.confirm_deletes {
+        if gone < BRAKE_LEAST || options.confirm_deletes || scanned.withheld.is_some() {
             return Ok(());
         }
         let known = self.parts.index.count_entries()?;
@@ -227,7 +199,8 @@ impl Replica {
         observer: &mut dyn Observer,
     ) -> Result<(Sent, Totals), SyncError> {
         if scanned.is_quiet() {
-            return Ok((Sent::default(), Totals::default()));
+            let postponed = scanned.awaits_rules.into();
+            return Ok((Sent { postponed, ..Sent::default() }, Totals::default()));
         }
         let (files, bytes) = scanned.work();
         observer.phase(Phase::Store, Some(files), Some(bytes));
@@ -302,21 +275,6 @@ impl Replica {
     }
 }
 
-/// Reads a file of at most 1 MiB.
-fn read_small(fs: &dyn Fs, path: &RelPath) -> std::io::Result<Vec<u8>> {
-    let mut file = fs.open(path)?;
-    let mut bytes = vec![0; MAX_RULES as usize];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read(&mut bytes[filled..])? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
-}
-
 impl Skip {
     /// In words.
     pub fn reason(&self) -> String {
@@ -327,6 +285,11 @@ impl Skip {
             Skip::Emptied => "it became empty without a new time, as after a power loss; \
                               touch it to say that it is meant, or restore it"
                 .to_owned(),
+            Skip::AwaitedRules => {
+                "it is gone or empty, perhaps only for the moment of a save: its last rules hold in this \
+                                   round, and if the next finds it so too, that is meant"
+                    .to_owned()
+            }
         }
     }
 }
@@ -359,6 +322,9 @@ impl Observer for Recorder<'_> {
     }
     fn wants_steps(&self) -> bool {
         true
+    }
+    fn interrupt(&self) -> Interrupt {
+        self.inner.interrupt()
     }
     fn interrupted(&self) -> bool {
         self.inner.interrupted()
@@ -395,5 +361,3 @@ impl Store for Nowhere {
 /// The entries of this replica's index that record when it was last in step.
 pub(crate) const LAST_IN_STEP: &str = "last in step";
 const BRAKE_LEAST: u64 = 20;
-/// So much of a file of ignore rules is read.
-const MAX_RULES: u64 = 1024 * 1024;

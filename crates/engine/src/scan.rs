@@ -5,7 +5,8 @@
 //! and what arrived are matched with each other: directories by inode and birth time here, files by inode, and then by
 //! content once they were read ([`crate::absorb`]).
 //!
-//! What cannot be read is left alone: an unreadable directory neither changes nor vanishes.
+//! What cannot be read is left alone: an unreadable directory neither changes nor vanishes, and it is told apart, since
+//! what vanished elsewhere may have been moved into it ([`crate::unread`]).
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -31,6 +32,12 @@ pub struct Scanned {
     pub absent: Vec<LocalEntry>,
     /// Objects that are left alone, and why.
     pub skipped: Vec<(RelPath, Skip)>,
+    /// Directories that could not be read, or not wholly. What vanished may stand in one of them.
+    pub unread: Vec<Unread>,
+    /// Why nothing that vanished is taken for deleted: the directory in which it may stand.
+    pub withheld: Option<RelPath>,
+    /// Whether the vault's ignore file is gone or empty for the first time: a next scan is to say so again.
+    pub awaits_rules: bool,
     /// Entries that the ignore rules now cover.
     pub frozen: Vec<(DirId, Name)>,
     /// How many objects stand on disk, ignored ones not counted.
@@ -95,6 +102,15 @@ pub enum Holder {
     New(usize),
 }
 
+/// A directory that could not be read, or not wholly.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unread {
+    /// Where it is.
+    pub path: RelPath,
+    /// Whether anything is recorded in it: it could be read once.
+    pub was_read: bool,
+}
+
 /// Why an object is left alone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Skip {
@@ -106,6 +122,8 @@ pub enum Skip {
     Name,
     /// It is empty, and its modification time is that of the content it had.
     Emptied,
+    /// It is the vault's ignore file, and it is gone or empty for the first time.
+    AwaitedRules,
 }
 
 /// Compares the disk with the index.
@@ -168,6 +186,11 @@ struct Task {
     thawed: bool,
 }
 
+/// Whether an entry is there and cannot be looked at.
+fn is_hidden(entry: &DirEntry) -> bool {
+    matches!(entry.stat, Err(errno) if errno != ENOENT)
+}
+
 /// Reads one directory, sorted by name.
 fn list(fs: &dyn Fs, path: &RelPath) -> io::Result<Vec<DirEntry>> {
     let mut entries = fs.read_dir(path)?;
@@ -224,10 +247,14 @@ impl Scan<'_> {
             Ok(listing) => listing,
             Err(source) if task.path.is_root() => return Err(ScanError::Root { source }),
             Err(error) => {
+                self.unread(&task)?;
                 self.found.skipped.push((task.path, Skip::Unreadable(error.to_string())));
                 return Ok(());
             }
         };
+        if listing.iter().any(is_hidden) {
+            self.unread(&task)?;
+        }
         let mut entries = listing.into_iter().peekable();
         let root = task.path.is_root();
         if let Holder::Known(dir) = task.holder {
@@ -247,6 +274,16 @@ impl Scan<'_> {
         Ok(())
     }
 
+    /// Notes a directory of which it is not known what stands in it.
+    fn unread(&mut self, task: &Task) -> Result<(), ScanError> {
+        let was_read = match task.holder {
+            Holder::Known(dir) => !self.index.entries_in(dir, None, 1)?.is_empty(),
+            Holder::New(_) => false,
+        };
+        self.found.unread.push(Unread { path: task.path.clone(), was_read });
+        Ok(())
+    }
+
     fn recorded(
         &mut self,
         task: &Task,
@@ -257,7 +294,10 @@ impl Scan<'_> {
         let stat = match here {
             Some(DirEntry { stat: Ok(stat), .. }) => Some(stat),
             // It is there and cannot be looked at: leave it as it is recorded.
-            Some(DirEntry { stat: Err(errno), .. }) if errno != ENOENT => return Ok(()),
+            Some(DirEntry { name, stat: Err(errno) }) if errno != ENOENT => {
+                self.hidden(task, name, errno);
+                return Ok(());
+            }
             _ => None,
         };
         let frozen = row.state == EntryState::Frozen;
@@ -277,6 +317,9 @@ impl Scan<'_> {
             return Ok(());
         }
         self.found.objects += 1;
+        if stat.size == 0 && self.rules.awaits(task.path.is_root(), row.name) {
+            return self.awaits_rules(name());
+        }
         // By the time that says nothing happened its length is gone: so power losses leave files, and no user does.
         let emptied = stat.kind == FileKind::File && stat.size == 0 && row.stat.size > 0;
         if emptied && stat.mtime == row.stat.mtime && row.state == EntryState::Settled && row.own_dir.is_none() {
@@ -325,6 +368,9 @@ impl Scan<'_> {
     fn not_there(&mut self, task: &Task, dir: DirId, row: &ScannedEntry<'_>) -> Result<(), ScanError> {
         let frozen = row.state == EntryState::Frozen;
         let name = Name::new(row.name).expect("recorded names are sound");
+        if self.rules.awaits(task.path.is_root(), row.name) {
+            return self.awaits_rules(name);
+        }
         if self.rules.ignores(&task.path.join(&name), row.own_dir.is_some()) {
             if !frozen {
                 self.found.frozen.push((dir, name));
@@ -337,6 +383,13 @@ impl Scan<'_> {
         } else {
             self.vanished(entry);
         }
+        Ok(())
+    }
+
+    /// Leaves the vault's ignore file as it is recorded: what became of it is seen by the next scan.
+    fn awaits_rules(&mut self, name: Name) -> Result<(), ScanError> {
+        self.found.awaits_rules = true;
+        self.found.skipped.push((RelPath::root().join(&name), Skip::AwaitedRules));
         Ok(())
     }
 
@@ -363,7 +416,11 @@ impl Scan<'_> {
         if in_root && entry.name == crate::paths::MARKER_DIR.as_bytes() {
             return;
         }
-        let Ok(stat) = entry.stat else { return };
+        let stat = match entry.stat {
+            Ok(stat) => stat,
+            Err(ENOENT) => return,
+            Err(errno) => return self.hidden(task, entry.name, errno),
+        };
         let Some(name) = Name::new(entry.name) else { return };
         let path = task.path.join(&name);
         let is_directory = stat.kind == FileKind::Directory;
@@ -393,6 +450,13 @@ impl Scan<'_> {
         if is_directory {
             self.queue.push(Task { holder: own, path, thawed: task.thawed });
         }
+    }
+
+    /// Lists an object that is there and cannot be looked at.
+    fn hidden(&mut self, task: &Task, name: Vec<u8>, errno: i32) {
+        let Some(name) = Name::new(name) else { return };
+        let reason = io::Error::from_raw_os_error(errno).to_string();
+        self.found.skipped.push((task.path.join(&name), Skip::Unreadable(reason)));
     }
 
     /// The recorded directory that this one is, if it stands no longer where it was recorded.
@@ -579,5 +643,5 @@ pub enum ScanError {
 /// Longest path that is synchronised, in bytes.
 const MAX_PATH: usize = 4000;
 /// File systems stamp times as coarsely as this (FAT: two seconds), and clocks of servers differ a little.
-const RACY_WINDOW_NS: u64 = 2_500_000_000;
+pub(crate) const RACY_WINDOW_NS: u64 = 2_500_000_000;
 const ENOENT: i32 = 2;

@@ -16,7 +16,7 @@ use packetboat_core::checkpoint::{
 };
 use packetboat_core::content::{ChunkList, Content, PackIndex};
 use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
-use packetboat_core::knowledge::Learned;
+use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::marker::{MAX_MARKER_BYTES, Marker};
 use packetboat_core::name::RelPath;
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
@@ -262,6 +262,9 @@ impl Verifier<'_> {
             });
             match root {
                 Ok(root) if root.number == checkpoint.number => {
+                    if let Some(reason) = self.false_claim(&root.knowledge)? {
+                        self.fault(&name, reason);
+                    }
                     for place in root.segments.iter().flat_map(|segment| &segment.chunks) {
                         let end = u64::from(place.offset) + u64::from(place.sealed_len);
                         let least = self.checkpoint_packs.entry(place.pack).or_default();
@@ -283,6 +286,28 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What a checkpoint claims to contain and the packets that were folded here contradict.
+    ///
+    /// A device that begins from it believes it; this one has what it can be compared with.
+    fn false_claim(&self, claimed: &Knowledge) -> Result<Option<String>, SyncError> {
+        let index = &self.replica.parts.index;
+        for (device, learned) in claimed.iter() {
+            let dot = Dot { device: *device, counter: learned.counter };
+            let known = match index.knowledge().of(device) {
+                Some(last) if last.counter == learned.counter => Some(last.hash),
+                Some(last) if last.counter > learned.counter => index.packet_row(dot)?.map(|row| row.hash),
+                _ => return Ok(Some(format!("it says that it contains packet {dot}, which no lane here holds"))),
+            };
+            // Packets from before the checkpoint that this replica began from are not known one by one.
+            if known.is_some_and(|hash| hash != learned.hash) {
+                return Ok(Some(format!(
+                    "it says that it contains another packet {dot} than the one that was learned"
+                )));
+            }
+        }
+        Ok(None)
     }
 
     fn packs(&mut self) -> Result<(), SyncError> {

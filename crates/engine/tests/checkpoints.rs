@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use packetboat_core::checkpoint::CheckpointRef;
+use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot, SealedCheckpoint, UnverifiedCheckpoint};
 use packetboat_core::content::{ChunkList, Content};
-use packetboat_core::ids::ChunkId;
+use packetboat_core::ids::{ChunkId, PacketHash};
 use packetboat_core::item::Item;
-use packetboat_core::keys::KeyRing;
-use packetboat_core::knowledge::Knowledge;
+use packetboat_core::keys::{DeviceKey, KeyRing, Nonce};
+use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::marker::Argon2Cost;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
 use packetboat_core::tree::MoveRecord;
@@ -87,6 +87,33 @@ fn a_checkpoint_under_the_name_of_another_is_passed_over() {
     }
     store.put(&CheckpointRef { number: named.number + 7, ..named }.name(), &bytes).unwrap();
     assert!(!vault.join("new", 10, &store).is_from_checkpoint());
+}
+
+#[test]
+fn a_checkpoint_that_claims_what_the_lanes_do_not_hold_is_found_by_verifying() {
+    let mut vault = Vault::with_history();
+    let mut roots = vault.store.names().into_iter().filter(|name| name.as_str().starts_with("checkpoints/"));
+    let real = CheckpointRef::from_name(&roots.next_back().unwrap()).unwrap();
+    let bytes = vault.store.get(&real.name(), u64::MAX).unwrap();
+    let sealed = UnverifiedCheckpoint::parse(bytes).unwrap().verify(&real.device).unwrap();
+    let root = sealed.open(&vault.ring).unwrap();
+    assert_eq!(vault.devices[0].replica.verify(false, &mut Silent).unwrap().faults, []);
+    // A member makes one up: with other packets in a lane, and with more than there are.
+    let forger = DeviceKey::from_seed(&[9; 32]);
+    for (more, reason) in [(0, "another packet"), (1000, "no lane here holds")] {
+        let mut knowledge = Knowledge::new();
+        for (at, (device, learned)) in root.knowledge.iter().enumerate() {
+            let made_up = Learned { counter: learned.counter + more, hash: PacketHash([7; 32]) };
+            knowledge.advance(*device, if at == 0 { made_up } else { *learned });
+        }
+        let forged = CheckpointRoot { number: 1, knowledge, ..root.clone() };
+        let sealed = SealedCheckpoint::seal(&forger, &vault.ring, Nonce([3; 24]), &forged).unwrap();
+        let name = CheckpointRef { device: forger.device(), number: 1 }.name();
+        vault.store.put(&name, sealed.bytes()).unwrap();
+        let faults = vault.devices[0].replica.verify(false, &mut Silent).unwrap().faults;
+        let [(object, text, _)] = &faults[..] else { panic!("{faults:?}") };
+        assert!(object == name.as_str() && text.contains(reason), "{faults:?}");
+    }
 }
 
 #[test]

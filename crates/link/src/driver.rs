@@ -133,6 +133,11 @@ impl Driver {
     }
 
     fn greet(&mut self, candidate: Candidate) {
+        // One that connects again and again and never greets takes the place of its own connections alone.
+        if !candidate.dialled && self.work.len() >= GREATEST_WORK {
+            candidate.connection.close(CLOSED, b"");
+            return;
+        }
         let own = Greeting { incarnation: self.shared.incarnation, accepted: self.accepted };
         let settings = self.shared.settings.clone();
         let dialled = candidate.dialled;
@@ -287,3 +292,6 @@ async fn due(at: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+/// What may run beside the loop before connections that come in are turned away.
+const GREATEST_WORK: usize = 8;

@@ -169,6 +169,21 @@ async fn a_connection_that_does_not_greet_is_given_up_and_the_next_one_is_heard(
 }
 
 #[tokio::test]
+async fn connections_that_do_not_greet_are_turned_away_when_they_become_many() {
+    let (_endpoint, link, address) = device();
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(raw(address, LINK, Trust::Key(key(1))).await);
+    }
+    tokio::time::sleep(settings().greeting / 5).await;
+    let open = silent.iter().filter(|(_, connection)| connection.close_reason().is_none()).count();
+    assert!(open <= 8, "{open} of 20 wait");
+    // Once they were given up, there is room again.
+    tokio::time::sleep(settings().greeting * 2).await;
+    greeted(address, &link).await;
+}
+
+#[tokio::test]
 async fn a_greeting_of_another_protocol_is_refused() {
     let (_endpoint, _link, address) = device();
     let (_kept, connection) = raw(address, LINK, Trust::Key(key(1))).await;

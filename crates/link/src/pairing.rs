@@ -25,6 +25,7 @@
 //! Why not a password-authenticated exchange is in `docs/design/0013-pairing.md`.
 
 mod messages;
+mod talk;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -36,10 +37,11 @@ use packetboat_core::wire::WireError;
 use quinn::{EndpointConfig, TokioRuntime, VarInt};
 use thiserror::Error;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 pub use messages::{Introduction, IntroductionError, Role};
 use messages::{Message, Transcript};
+use talk::Talk;
 
 use crate::endpoint::SERVER_NAME;
 use crate::identity::Identity;
@@ -278,52 +280,6 @@ impl Proposal {
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proposal").field("introduction", &self.introduction).finish_non_exhaustive()
-    }
-}
-
-/// One pairing's connection.
-struct Talk {
-    connection: quinn::Connection,
-    stream: Stream,
-    step: Duration,
-}
-
-impl Talk {
-    fn new(connection: quinn::Connection, stream: Stream, settings: &Settings) -> Self {
-        Self { connection, stream, step: settings.greeting }
-    }
-
-    async fn send(&mut self, message: &[u8]) -> Result<(), PairingError> {
-        self.stream.writer.write_frame(message).await.map_err(|error| self.failure(error))
-    }
-
-    async fn receive(&mut self) -> Result<Vec<u8>, PairingError> {
-        self.receive_until(Instant::now() + self.step).await
-    }
-
-    async fn receive_until(&mut self, deadline: Instant) -> Result<Vec<u8>, PairingError> {
-        let frame = timeout_at(deadline, self.stream.reader.frame(messages::GREATEST)).await;
-        let frame = match frame.map_err(|_| PairingError::NoAnswer)? {
-            Ok(frame) => frame.ok_or(PairingError::Connection)?,
-            Err(error) => return Err(self.failure(error)),
-        };
-        if Message::is_refusal(&frame) {
-            self.connection.close(CLOSED, b"");
-            return Err(PairingError::Refused);
-        }
-        Ok(frame)
-    }
-
-    fn failure(&self, error: StreamError) -> PairingError {
-        match self.connection.close_reason() {
-            Some(quinn::ConnectionError::ApplicationClosed(close)) if close.error_code == REFUSED => {
-                PairingError::Refused
-            }
-            Some(quinn::ConnectionError::ApplicationClosed(close)) if close.error_code == TAMPERED => {
-                PairingError::Tampered
-            }
-            _ => error.into(),
-        }
     }
 }
 

@@ -22,6 +22,7 @@ mod date;
 mod fetch;
 mod guard;
 mod idle;
+mod login;
 mod pull;
 mod sent;
 mod session;

@@ -1,7 +1,8 @@
 //! Mail out and in: submission, SMTP, IMAP, POP3 and Maildir. It knows nothing of pairs and turns.
 //!
-//! Out: a mail program hands a [`message`] to the `submission` server or to `sendmail`, a queue of the caller's keeps it,
-//! and `smtp` tries to send it by one path, as often as the caller says.
+//! Out: a mail program hands a [`message`] to the [`submission`] server or to [`sendmail`], a queue of the caller's keeps
+//! it, and [`smtp`] tries to send it by one path, as often as the caller says.
+//! In: [`imap`] and [`pop3`] fetch, [`fetched`] says what was fetched before, and [`maildir`] delivers.
 
 pub mod account;
 pub mod address;

@@ -3,7 +3,7 @@
 //! A reader that looks at `new` or `cur` at any instant sees whole messages or none, without a lock.
 //! The orders that make a crash harmless are the caller's to keep, so each step is a call of its own
 //! ([`crate::fetched::Folders`]): write, [`Folders::make_durable`], [`Folders::publish`], [`Folders::sync_published`].
-//! The bytes are those that came, with the line ends that they came with: see docs/design/0014-mail-in.md.
+//! Lines end as files' lines do here, where that can be undone, else as they came: see `line_ends`.
 //!
 //! A message that the server has flags for goes to `cur` with them, since only there a name can carry them; any other
 //! goes to `new`. The file's time is when the server received the message, which is what Dovecot and mutt show for it.
@@ -11,6 +11,7 @@
 //! Left out: quotas (`maildirsize`), keywords, and everything that changes a message after its delivery.
 
 mod folder_name;
+mod line_ends;
 pub mod modified_utf7;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ mod unique_name;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -26,6 +27,8 @@ use std::time::{Duration, SystemTime};
 use rustix::io::Errno;
 
 pub use self::folder_name::{FolderName, FolderNameError};
+use self::line_ends::LineEnds;
+pub use self::line_ends::received_form;
 pub use self::unique_name::{UniqueName, UniqueNames};
 use crate::fetched::{Flags, Folders, Found};
 
@@ -132,6 +135,23 @@ pub struct Draft {
     file: File,
     path: PathBuf,
     received: Option<SystemTime>,
+    line_ends: LineEnds,
+}
+
+impl Draft {
+    /// Writes what was written again, with the line ends that it came with.
+    fn restore(&mut self) -> io::Result<()> {
+        let mut written = File::open(&self.path)?;
+        fs::remove_file(&self.path)?;
+        self.file = create_new(&self.path)?;
+        let mut part = vec![0; COPIED_AT_ONCE];
+        loop {
+            match written.read(&mut part)? {
+                0 => return Ok(()),
+                count => self.file.write_all(&line_ends::expand(&part[..count]))?,
+            }
+        }
+    }
 }
 
 impl Folders for Maildir {
@@ -153,14 +173,24 @@ impl Folders for Maildir {
             opened = create_new(&path);
         }
         let file = opened.map_err(|source| failure("write", &path, source))?;
-        Ok(Draft { file, path, received })
+        Ok(Draft { file, path, received, line_ends: LineEnds::default() })
     }
 
     fn write(&mut self, draft: &mut Draft, bytes: &[u8]) -> Result<(), MaildirError> {
-        draft.file.write_all(bytes).map_err(|source| failure("write", &draft.path, source))
+        let mut converted = Vec::with_capacity(bytes.len());
+        let kept = draft.line_ends.convert(bytes, &mut converted);
+        let mut written = draft.file.write_all(&converted);
+        if let Some(kept) = kept {
+            if kept.is_first {
+                written = written.and_then(|()| draft.restore());
+            }
+            written = written.and_then(|()| draft.file.write_all(kept.bytes));
+        }
+        written.map_err(|source| failure("write", &draft.path, source))
     }
 
-    fn close(&mut self, draft: Draft) -> Result<(), MaildirError> {
+    fn close(&mut self, mut draft: Draft) -> Result<(), MaildirError> {
+        draft.file.write_all(draft.line_ends.rest()).map_err(|source| failure("write", &draft.path, source))?;
         match draft.received {
             Some(received) => {
                 draft.file.set_modified(received).map_err(|source| failure("set the time of", &draft.path, source))
@@ -318,6 +348,8 @@ const STALE_AFTER: Duration = Duration::from_secs(36 * 60 * 60);
 
 /// From so many files on, one `syncfs` is faster than an `fsync` for each.
 const WORTH_ONE_SYNC: usize = 16;
+
+const COPIED_AT_ONCE: usize = 64 << 10;
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;

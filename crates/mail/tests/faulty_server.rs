@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use packetboat_mail::address::{Address, ReversePath};
 use packetboat_mail::smtp::{
-    Connection, Deadlines, Fate, Gate, Login, OpenGate, Outgoing, Security, Server, Trust, Try,
+    Connection, Deadlines, Failure, Fate, Gate, Login, OpenGate, Outgoing, Security, Server, Trust, Try,
 };
 
 /// The server, until dropped, and what it says.
@@ -122,4 +122,45 @@ async fn every_outcome_is_told_from_the_others() {
     // What was held back was not taken: the next that is taken is the next that was sent.
     faulty.send("last", &["b@b.test"], &OpenGate).await;
     assert_eq!(faulty.line(), "taken <last@laptop.test> b@b.test");
+}
+
+/// In a network namespace without any network; see the next test.
+#[tokio::test]
+#[ignore = "run by the next test, in a namespace of its own"]
+#[allow(clippy::disallowed_methods)]
+async fn in_a_namespace_without_a_network() {
+    let directory = tempfile::tempdir().unwrap();
+    servers::write_certificates(directory.path());
+    let server = Server {
+        host: "192.0.2.1".to_owned(),
+        port: 465,
+        security: Security::Tls,
+        trust: Trust::load(Some(&directory.path().join("authority.pem"))).unwrap(),
+        login: Login::Anonymous,
+        hello: "laptop.test".to_owned(),
+        source: None,
+        deadlines: Deadlines::default(),
+    };
+    let begun = std::time::Instant::now();
+    let failure = Connection::open(&server).await.err().unwrap();
+    assert!(matches!(failure, Failure::Unreachable { .. }), "{failure:?}");
+    assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+    println!("unreachable after {:?}", begun.elapsed());
+}
+
+#[test]
+fn without_a_network_a_try_fails_at_once() {
+    let itself = std::env::current_exe().unwrap();
+    let output = Command::new("unshare")
+        .arg("-n")
+        .arg(itself)
+        .args(["--ignored", "--exact", "in_a_namespace_without_a_network", "--nocapture"])
+        .output();
+    let Ok(output) = output else { return println!("skipped: unshare is not installed") };
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if said.contains("unshare failed") || said.contains("Operation not permitted") {
+        return println!("skipped: a network namespace needs root");
+    }
+    assert!(output.status.success() && said.contains("unreachable after"), "{said}");
+    println!("{said}");
 }

@@ -7,7 +7,7 @@ mod servers {
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use packetboat_mail::fetched::{Deliverer, FetchedStore, MemoryFetched};
+use packetboat_mail::fetched::{Deliverer, FetchedStore, MailboxRecord, MemoryFetched, UidSet};
 use packetboat_mail::imap::{
     Access, GuardError, ImapAccount, ImapError, ImapSession, PullError, PullReport, SentLookup, pull_mailbox,
 };
@@ -153,6 +153,28 @@ async fn a_refused_search_is_not_an_empty_one() {
 }
 
 #[tokio::test]
+async fn nothing_is_gone_until_the_server_says_so_of_each() {
+    let known = MailboxRecord { known: UidSet::parse("1:4").unwrap(), ..MailboxRecord::default() };
+    let gone = |answer: &'static str| {
+        let known = known.clone();
+        async move {
+            let odd = move |tag: &str, command: &str| {
+                command
+                    .contains("SEARCH")
+                    .then(|| say(format!("{answer}{tag} {}\r\n", if answer.is_empty() { "NO" } else { "OK" })))
+            };
+            let mut session = session(odd).await.unwrap();
+            let selected = session.select("INBOX", Access::Read).await.unwrap();
+            session.changes(&selected, &known).await.map(|changes| changes.gone.to_string())
+        }
+    };
+    // This server has no CONDSTORE and lists message 1 alone; the others are asked for by their numbers.
+    assert_eq!(gone("* SEARCH 3 99 1\r\n").await.unwrap(), "2,4");
+    assert_eq!(gone("* SEARCH\r\n").await.unwrap(), "2:4");
+    assert!(matches!(gone("").await, Err(ImapError::Refused { .. })));
+}
+
+#[tokio::test]
 async fn what_was_not_asked_for_is_not_delivered() {
     let (count, pulled) = pulled_with("BODY.PEEK", |tag| {
         let other = "* 2 FETCH (UID 99 FLAGS () BODY[]<0> {3}\r\nabc)\r\n";
@@ -249,7 +271,7 @@ async fn a_token_goes_by_xoauth2_and_its_refusal_is_heard() {
     ImapSession::open(&account(endpoint)).await.unwrap();
     let (endpoint, _) = serve(script(false)).await;
     assert!(matches!(ImapSession::open(&account(endpoint)).await.unwrap_err(), ImapError::LoginRefused { .. }));
-    let mut without = account(serve(|line| honest_start(line)).await.0);
+    let mut without = account(serve(honest_start).await.0);
     without.credentials = Credentials::Token { user: "anna".to_owned(), token: "t".to_owned() };
     assert!(matches!(ImapSession::open(&without).await.unwrap_err(), ImapError::NoLogin));
 }

@@ -53,6 +53,7 @@ impl Port {
         }
         let directory = tempfile::tempdir().unwrap();
         servers::write_certificates(directory.path());
+        fs::create_dir(directory.path().join("spool")).unwrap();
         let chain =
             CertificateDer::pem_file_iter(directory.path().join("cert.pem")).unwrap().map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_file(directory.path().join("key.pem")).unwrap();
@@ -68,7 +69,7 @@ impl Port {
             origin: "laptop.test".to_owned(),
             token: Token::new(TOKEN),
             tls: Some(TlsAcceptor::from(Arc::new(config))),
-            spool: directory.path().to_owned(),
+            spool: directory.path().join("spool"),
             limits: Limits::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -250,6 +251,31 @@ async fn what_is_said_before_tls_is_not_taken_as_said_within_it() {
     // The server hangs up instead of beginning TLS.
     let _ = stream.read_to_string(&mut answer).await;
     assert!(answer.ends_with("220 2.0.0 go on\r\n"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_full_disk_a_mail_is_answered_with_452_and_the_next_small_one_is_taken() {
+    let Some(port) = Port::start().await else { return };
+    let spool = port.directory.path().join("spool");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&spool).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return println!("skipped: a full disk needs root, who can mount a small one");
+    }
+    let script = format!(
+        "import smtplib\ns = smtplib.SMTP('127.0.0.1', {})\ns.login('ann', '{TOKEN}')\n\
+         def send(lines):\n  return s.sendmail('ann@a.test', ['b@b.test'], b'Subject: x\\r\\n\\r\\n' + b'hello\\r\\n' * lines)\n\
+         try:\n  send(200000)\nexcept smtplib.SMTPDataError as error:\n  print(error.smtp_code)\nsend(1)\ns.quit()\n",
+        port.port
+    );
+    let script = port.file("send.py", &script);
+    let output = tokio::task::spawn_blocking(move || Command::new("python3").arg(script).output()).await.unwrap();
+    let left_over = fs::read_dir(&spool).unwrap().count();
+    Command::new("umount").arg(&spool).status().unwrap();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "452\n");
+    assert_eq!(port.queue.0.lock().unwrap().len(), 1);
+    assert_eq!(left_over, 0, "what was not taken leaves nothing behind");
 }
 
 /// The greatest memory that this process has had, in kB; nothing where the system does not say.

@@ -14,7 +14,7 @@
 
 use packetboat_core::content::{ChunkRef, MAX_CHUNK_BYTES};
 use packetboat_core::ids::{ChunkId, Epoch};
-use packetboat_core::keys::{CHUNK_OVERHEAD, KeyRing, Nonce, SealError};
+use packetboat_core::keys::{CHUNK_OVERHEAD, CHUNK_ROOM_BEFORE, KeyRing, Nonce, SealError};
 use thiserror::Error;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe;
@@ -42,11 +42,17 @@ impl ChunkCodec {
 
     /// The stored form of a chunk: at most one byte longer than `plain`.
     pub fn encode_chunk(&mut self, plain: &[u8]) -> Vec<u8> {
+        self.encode_behind(0, plain)
+    }
+
+    /// The stored form behind `room` bytes, in a buffer in which it can be sealed without being copied.
+    fn encode_behind(&mut self, room: usize, plain: &[u8]) -> Vec<u8> {
         let (encoding, data) = match self.compressed_len(plain) {
             Some(len) => (ENCODING_ZSTD, &self.scratch[..len]),
             None => (ENCODING_RAW, plain),
         };
-        let mut stored = Vec::with_capacity(1 + data.len());
+        let mut stored = Vec::with_capacity(1 + data.len() + CHUNK_OVERHEAD);
+        stored.resize(room, 0);
         stored.push(encoding);
         stored.extend_from_slice(data);
         stored
@@ -137,7 +143,8 @@ pub fn seal_known_chunk(
     nonce: Nonce,
 ) -> Result<SealedChunk, ChunkError> {
     let len = chunk_len(plain.len())?;
-    let sealed = ring.seal_chunk(&id, nonce, &codec.encode_chunk(plain));
+    let mut sealed = codec.encode_behind(CHUNK_ROOM_BEFORE, plain);
+    ring.seal_chunk_in_place(&id, nonce, &mut sealed);
     Ok(SealedChunk { id, len, epoch: ring.current(), sealed })
 }
 

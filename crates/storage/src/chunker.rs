@@ -98,9 +98,10 @@ impl<'a> Iterator for Split<'a> {
 pub struct Chunker<'b, R> {
     boundaries: &'b Boundaries,
     reader: R,
-    /// What was read; the bytes before `start` are handed out already.
+    /// What was read lies before `end`; the bytes before `start` are handed out already.
     buffer: Vec<u8>,
     start: usize,
+    end: usize,
     state: ReadState,
 }
 
@@ -113,26 +114,26 @@ enum ReadState {
 impl<'b, R: Read> Chunker<'b, R> {
     /// Cuts what `reader` gives from now to its end.
     pub fn new(boundaries: &'b Boundaries, reader: R) -> Self {
-        Self { boundaries, reader, buffer: Vec::new(), start: 0, state: ReadState::Fresh }
+        Self { boundaries, reader, buffer: Vec::new(), start: 0, end: 0, state: ReadState::Fresh }
     }
 
     fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         if matches!(self.state, ReadState::Fresh) {
             self.read_up_to(MIN_CHUNK_BYTES as usize)?;
             if matches!(self.state, ReadState::AtEnd) {
-                let whole = std::mem::take(&mut self.buffer);
+                let mut whole = std::mem::take(&mut self.buffer);
+                whole.truncate(std::mem::take(&mut self.end));
                 return Ok((!whole.is_empty()).then_some(whole));
             }
         }
-        if self.buffer.len() - self.start < MAX_CHUNK_BYTES as usize && !matches!(self.state, ReadState::AtEnd) {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+        if self.end - self.start < MAX_CHUNK_BYTES as usize && !matches!(self.state, ReadState::AtEnd) {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= std::mem::take(&mut self.start);
             self.read_up_to(2 * MAX_CHUNK_BYTES as usize)?;
         }
-        let rest = &self.buffer[self.start..];
+        let rest = &self.buffer[self.start..self.end];
         if rest.is_empty() {
-            self.buffer = Vec::new();
-            self.start = 0;
+            self.forget();
             return Ok(None);
         }
         let chunk = rest[..self.boundaries.first_len(rest)].to_vec();
@@ -142,13 +143,28 @@ impl<'b, R: Read> Chunker<'b, R> {
 
     /// Reads until the buffer holds more than `len` bytes or the reader ends.
     fn read_up_to(&mut self, len: usize) -> io::Result<()> {
-        let room = (len + 1).saturating_sub(self.buffer.len());
         self.state = ReadState::Reading;
-        let read = self.reader.by_ref().take(room as u64).read_to_end(&mut self.buffer)?;
-        if read < room {
-            self.state = ReadState::AtEnd;
+        // Zeroed once, and read into again and again.
+        if self.buffer.len() <= len {
+            self.buffer.resize(len + 1, 0);
+        }
+        while self.end <= len {
+            match self.reader.read(&mut self.buffer[self.end..=len]) {
+                Ok(0) => {
+                    self.state = ReadState::AtEnd;
+                    break;
+                }
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.buffer = Vec::new();
+        (self.start, self.end) = (0, 0);
     }
 }
 
@@ -158,8 +174,7 @@ impl<R: Read> Iterator for Chunker<'_, R> {
     fn next(&mut self) -> Option<io::Result<Vec<u8>>> {
         let next = self.next_chunk();
         if next.is_err() {
-            self.buffer = Vec::new();
-            self.start = 0;
+            self.forget();
             self.state = ReadState::AtEnd;
         }
         next.transpose()

@@ -239,8 +239,8 @@ pub const MAX_GAP_BYTES: u64 = 64 * 1024;
 /// Opened chunks of this many bytes together are handed over by a reading thread.
 pub const BATCH_BYTES: usize = 256 * 1024;
 const BATCH_ANSWERS: usize = 256;
-/// Longest single read in bytes.
-pub const MAX_RANGE_BYTES: u64 = 8 * 1024 * 1024;
+/// Longest single read in bytes: room for the longest chunk, and small enough that two threads share most windows.
+pub const MAX_RANGE_BYTES: u64 = 5 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

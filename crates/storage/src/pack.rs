@@ -55,7 +55,15 @@ pub struct PackWriter {
 impl PackWriter {
     /// An empty pack of a vault, for chunks sealed in `epoch`.
     pub fn new(vault: VaultId, epoch: Epoch) -> Self {
-        let bytes = header(vault, epoch).to_vec();
+        Self::in_buffer(vault, epoch, Vec::new())
+    }
+
+    /// The same in the memory of a pack that was stored, whose bytes are forgotten.
+    ///
+    /// Allocators take blocks of this size from the system and give them back to it at some cost, or scatter them.
+    pub fn in_buffer(vault: VaultId, epoch: Epoch, mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
+        bytes.extend_from_slice(&header(vault, epoch));
         Self { vault, epoch, bytes, chunks: Vec::new(), ids: HashSet::new() }
     }
 
@@ -76,10 +84,11 @@ impl PackWriter {
         if self.len() + chunk.sealed.len() + INDEX_ENTRY_BYTES > MAX_PACK_BYTES as usize {
             return Err(PackWriteError::Full);
         }
+        // Growing by doubling would take twice what the pack needs; what is not used takes no memory.
         if self.chunks.is_empty() {
-            // Growing step by step would hold the pack twice while it is copied; what is not used takes no memory.
             self.bytes.reserve_exact(USUAL_PACK_BYTES);
         }
+        self.bytes.reserve_exact(chunk.sealed.len());
         self.ids.insert(chunk.id);
         self.chunks.push(PackedChunk { id: chunk.id, offset: self.bytes.len() as u32, sealed_len });
         self.bytes.extend_from_slice(&chunk.sealed);
@@ -409,7 +418,7 @@ pub enum PackError {
 }
 
 /// A pack is finished when it reaches this size in bytes.
-pub const TARGET_PACK_BYTES: u32 = 24 * 1024 * 1024;
+pub const TARGET_PACK_BYTES: u32 = 16 * 1024 * 1024;
 /// A full pack of small chunks with its index and padding.
 const USUAL_PACK_BYTES: usize = TARGET_PACK_BYTES as usize + (3 << 19);
 /// Greatest size of a pack in bytes, padding included.

@@ -4,6 +4,7 @@
 //! Nothing here is for the product; no crate depends on it except to test.
 
 pub mod crash;
+pub mod delivery_world;
 pub mod faulty_store;
 pub mod fs_contract;
 pub mod rng;

@@ -8,7 +8,7 @@
 //! A test plays the user through [`SimFs::write`], [`SimFs::rename`] and the like, which no fault hits and no count sees.
 //! What the user does is no more synced than what the program does, until [`SimFs::settle`].
 //!
-//! Left out: permissions are stored and never enforced, and `reserve` only looks whether there is room.
+//! Left out: permissions are stored and never enforced (a test says what may not be read), and `reserve` only looks whether there is room.
 
 mod disk;
 mod durability;
@@ -18,7 +18,7 @@ mod port;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,14 @@ struct World {
     hooks: Vec<(u64, Hook)>,
     crash_at: Option<u64>,
     crashed: bool,
+    /// What the program may not read.
+    closed: BTreeSet<Id>,
+}
+
+impl World {
+    fn check_readable(&self, id: Id) -> Result<(), Errno> {
+        if self.closed.contains(&id) { Err(Errno::ACCESS) } else { Ok(()) }
+    }
 }
 
 type Hook = Box<dyn FnOnce(&SimFs) + Send>;
@@ -88,8 +96,9 @@ impl SimFs {
     }
 
     fn with_disk(disk: Disk) -> Self {
-        let faults = BTreeMap::new();
-        let world = World { disk, calls: 0, changes: 0, faults, hooks: Vec::new(), crash_at: None, crashed: false };
+        let (faults, closed) = (BTreeMap::new(), BTreeSet::new());
+        let world =
+            World { disk, calls: 0, changes: 0, faults, hooks: Vec::new(), crash_at: None, crashed: false, closed };
         Self { world: Arc::new(Mutex::new(world)) }
     }
 
@@ -267,6 +276,21 @@ impl SimFs {
         let mut world = self.lock();
         let id = world.disk.resolve(path.as_ref())?;
         world.disk.alter(id, |object| object.mode = mode);
+        Ok(())
+    }
+
+    /// Says whether the program may read a file or list a directory; its permission bits stay as they are.
+    ///
+    /// # Errors
+    /// Where there is nothing at `path`.
+    pub fn set_readable(&self, path: impl AsRef<[u8]>, readable: bool) -> io::Result<()> {
+        let mut world = self.lock();
+        let id = world.disk.resolve(path.as_ref())?;
+        world.disk.alter(id, |_| ());
+        match readable {
+            true => world.closed.remove(&id),
+            false => world.closed.insert(id),
+        };
         Ok(())
     }
 

@@ -440,7 +440,7 @@ impl World {
                 };
                 let text = format!("{}: settling {}", self.devices[at].name, describe(&report));
                 self.note(text);
-                quiet &= is_quiet(&report);
+                quiet &= is_quiet(&report) || (!unignored && only_waits(&report));
             }
             if quiet && turn > 0 {
                 if unignored {
@@ -674,6 +674,13 @@ fn is_quiet(report: &Report) -> bool {
         && report.received.waiting == 0
         && report.sent == Default::default()
         && report.received == Default::default()
+}
+
+/// Whether nothing moved and something waits, as for what is ignored in its place.
+fn only_waits(report: &Report) -> bool {
+    let mut report = report.clone();
+    (report.received.waiting, report.received.bytes_written) = (0, 0);
+    is_quiet(&report)
 }
 
 /// A report in words, without what is zero.

@@ -461,6 +461,24 @@ fn a_directory_that_stays_for_ignored_files_is_not_hidden_to_make_way_for_a_file
     }
 }
 
+#[test]
+fn a_file_whose_place_an_ignored_directory_takes_waits_and_is_told() {
+    let mut world = world(2);
+    overlay(&mut world, 1, "build/\n");
+    world.fs(1).write("build/object", b"object").unwrap();
+    world.fs(0).write("build", b"a script").unwrap();
+    world.sync_well(0);
+    for _ in 0..2 {
+        let report = world.sync_well(1);
+        assert_eq!((report.received.waiting, report.problems), (1, 1));
+    }
+    world.fs(1).rename("build", "elsewhere").unwrap();
+    world.fs(1).remove("elsewhere").unwrap();
+    world.rest();
+    assert_all(&world, &[("build", "a script")]);
+    assert_eq!(world.sync_well(1).problems, 0);
+}
+
 // Left-overs, and what is bad stalls nothing else.
 
 #[test]

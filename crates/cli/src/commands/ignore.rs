@@ -69,9 +69,9 @@ fn change(own: &mut Vec<String>, add: &[String], remove: &[String]) -> Result<()
         }
     }
     for pattern in add {
-        let (_, bad) = IgnoreRules::new("", pattern);
+        let sound = IgnoreRules::new("", pattern).is_ok_and(|(_, bad)| bad.is_empty());
         let empty = pattern.trim().is_empty() || pattern.starts_with('#');
-        if !bad.is_empty() || empty || pattern.contains(['\n', '\r']) {
+        if !sound || empty || pattern.contains(['\n', '\r']) {
             return Err(Failure::new(format!("{} is not a pattern", text::plain(pattern.as_bytes())))
                 .hint("patterns are those of gitignore, such as `*.o`, `/build/` or `!keep.o`"));
         }

@@ -5,6 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::body::PacketBody;
+use crate::change::{Mark, Removed};
+use crate::content::Content;
+use crate::ids::ItemId;
 use crate::keys::PublicKey;
 
 fn device(n: u8) -> DeviceId {
@@ -138,6 +141,42 @@ fn a_prerequisite_of_another_history_is_refused() {
     other.advance(device(1), Learned { counter: 1, hash: PacketHash([9; 32]) });
     b1.body.prerequisite = other;
     assert_eq!(replica.take(&b1), Admission::Refused(Refusal::OtherHistory { at: dot(1, 1) }));
+}
+
+/// The changes that name a version as seen, each in its own way.
+fn naming(named: Dot) -> Vec<Change> {
+    let item = ItemId([7; 16]);
+    let content = Content::Symlink(b"target".to_vec());
+    let name = crate::name::Name::new(*b"name").unwrap();
+    let trail = vec![Mark { dot: named, lamport: 1, time: 0 }];
+    let removed = |heads, placements| Change::Delete { removed: vec![Removed { item, heads, placements }] };
+    vec![
+        Change::Content { item, content: content.clone(), replaces: vec![named], trail: Vec::new() },
+        Change::Content { item, content, replaces: Vec::new(), trail },
+        Change::Place { item, parent: ItemId::ROOT, name, replaces: vec![named] },
+        removed(vec![named], Vec::new()),
+        removed(Vec::new(), vec![named]),
+    ]
+}
+
+#[test]
+fn a_packet_that_names_what_its_author_cannot_have_seen_is_refused_whoever_knows_it_already() {
+    let (knows, [a1, a2, b1]) = two_lanes();
+    let mut knows_less = Replica::default();
+    knows_less.take(&a1);
+    for (seen, named) in [(true, a1.dot), (false, a2.dot), (false, b1.dot), (false, dot(3, 1)), (false, dot(1, 0))] {
+        for change in naming(named) {
+            let mut packet = b1.clone();
+            packet.body.changes.push(change.clone());
+            for replica in [&knows, &knows_less] {
+                match replica.admit(&packet, false) {
+                    Admission::Fold { .. } => assert!(seen, "{change:?}"),
+                    Admission::Refused(refusal) => assert_eq!((seen, refusal), (false, Refusal::Unseen { named })),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -331,5 +370,47 @@ proptest! {
             replica.order
         };
         prop_assert_eq!(fold(&packets), fold(&shuffled));
+    }
+
+    #[test]
+    fn a_member_that_names_what_it_has_not_seen_makes_no_two_replicas_fold_different_packets(
+        (packets, one, other) in history()
+            .prop_flat_map(|packets| {
+                let names = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0usize..5);
+                (Just(packets), vec(names, 1..6))
+            })
+            .prop_map(|(mut packets, lies)| {
+                for (of, named, kind) in lies {
+                    let named = named.get(&packets).dot;
+                    let at = of.index(packets.len());
+                    packets[at].body.changes.push(naming(named).swap_remove(kind));
+                }
+                packets
+            })
+            .prop_flat_map(|packets| {
+                let twice: Vec<Packet> = packets.iter().chain(&packets).cloned().collect();
+                (Just(packets), Just(twice.clone()).prop_shuffle(), Just(twice).prop_shuffle())
+            }),
+    ) {
+        // Every replica folds what it can of what comes, in whatever order, and goes over the rest until nothing moves.
+        let fold = |delivered: &[Packet]| {
+            let mut replica = Replica::default();
+            loop {
+                let before = replica.order.len();
+                delivered.iter().for_each(|packet| drop(replica.take(packet)));
+                if replica.order.len() == before {
+                    break replica;
+                }
+            }
+        };
+        let (one, other) = (fold(&one), fold(&other));
+        prop_assert_eq!(&one.knowledge, &other.knowledge);
+        prop_assert!(one.packets == other.packets && one.ends == other.ends);
+        for packet in &packets {
+            let mut seen = other.ends.get(&packet.dot.device).cloned().unwrap_or_default().prerequisite;
+            seen.advance(packet.dot.device, Learned { counter: packet.dot.counter - 1, hash: packet.previous });
+            let known = |named: &Dot| seen.contains(named);
+            prop_assert!(!one.packets.contains_key(&packet.dot) || packet.body.changes.iter().all(|c| c.named().all(known)));
+        }
     }
 }

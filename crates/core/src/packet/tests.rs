@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use self::arbitrary::{AUTHOR_SEED, any_body};
 use super::*;
+use crate::body::MAX_ELEMENTS;
 use crate::change::{Change, MAX_TRAIL, Removed};
 use crate::content::{ChunkList, ChunkRef, Content, FileContent, MAX_INLINE_CHUNKS, PackIndex, PackedChunk};
 use crate::ids::{ChunkId, ContentId, ItemId, PackId};
@@ -242,6 +243,23 @@ fn a_file_that_lists_more_chunks_than_a_version_may_is_refused() {
     };
     assert!(with(MAX_INLINE_CHUNKS).is_ok());
     assert_eq!(with(MAX_INLINE_CHUNKS + 1), Err(WireError::Invalid { what: "chunk list" }));
+}
+
+#[test]
+fn a_small_packet_that_would_unfold_into_very_much_is_refused() {
+    // Each change takes three bytes and some two hundred in memory; all compress to next to nothing.
+    let item = |n: u32| ItemId([1; 16]).successor(n);
+    let modes = (1..=MAX_CHANGES as u32 + 1).map(|n| Change::Mode { item: item(n), mode: 0 }).collect();
+    let refused = |changes: Vec<Change>| PacketBody::decode(&body(changes).encode(author()), author()).err();
+    assert_eq!(refused(modes), Some(WireError::Invalid { what: "number of changes" }));
+    // Versions by the dozen, within few changes.
+    let removed = |n: u32| Removed {
+        item: item(n),
+        heads: (1..=MAX_ELEMENTS as u64 / 4).map(|counter| Dot { device: author(), counter }).collect(),
+        placements: Vec::new(),
+    };
+    let delete = vec![Change::Delete { removed: (1..=4).map(removed).collect() }];
+    assert_eq!(refused(delete), Some(WireError::Invalid { what: "number of elements" }));
 }
 
 #[expect(clippy::disallowed_methods, reason = "it measures that decoding is quick")]

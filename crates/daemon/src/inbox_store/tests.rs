@@ -50,6 +50,11 @@ fn a_crash_at_any_step_loses_and_doubles_nothing() {
     }
 }
 
+/// The bytes of a file as they came.
+fn received(path: &FilePath) -> Vec<u8> {
+    std::fs::read_to_string(path).unwrap().replace('\n', "\r\n").into_bytes()
+}
+
 /// What is in the folders of a real Maildir, the drafts left out.
 fn delivered(root: &FilePath) -> Vec<(FolderName, Vec<u8>)> {
     let mut found = Vec::new();
@@ -57,7 +62,7 @@ fn delivered(root: &FilePath) -> Vec<(FolderName, Vec<u8>)> {
         for part in ["new", "cur"] {
             let Ok(entries) = std::fs::read_dir(root.join(directory).join(part)) else { continue };
             let folder = FolderName::for_mailbox(mailbox, Some("/")).unwrap();
-            found.extend(entries.map(|entry| (folder.clone(), std::fs::read(entry.unwrap().path()).unwrap())));
+            found.extend(entries.map(|entry| (folder.clone(), received(&entry.unwrap().path()))));
         }
     }
     found.sort();

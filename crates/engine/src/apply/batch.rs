@@ -392,6 +392,7 @@ impl Applier<'_, '_> {
             threads: self.ctx.threads,
             window: self.ctx.limits.window,
             packets: &mut packets,
+            write_behind: !sync,
             failed: None,
         };
         let mut jobs = Vec::with_capacity(wanted.len());
@@ -532,17 +533,15 @@ impl Applier<'_, '_> {
                 None => return Ok(false),
             }
         };
-        let path = self.dir_path(dir)?.join(&name);
         let directory = shown.content.is_directory();
         let own_dir = if directory { Some(self.ctx.index.new_dir_id()?) } else { None };
         task.own = own_dir;
-        let stat = if in_tree { made.stat } else { self.stat_now(&path, &made.stat)? };
-        let mut mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
+        let stat = if in_tree { made.stat } else { self.stat_now(&self.dir_path(dir)?.join(&name), &made.stat)? };
+        let mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
         if let Some(own) = own_dir {
             self.unplaced.insert(own);
             if let Some(wanted) = shown.mode.filter(|wanted| wanted & 0o700 != 0o700) {
                 self.late_modes.insert((dir, name.clone()), wanted & 0o777);
-                mode = Some(wanted & 0o777);
             }
         }
         let entry = LocalEntry {
@@ -558,7 +557,10 @@ impl Applier<'_, '_> {
         self.ctx.index.put_entry(&entry)?;
         self.received.created += 1;
         self.received.conflicts += u64::from(shown.view != View::Plain);
-        self.no_problem(&path)?;
+        // Its path takes a query for each directory above it, and there are nearly never any.
+        if !self.problems.is_empty() {
+            self.no_problem(&self.dir_path(dir)?.join(&entry.name))?;
+        }
         Ok(true)
     }
 
@@ -685,7 +687,6 @@ impl Applier<'_, '_> {
         if let Some(mode) = shown.mode.map(|mode| mode & 0o777).filter(|_| before.kind != FileKind::Symlink) {
             if entry.own_dir.is_some() && mode & 0o700 != 0o700 {
                 self.late_modes.insert((entry.dir, entry.name.clone()), mode);
-                entry.mode = Some(mode);
             } else if mode == before.mode & 0o777 {
                 entry.mode = Some(mode);
             } else {
@@ -700,7 +701,7 @@ impl Applier<'_, '_> {
                 }
             }
         }
-        self.changed_in(path);
+        self.changed_itself(path, entry.own_dir.is_some());
         self.received.attributes += 1;
         Ok(())
     }
@@ -717,6 +718,8 @@ impl Applier<'_, '_> {
     }
 
     /// Sets the permissions of directories that nothing more is put into.
+    ///
+    /// Until then they are recorded as they are, so that after a crash the plan still has them to set.
     fn set_late_modes(&mut self) -> Result<(), SyncError> {
         for ((dir, name), mode) in std::mem::take(&mut self.late_modes).into_iter().rev() {
             let path = self.dir_path(dir)?.join(&name);
@@ -728,7 +731,7 @@ impl Applier<'_, '_> {
                 entry.stat = fingerprint(&stat);
                 self.ctx.index.put_entry(&entry)?;
             }
-            self.changed_in(&path);
+            self.changed_itself(&path, true);
         }
         Ok(())
     }

@@ -49,7 +49,7 @@ pub(super) fn trouble(error: &io::Error) -> Trouble {
 }
 
 /// The error with which a round ends.
-pub(super) fn fatal(path: &RelPath, source: io::Error) -> SyncError {
+pub(crate) fn fatal(path: &RelPath, source: io::Error) -> SyncError {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SyncError::DiskFull,
         _ => SyncError::Disk { path: path.clone(), source },
@@ -117,17 +117,29 @@ impl Applier<'_, '_> {
         }
     }
 
-    /// Makes all changes of names so far durable.
+    /// Remembers that the attributes of an object changed.
+    pub(super) fn changed_itself(&mut self, path: &RelPath, directory: bool) {
+        self.altered.insert(path.clone(), directory);
+    }
+
+    /// Makes all changes of names and attributes so far durable.
     pub(super) fn make_durable(&mut self) -> Result<(), SyncError> {
-        let dirty = std::mem::take(&mut self.dirty);
+        let (dirty, altered) = (std::mem::take(&mut self.dirty), std::mem::take(&mut self.altered));
         self.unplaced.clear();
-        if dirty.is_empty() {
+        if dirty.is_empty() && altered.is_empty() {
             return Ok(());
         }
-        if dirty.len() >= FEW && self.syncs_whole()? {
+        if dirty.len() + altered.len() >= FEW && self.syncs_whole()? {
             return self.ctx.fs.sync_all().map_err(|error| fatal(&RelPath::root(), error));
         }
         let mut lost = false;
+        for (path, directory) in &altered {
+            let synced = match directory {
+                true => self.ctx.fs.sync_dir(path),
+                false => self.ctx.fs.open(path).and_then(|file| file.sync()),
+            };
+            lost |= unless_fatal(path, synced)?.is_none();
+        }
         for dir in &dirty {
             // One that has moved since is not found under its old path; one that forbids reading cannot be opened.
             lost |= unless_fatal(dir, self.ctx.fs.sync_dir(dir))?.is_none();

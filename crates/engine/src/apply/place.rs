@@ -69,7 +69,7 @@ impl Applier<'_, '_> {
     pub(super) fn bring(&mut self, source: &Source, dir: DirId, wanted: &Name) -> Result<Option<Name>, SyncError> {
         let mut names = VecDeque::from([wanted.clone()]);
         let mut offered = false;
-        let mut parked = 0;
+        let (mut parked, mut again) = (0, 0);
         while let Some(name) = names.pop_front() {
             if matches!(source, Source::Entry(from, at) if *from == dir && *at == name) {
                 return Ok(Some(name));
@@ -124,7 +124,18 @@ impl Applier<'_, '_> {
                         self.changed_in(&to);
                         return Ok(Some(name));
                     }
-                    None if self.stands_exactly(&to)? => return Ok(None),
+                    None if self.stands_exactly(&to)? => {
+                        let directory = self.ctx.fs.lstat(&to).is_ok_and(|stat| stat.kind == FileKind::Directory);
+                        if self.ctx.rules.covers(&to, directory) {
+                            self.problem(DISK, &to, "something that is ignored stands in its place: move that away")?;
+                        }
+                        return Ok(None);
+                    }
+                    // What was in the way may have gone in this instant; a name that is folded stays taken.
+                    None if again < MAX_AGAIN => {
+                        again += 1;
+                        names.push_front(name);
+                    }
                     None if offered => {}
                     None => {
                         offered = true;
@@ -395,3 +406,5 @@ fn is_within(path: &RelPath, dir: &RelPath) -> bool {
 pub(super) const PARK: &str = "park-";
 /// How many entries are moved out of the way for one.
 const MAX_PARKED: usize = 3;
+/// How often a name is tried again that was taken by something that cannot be found.
+const MAX_AGAIN: usize = 2;

@@ -152,8 +152,8 @@ fn unpark(fs: &dyn Fs, index: &mut Index, entry: &LocalEntry, path: &RelPath) ->
     Ok(true)
 }
 
-/// Gives a parked file that somebody wrote to a name of its own beside its former place.
-fn keep_written(
+/// Gives a parked object that somebody wrote to a name of its own beside its former place.
+pub(super) fn keep_written(
     fs: &dyn Fs,
     index: &mut Index,
     entry: &LocalEntry,

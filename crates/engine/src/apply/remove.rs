@@ -9,6 +9,7 @@ use packetboat_replica::fs::FileKind;
 use super::disk::{Trouble, fatal, is_same, trouble, unless_fatal};
 use super::place::{Source, rename_new};
 use super::records::{self, Record};
+use super::recover::keep_written;
 use super::{Applier, DISK};
 use crate::error::SyncError;
 use crate::paths;
@@ -133,6 +134,12 @@ impl Applier<'_, '_> {
                     self.freeze(entry)?;
                     return Ok(true);
                 }
+                if entry.dir == DirId::STAGING && self.holds_only_new(path, own)? {
+                    // No scan looks into staging, and the place where it stood is taken.
+                    let (index, label) = (&mut *self.ctx.index, &self.label);
+                    keep_written(fs, index, entry, path.clone(), label, self.ctx.now_ns)?;
+                    return Ok(true);
+                }
                 self.failed.insert(entry.seen.item);
                 Ok(merged)
             }
@@ -189,6 +196,28 @@ impl Applier<'_, '_> {
             }
         }
         Ok(true)
+    }
+
+    /// Whether all that is left in a directory was written there since it was last looked at.
+    fn holds_only_new(&self, path: &RelPath, own: DirId) -> Result<bool, SyncError> {
+        let mut pending = vec![(path.clone(), Some(own))];
+        let mut any = false;
+        while let Some((path, dir)) = pending.pop() {
+            let Some(entries) = unless_fatal(&path, self.ctx.fs.read_dir(&path))? else { return Ok(false) };
+            for entry in entries {
+                let (Some(name), Ok(stat)) = (Name::new(entry.name), entry.stat) else { return Ok(false) };
+                let known = dir.map(|dir| self.ctx.index.entry_at(dir, &name)).transpose()?.flatten();
+                any |= known.is_none();
+                match known {
+                    _ if stat.kind == FileKind::Directory => {
+                        pending.push((path.join(&name), known.and_then(|known| known.own_dir)));
+                    }
+                    Some(known) if is_same(&known.stat, &stat) => return Ok(false),
+                    _ => any = true,
+                }
+            }
+        }
+        Ok(any)
     }
 
     /// Forgets the entries of a directory that is gone: what is ignored and was not there either.

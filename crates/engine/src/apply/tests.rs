@@ -1,6 +1,8 @@
 //! Applying to a simulated disk what another device's packets say, with crashes and writes in between.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use packetboat_core::body::PacketBody;
 use packetboat_core::change::{Change, Removed};
@@ -22,7 +24,7 @@ use packetboat_testkit::sim_fs::{CrashModel, Node, SimFs, SimOptions};
 use super::*;
 use crate::absorb::absorb;
 use crate::builder::{Builder, RoundChunks, Uploader, record_folded};
-use crate::ports::{Entropy, Silent};
+use crate::ports::{Entropy, Interrupt, Silent};
 use crate::prepare::Preparer;
 use crate::scan::scan;
 
@@ -156,6 +158,10 @@ impl World {
     }
 
     fn apply(&mut self) -> Result<Received, SyncError> {
+        self.apply_watched(&mut Silent)
+    }
+
+    fn apply_watched(&mut self, observer: &mut dyn Observer) -> Result<Received, SyncError> {
         let ctx = Apply {
             fs: &self.fs,
             index: &mut self.index,
@@ -166,7 +172,7 @@ impl World {
             now_ns: NOW,
             limits: self.limits,
         };
-        apply(ctx, &mut Silent)
+        apply(ctx, observer)
     }
 
     /// A whole round but for the intermediary.
@@ -388,7 +394,7 @@ fn an_unknown_object_in_the_way_is_left_alone() {
 #[test]
 fn ignored_items_are_not_made_and_ignored_entries_stay() {
     let mut world = World::new(SimOptions::default());
-    world.rules = IgnoreRules::new("e/\n", "").0;
+    world.rules = IgnoreRules::new("e/\n", "").unwrap().0;
     small_tree(&mut world);
     world.settle();
     world.shows(&[("c", "three"), ("d", "/"), ("d/a", "one")]);
@@ -695,6 +701,9 @@ fn crash_everywhere(prepare: fn(&mut World), wanted: &[(&str, &str)]) {
                     }
                 }
                 assert_eq!(world.seen(), wanted, "{model:?} {at} {seed}");
+                if let Some(Node::Directory { mode, .. }) = world.fs.tree().get(&b"closed"[..]) {
+                    assert_eq!(*mode, 0o500, "{model:?} {at} {seed}");
+                }
                 world.check_at_rest();
             }
             if ended {
@@ -712,6 +721,24 @@ fn a_crash_at_any_operation_costs_nothing() {
 #[test]
 fn a_crash_while_directories_change_places_costs_nothing() {
     crash_everywhere(tangled, &TANGLED);
+}
+
+/// Story: a directory that may not be written was recorded with its permissions before it had them; a power loss in
+/// between left it open for ever.
+#[test]
+fn a_crash_before_a_directory_is_closed_leaves_it_to_be_closed() {
+    fn closed(world: &mut World) {
+        tangled(world);
+        let mut closed = create(13, ROOT, "closed", Content::Directory);
+        if let Change::Create { mode, .. } = &mut closed {
+            *mode = Some(0o500);
+        }
+        let changes = vec![closed, world.file(14, item(13), "in", b"7")];
+        world.publish(changes);
+        world.fs.settle();
+    }
+    let wanted: Vec<(&str, &str)> = TANGLED.into_iter().chain([("closed", "/"), ("closed/in", "7")]).collect();
+    crash_everywhere(closed, &wanted);
 }
 
 /// Lets every call of applying fail once with this error, and looks that the next rounds end in the right tree.
@@ -824,6 +851,77 @@ fn a_large_file_goes_on_where_a_crash_stopped_it() {
         }
     }
     panic!("it never ended");
+}
+
+/// Asks to stop once so many bytes of a file were written, and counts those written after that.
+struct StopsAfter {
+    bytes: u64,
+    written: u64,
+    flag: Arc<AtomicBool>,
+}
+
+impl Observer for StopsAfter {
+    fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&mut self, _: u64, bytes: u64) {
+        self.written += bytes;
+        self.flag.store(self.written >= self.bytes, Ordering::SeqCst);
+    }
+    fn note(&mut self, _: Note) {}
+    fn interrupt(&self) -> Interrupt {
+        Interrupt::by(Arc::clone(&self.flag))
+    }
+}
+
+#[test]
+fn a_wish_to_stop_is_heeded_within_a_large_file_and_what_was_received_is_kept() {
+    let pieces: Vec<Vec<u8>> = (0..12u8).map(|at| vec![at; 3000]).collect();
+    let whole = pieces.concat();
+    for (threads, piece) in [(1, 1), (1, 5), (4, 5), (1, 11)] {
+        let mut world = World::new(SimOptions::default());
+        (world.threads, world.limits.window) = (threads, 10_000);
+        let content = packed(&mut world, &pieces.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        world.publish(vec![create(1, ROOT, "large", content)]);
+        let bytes = piece * 3000;
+        let mut watch = StopsAfter { bytes, written: 0, flag: Arc::default() };
+        let ended = world.apply_watched(&mut watch);
+        assert!(matches!(ended, Err(SyncError::Interrupted)), "{ended:?}");
+        assert_eq!(watch.written, bytes, "nothing is written after the wish was made");
+        assert!(!world.fs.exists("large"));
+        let parts: Vec<u64> = world
+            .fs
+            .tree()
+            .iter()
+            .filter_map(|(path, node)| match node {
+                Node::File { bytes, .. } if path.starts_with(b".packetboat/stage/part-") => Some(bytes.len() as u64),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(parts, [bytes], "what was received waits for the next round");
+        world.round().unwrap();
+        assert_eq!(world.fs.read("large").unwrap(), whole);
+        world.check_at_rest();
+    }
+}
+
+#[test]
+fn a_wish_to_stop_is_heeded_while_an_old_version_is_read() {
+    let pieces: Vec<Vec<u8>> = (0..12u8).map(|at| vec![at; 100_000]).collect();
+    let mut world = World::new(SimOptions::default());
+    world.limits.window = 250_000;
+    let content = packed(&mut world, &pieces.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let made = world.publish(vec![create(1, ROOT, "large", content)]);
+    world.settle();
+    let mut pieces = pieces;
+    pieces[0] = vec![77; 100_000];
+    let content = packed(&mut world, &pieces.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    world.publish(vec![edit(1, content, made)]);
+    let mut watch = StopsAfter { bytes: 400_000, written: 0, flag: Arc::default() };
+    assert!(matches!(world.apply_watched(&mut watch), Err(SyncError::Interrupted)));
+    assert_eq!(watch.written, 400_000);
+    assert_eq!(world.fs.read("large").unwrap()[0], 0, "the old version stands");
+    world.round().unwrap();
+    assert_eq!(world.fs.read("large").unwrap(), pieces.concat());
+    world.check_at_rest();
 }
 
 #[test]

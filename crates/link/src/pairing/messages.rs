@@ -319,4 +319,25 @@ mod tests {
             assert_ne!(hash(other), usual);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_read_is_what_would_be_written(
+            kind in 0u8..9,
+            noise in proptest::collection::vec(proptest::prop_oneof![0u8..8, proptest::arbitrary::any::<u8>()], 0..120),
+        ) {
+            let frame = [&[kind][..], &noise].concat();
+            let nonce = || noise[..32].try_into().unwrap();
+            let read = [
+                Message::expect_hello(&frame).ok().map(|()| Message::Hello),
+                Message::expect_commit(&frame).ok().map(|commitment| Message::Commit { commitment }),
+                Message::expect_offer(&frame).ok().map(|introduction| Message::Offer { nonce: nonce(), introduction }),
+                Message::expect_open(&frame).ok().map(|introduction| Message::Open { nonce: nonce(), introduction }),
+                Message::expect_paired(&frame).ok().map(|()| Message::Paired),
+            ];
+            for message in read.into_iter().flatten() {
+                proptest::prop_assert_eq!(message.encode(), frame.clone());
+            }
+        }
+    }
 }

@@ -47,7 +47,7 @@ impl ImapSession {
         selectable().find(|mailbox| mailbox.special == Some(SpecialUse::Sent)).or_else(usual)
     }
 
-    /// Looks for a message in a mailbox by its Message-ID, with its angle brackets.
+    /// Looks for a message in a mailbox by its Message-ID, with its angle brackets; the mailbox is selected afterwards.
     pub async fn find_sent(&mut self, mailbox: &str, message_id: &str) -> SentLookup {
         match self.search_message_id(mailbox, message_id).await {
             Ok(Some(uid)) => SentLookup::Found { uid },

@@ -78,14 +78,14 @@ impl Pop3Session {
     /// Every message, in the order of the server.
     pub async fn list(&mut self) -> Result<Vec<Listed>, Pop3Error> {
         let mut sizes = std::collections::BTreeMap::new();
-        self.multi_line("LIST", |line| {
+        self.multi_line("LIST", MAXIMUM_MESSAGES, |line| {
             let (number, size) = parse_listed(line)?;
             sizes.insert(number, size);
             Some(())
         })
         .await?;
         let mut listed = Vec::new();
-        self.multi_line("UIDL", |line| {
+        self.multi_line("UIDL", MAXIMUM_MESSAGES, |line| {
             let (number, uidl) = parse_uidl(line)?;
             listed.push(Listed { number, uidl: uidl.into(), size: *sizes.get(&number)? });
             Some(())
@@ -151,7 +151,7 @@ impl Pop3Session {
     async fn ask_capabilities(&mut self) -> Result<(), Pop3Error> {
         let mut capabilities = BTreeSet::new();
         let asked = self
-            .multi_line("CAPA", |line| {
+            .multi_line("CAPA", MAXIMUM_CAPABILITIES, |line| {
                 let line = String::from_utf8_lossy(line).to_ascii_uppercase();
                 if let Some(mechanisms) = line.strip_prefix("SASL ") {
                     capabilities.extend(mechanisms.split_whitespace().map(|mechanism| format!("SASL {mechanism}")));
@@ -239,10 +239,15 @@ impl Pop3Session {
     }
 
     /// Sends a command and hands on each line of its answer, which `take` understands or not.
-    async fn multi_line(&mut self, command: &str, mut take: impl FnMut(&[u8]) -> Option<()>) -> Result<(), Pop3Error> {
+    async fn multi_line(
+        &mut self,
+        command: &str,
+        lines: u32,
+        mut take: impl FnMut(&[u8]) -> Option<()>,
+    ) -> Result<(), Pop3Error> {
         self.command(command).await?;
         let deadline = Instant::now() + self.deadlines.answer;
-        for _ in 0..MAXIMUM_LINES {
+        for _ in 0..=lines {
             let line = timeout_at(deadline, self.lines.line(MAXIMUM_LINE)).await;
             let line = line.map_err(|_| Pop3Error::Silent(self.deadlines.answer))??;
             if line == b"." {
@@ -354,7 +359,8 @@ impl From<LineError> for Pop3Error {
 
 /// RFC 2449 allows 512; some servers' greetings are longer.
 const MAXIMUM_LINE: usize = 4096;
-const MAXIMUM_LINES: u32 = 4_000_000;
+const MAXIMUM_MESSAGES: u32 = 4_000_000;
+const MAXIMUM_CAPABILITIES: u32 = 1000;
 const COMMANDS_AHEAD: usize = 32;
 
 /// A message is handed on in pieces of about so many bytes.

@@ -2,6 +2,8 @@
 //!
 //! It needs root, because Dovecot gives up root for users of its own. Where it cannot be, the test says so and is skipped.
 
+#![allow(dead_code, reason = "each of those who include it uses a part of it")]
+
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

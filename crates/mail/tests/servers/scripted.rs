@@ -1,5 +1,7 @@
 //! A server in this process that answers each line of its client as a script says, in good faith or not.
 
+#![allow(dead_code, reason = "each of those who include it uses a part of it")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Wrappers of a record and of folders that stop at a chosen step, and folders that lose what was not made durable.
 
+#![allow(dead_code, reason = "each of those who include it uses a part of it")]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;

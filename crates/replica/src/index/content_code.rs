@@ -6,7 +6,8 @@
 //! content  kind u8: 0 directory | 1 symlink: target bytes | 2 file of one chunk | 3 file | 4 file with its list in chunks
 //! file of one chunk  id 32 | size varint | mtime signed: the content's id is its chunk's, its size the chunk's length
 //! file     id 32 | size varint | mtime signed | count, per chunk: id 32 | length varint
-//! head     flags u8 (1 deleted, 2 with a trail) | dot | lamport varint | time signed | content | trail
+//! head     flags u8 (1 named by deletes, 2 with a trail) | dot | lamport varint | time signed | content
+//!          | trail, if flagged 2 | deletes: count, dots, if flagged 1
 //! trail    count, per mark: dot | lamport varint | time signed
 //! ```
 //!

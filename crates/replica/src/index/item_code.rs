@@ -4,8 +4,8 @@
 //! flags u8   1 plain, 2 with a mode
 //! plain      stamp | time signed | content | mode varint, if flagged
 //! otherwise  heads: count, per head as in content_code.rs
-//!            placements: count, per placement: flags u8 (1 deleted, 2 parent and name are the columns') | stamp
-//!                        | parent varint, name bytes unless flagged
+//!            placements: count, per placement: flags u8 (1 named by deletes, 2 parent and name are the columns') | stamp
+//!                        | parent varint, name bytes unless flagged 2 | deletes: count, dots, if flagged 1
 //!            at: 0 then stamp, or n + 1: it is the n-th placement
 //!            mode, if flagged: stamp | varint
 //!            attributes: count, per attribute: name bytes | stamp | 0, or 1 then value bytes

@@ -1,5 +1,7 @@
 //! The folded items in the index: the core's [`TreeRead`] and [`TreeWrite`], history, and what was touched.
 
+use std::collections::HashSet;
+
 use packetboat_core::ids::{DeviceId, Dot, ItemId, Stamp};
 use packetboat_core::item::{Head, Item, Placed, Register};
 use packetboat_core::name::Name;
@@ -232,6 +234,81 @@ impl Index {
         Ok(touched)
     }
 
+    /// At most `limit` touched items, each directory followed by what is touched beneath it; then where the next page begins.
+    ///
+    /// What comes together with its directory is made in it before the directory has its place; what comes later is renamed
+    /// on its own. So where all do not fit in one page, a directory that would be cut is left for a page of its own.
+    /// The page after it may repeat what is touched anew meanwhile; what lies before it waits for the next pass.
+    pub fn touched_with_children(
+        &self,
+        after: Option<ItemId>,
+        limit: usize,
+    ) -> Result<(Vec<ItemId>, Option<ItemId>), IndexError> {
+        let roots = self.touched_after(after, limit)?;
+        let last = roots.last().copied();
+        if roots.len() < limit {
+            return Ok((roots, last));
+        }
+        let mut page = TouchedPage { numbers: Vec::with_capacity(limit), taken: HashSet::with_capacity(limit), limit };
+        let mut end = None;
+        for root in roots {
+            let Some(number) = self.numbers.find_item(&self.sql, root)? else { continue };
+            if !self.take_touched(number, &mut page)? {
+                break;
+            }
+            end = Some(root);
+        }
+        let items = page.numbers.into_iter().map(|number| self.numbers.item(&self.sql, number));
+        Ok((items.collect::<Result<_, _>>()?, end))
+    }
+
+    /// Takes an item and what is touched beneath it into a page; says whether there was room for the item.
+    fn take_touched(&self, root: i64, page: &mut TouchedPage) -> Result<bool, IndexError> {
+        let mut children = self.sql.prepare_cached(
+            "SELECT c.n FROM item c JOIN touched t ON t.item = c.n WHERE c.parent = ?1 ORDER BY c.n LIMIT ?2",
+        )?;
+        let mut is_parent = self.sql.prepare_cached("SELECT EXISTS (SELECT 1 FROM item WHERE parent = ?1)")?;
+        let most = self::page(page.limit);
+        let mut waiting = vec![root];
+        while let Some(number) = waiting.pop() {
+            if page.taken.contains(&number) {
+                continue;
+            }
+            if page.is_full() {
+                return Ok(number != root);
+            }
+            let held = match is_parent.query_row([number], |row| row.get::<_, bool>(0))? {
+                true => children.query_map([number, most], |row| row.get(0))?,
+                false => {
+                    page.take(number);
+                    continue;
+                }
+            };
+            let held: Vec<i64> = held.collect::<Result<_, _>>()?;
+            let fits_alone = held.len() < page.limit;
+            if fits_alone && page.numbers.len() + held.len() >= page.limit && !page.numbers.is_empty() {
+                if number == root {
+                    return Ok(false);
+                }
+                continue;
+            }
+            page.take(number);
+            // The directories among them come last, so that each stands beside what it holds.
+            let mut directories = Vec::new();
+            for child in held {
+                if is_parent.query_row([child], |row| row.get(0))? {
+                    directories.push(child);
+                } else if !page.is_full() {
+                    page.take(child);
+                }
+            }
+            // More could not come into this page; they come as they are in a later one.
+            directories.truncate(page.limit.saturating_sub(waiting.len()));
+            waiting.extend(directories.into_iter().rev());
+        }
+        Ok(true)
+    }
+
     /// Notes that an item's view and this disk agree, or differ for a reason that is recorded elsewhere.
     pub fn untouch(&mut self, item: ItemId) -> Result<(), IndexError> {
         if let Some(number) = self.numbers.find_item(&self.sql, item)? {
@@ -352,6 +429,25 @@ impl Index {
         };
         from.input.finish()?;
         Ok(past)
+    }
+}
+
+/// Touched items that are planned together, by number.
+struct TouchedPage {
+    numbers: Vec<i64>,
+    taken: HashSet<i64>,
+    limit: usize,
+}
+
+impl TouchedPage {
+    fn is_full(&self) -> bool {
+        self.numbers.len() >= self.limit
+    }
+
+    fn take(&mut self, number: i64) {
+        if self.taken.insert(number) {
+            self.numbers.push(number);
+        }
     }
 }
 

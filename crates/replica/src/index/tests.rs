@@ -13,6 +13,7 @@ mod measure;
 mod model;
 mod round_trip;
 mod tables;
+mod touched;
 mod transactions;
 
 fn name(text: &str) -> Name {

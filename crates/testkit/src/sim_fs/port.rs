@@ -22,6 +22,7 @@ impl Fs for SimFs {
             Body::Symlink(_) => return Err(Errno::LOOP.into()),
             _ => return Err(Errno::NOTDIR.into()),
         }
+        world.check_readable(id)?;
         let mut found: Vec<(&Vec<u8>, &Id)> = disk.entries.get(&id).into_iter().flatten().collect();
         // Not by name, lest someone come to count on it.
         found.sort_by_key(|(_, id)| mix(**id));
@@ -46,6 +47,7 @@ impl Fs for SimFs {
             Body::Symlink(_) => return Err(Errno::LOOP.into()),
             Body::Special => return Err(Errno::INVAL.into()),
         }
+        world.check_readable(id)?;
         world.disk.opened(id);
         Ok(Box::new(SimFile { fs: self.clone(), id, position: 0, writable: false }))
     }
