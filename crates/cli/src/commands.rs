@@ -4,6 +4,7 @@ mod completions;
 mod conflicts;
 mod devices;
 mod ignore;
+mod inbox;
 mod key;
 mod log;
 mod mail;
@@ -21,7 +22,7 @@ mod status;
 mod sync;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -70,6 +71,22 @@ struct FolderArg {
     folder: Option<PathBuf>,
 }
 
+/// The folder that a command is about, where the command takes nothing else.
+#[derive(Debug, Args)]
+struct FolderPlace {
+    /// The folder, rather than the one around the current directory
+    #[arg(value_name = "FOLDER", conflicts_with = "folder")]
+    place: Option<PathBuf>,
+    #[command(flatten)]
+    option: FolderArg,
+}
+
+impl FolderPlace {
+    fn path(&self) -> Option<&Path> {
+        self.place.as_deref().or(self.option.folder.as_deref())
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Sync(sync::SyncArgs),
@@ -86,6 +103,7 @@ enum Command {
     Pair(pair::PairArgs),
     Run(run::RunArgs),
     Outbox(outbox::OutboxArgs),
+    Inbox(inbox::InboxArgs),
     Paths(paths::PathsArgs),
     Mail(mail::MailArgs),
     Sendmail(sendmail::SendmailArgs),
@@ -118,6 +136,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Pair(args) => pair::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Outbox(args) => outbox::run(&context, &args),
+        Command::Inbox(args) => inbox::run(&context, &args),
         Command::Paths(args) => paths::run(&context, &args),
         Command::Mail(args) => mail::run(&context, &args),
         Command::Sendmail(args) => sendmail::run(&context, &args),

@@ -33,6 +33,14 @@ fn first_lines_of_help_are_imperative_and_without_full_stop() {
         "verify",
         "ignore",
         "completions",
+        "pair",
+        "run",
+        "outbox",
+        "inbox",
+        "paths",
+        "mail",
+        "sendmail",
+        "service",
     ] {
         let help = world.packetboat("laptop", &[command, "--help"]).succeeds().stdout;
         let first = help.lines().next().unwrap();

@@ -58,3 +58,14 @@ fn what_cannot_be_synchronised_is_listed_with_its_reason() {
     assert!(ran.stdout.contains("socket"), "{}", ran.seen);
     assert_snapshot!(ran.seen);
 }
+
+#[test]
+fn commands_that_are_about_a_folder_alone_take_it_as_sync_does() {
+    let world = World::with_vault();
+    for command in ["status", "conflicts", "verify"] {
+        let named = world.packetboat("laptop", &[command, "docs"]).succeeds();
+        let option = world.packetboat("laptop", &[command, "--folder", "docs"]).succeeds();
+        assert_eq!(named.stdout, option.stdout, "{command}");
+        assert_eq!(world.packetboat("laptop", &[command, "docs", "--folder", "docs"]).run().code, 2, "{command}");
+    }
+}

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use packetboat_core::delivery::Event;
+use packetboat_core::delivery::message::MAX_MESSAGE_BYTES;
 use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
 use packetboat_link::{Endpoint, Identity, Link, Local};
@@ -19,13 +20,14 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::control::server::{self, Control};
+use crate::fetching::{Inbox, InboxError};
 use crate::hands::{DaemonHands, HandsParts};
-use crate::home::{Claim, HomeError};
+use crate::home::{Claim, Home, HomeError};
 use crate::network::{Network, Ways};
 use crate::notify::Notifier;
 use crate::outbox::courier::{self, Courier};
@@ -135,13 +137,14 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         link_view = view_of_link(pair.clone(), link.clone(), skew, parts.clock.clone());
         tasks.spawn(serve_link(peer, link));
     }
+    let sent = Arc::new(SentFolder::new(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent));
     let reports = Arc::new(Reports::new(parts.maildir.clone(), reception));
     let (mut hands, wakes, active) = DaemonHands::new(HandsParts {
         courier: courier.clone(),
         transmit: transmit.clone(),
         peer: peer_sender,
         reports,
-        sent: Arc::new(SentFolder),
+        sent: sent.clone(),
         reader: Arc::new(Mutex::new(reader)),
         bodies: home.bodies(),
         lifetime: parts.settings.outbox.lifetime.0,
@@ -169,7 +172,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         let server = Server::new(listener, reach, settings, intake.clone())?;
         tasks.spawn(server.run(stopped.clone()));
     }
-    tasks.spawn(watch_network(courier.clone(), watch.clone(), link_up));
+    tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up));
     tasks.spawn({
         let (courier, watch) = (courier.clone(), watch.clone());
         async move {
@@ -179,6 +182,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             }
         }
     });
+    let mut fetching = start_fetching(&mut parts, &home)?;
     let is_host = tie.is_some_and(|tie| tie.role == Role::Host);
     if is_host {
         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
@@ -200,9 +204,16 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                 Some(Order::Reload(settings, accounts)) => {
                     courier.tell(Input::Settings(Box::new(settings.delivery()))).await;
                     (parts.settings, parts.accounts) = (*settings, accounts);
+                    sent.set(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent);
                     if is_host {
                         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
                     }
+                    // What was being fetched is fetched again; whatever came whole is recorded.
+                    if let Some(former) = fetching.take() {
+                        former.abort();
+                        let _ended = former.await;
+                    }
+                    fetching = start_fetching(&mut parts, &home)?;
                     tracing::info!("settings and accounts were read again");
                     true
                 }
@@ -229,6 +240,9 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
 
     parts.notifier.stopping();
     stop.send_replace(true);
+    if let Some(fetching) = fetching {
+        fetching.abort();
+    }
     if is_host {
         hand_over(&courier, active).await;
     }
@@ -244,6 +258,18 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     Ok(())
 }
 
+/// Begins to fetch mail, where any account is one to fetch from.
+fn start_fetching(parts: &mut Parts, home: &Home) -> Result<Option<JoinHandle<()>>, RunError> {
+    let wanted = parts.accounts.iter().any(|account| account.imap.is_some() || account.pop3.is_some());
+    if !wanted {
+        return Ok(None);
+    }
+    let poll = parts.settings.inbox.poll.0;
+    let (clock, entropy) = (parts.clock.clone(), parts.entropy.fork());
+    let inbox = Inbox::open(&home.inbox(), &parts.maildir, &parts.host_name, poll, clock, entropy)?;
+    Ok(Some(tokio::spawn(Arc::new(inbox).run(parts.accounts.clone()))))
+}
+
 fn open_link(
     pair: &Pair,
     key: &DeviceKey,
@@ -255,6 +281,11 @@ fn open_link(
         keep_alive: settings.link.keep_alive.0,
         idle: settings.link.idle.0,
         retry_greatest: settings.link.retry.0,
+        limits: packetboat_link::Limits {
+            // A copy for the most recipients there may be, and the byte that says that it is about delivery.
+            message_bytes: MAX_MESSAGE_BYTES + 1,
+            ..packetboat_link::Limits::default()
+        },
         ..packetboat_link::Settings::default()
     };
     let endpoint = Endpoint::bind(Identity::from_seed(&key.seed()), locals.collect(), link_settings, incarnation)?;
@@ -317,7 +348,7 @@ fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission
 }
 
 /// Tells the mails when a way out appears, and dials the other device at once, which may be reachable by it.
-async fn watch_network(courier: Courier, watch: PathWatch, link: Option<Arc<Link>>) {
+async fn watch_network(courier: Courier, transmit: Transmit, watch: PathWatch, link: Option<Arc<Link>>) {
     let mut network = match Network::watch() {
         Ok(network) => network,
         Err(error) => {
@@ -335,6 +366,7 @@ async fn watch_network(courier: Courier, watch: PathWatch, link: Option<Arc<Link
                 }
             }
             Ways::None => {
+                transmit.path_lost();
                 watch.failed("there is no route to any network", packetboat_mail::smtp::Kind::Path);
                 courier.tell(Input::HappenedToAll(Event::PathDown)).await;
             }
@@ -342,12 +374,7 @@ async fn watch_network(courier: Courier, watch: PathWatch, link: Option<Arc<Link
     }
 }
 
-fn take_lent(
-    bytes: &[u8],
-    home: &crate::home::Home,
-    key: &DeviceKey,
-    nonce: Nonce,
-) -> Result<Accounts, crate::routes::LentError> {
+fn take_lent(bytes: &[u8], home: &Home, key: &DeviceKey, nonce: Nonce) -> Result<Accounts, crate::routes::LentError> {
     let lent = Lent::decode(bytes)?;
     if Lent::kept(&home.sealed_accounts(), key).ok().flatten().as_ref() != Some(&lent) {
         lent.keep(&home.sealed_accounts(), key, nonce)?;
@@ -372,6 +399,9 @@ pub enum RunError {
     /// The outbox cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Fetched mail cannot be delivered.
+    #[error(transparent)]
+    Inbox(#[from] InboxError),
     /// Commands cannot be listened to.
     #[error("the control socket cannot be made")]
     Control(#[source] std::io::Error),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use packetboat_core::delivery::{Effect, Event, Frame, Item, Recipients, SentLookup, Status};
+use packetboat_core::delivery::{Effect, Event, Frame, Item, Recipients, Status};
 use packetboat_core::ids::MailId;
 use tokio::sync::watch;
 
@@ -113,6 +113,7 @@ impl DaemonHands {
 
     fn carry_out_effect(&mut self, mail: MailId, item: Arc<Item>, effect: Effect) {
         let parts = &self.parts;
+        tracing::debug!(%mail, ?effect, "carrying out");
         match effect {
             Effect::Send(message) => {
                 if let Some(peer) = &parts.peer {
@@ -131,6 +132,7 @@ impl DaemonHands {
             Effect::FileInSent => {
                 let (courier, sent, reader) = (parts.courier.clone(), parts.sent.clone(), parts.reader.clone());
                 tokio::spawn(async move {
+                    // What fails is asked for again when the path comes back, and at the next start.
                     if sent.file(&item, &reader).await {
                         courier.happened(mail, Event::SentFiled).await;
                     }
@@ -203,9 +205,6 @@ fn file(
     };
     filed.map_err(|error| error.to_string())
 }
-
-/// Says that nothing is known, for accounts of which Sent tells nothing.
-pub(crate) const NO_EVIDENCE: SentLookup = SentLookup::NotEvidence;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -7,6 +7,7 @@
 pub mod clock;
 pub mod control;
 pub mod daemon;
+pub mod fetching;
 mod files;
 mod hands;
 pub mod home;

@@ -15,6 +15,7 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::pair::Role;
 pub struct PeerSender {
     frames: mpsc::Sender<Frame>,
     fetches: mpsc::Sender<Message>,
+    up: Arc<AtomicBool>,
 }
 
 /// The outbox's side of the link, session after session.
@@ -48,6 +50,8 @@ pub struct Peer {
     clock: Arc<dyn Clock>,
     frames: mpsc::Receiver<Frame>,
     fetches: mpsc::Receiver<Message>,
+    /// Whether somebody takes what is to be sent.
+    up: Arc<AtomicBool>,
     skew: watch::Sender<Option<i64>>,
     accounts: watch::Receiver<Option<Arc<Vec<u8>>>>,
     got_accounts: mpsc::Sender<Vec<u8>>,
@@ -79,8 +83,21 @@ impl Peer {
         let (skew, skews) = watch::channel(None);
         let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts } = parts;
         let reader = Arc::new(Mutex::new(reader));
-        let peer = Self { courier, reader, bodies, role, clock, frames, fetches, skew, accounts, got_accounts };
-        (peer, PeerSender { frames: frames_in, fetches: fetches_in }, skews)
+        let up = Arc::new(AtomicBool::new(false));
+        let peer = Self {
+            courier,
+            reader,
+            bodies,
+            role,
+            clock,
+            frames,
+            fetches,
+            up: up.clone(),
+            skew,
+            accounts,
+            got_accounts,
+        };
+        (peer, PeerSender { frames: frames_in, fetches: fetches_in, up }, skews)
     }
 
     /// Serves one session until it ends.
@@ -93,6 +110,7 @@ impl Peer {
         if session.send(hello).await.is_err() {
             return;
         }
+        self.up.store(true, Ordering::Release);
         self.courier.tell(Input::HappenedToAll(Event::LinkUp)).await;
         let mut tasks = JoinSet::new();
         tasks.spawn(hear(
@@ -134,6 +152,7 @@ impl Peer {
                 Some(_) = tasks.join_next() => {}
             }
         }
+        self.up.store(false, Ordering::Release);
         tasks.shutdown().await;
         self.courier.tell(Input::HappenedToAll(Event::LinkDown)).await;
     }
@@ -142,7 +161,9 @@ impl Peer {
 impl PeerSender {
     /// Says something; where there is no room, the machines say it again later.
     pub fn say(&self, frame: Frame) {
-        let _again_later = self.frames.try_send(frame);
+        if self.up.load(Ordering::Acquire) {
+            let _again_later = self.frames.try_send(frame);
+        }
     }
 
     /// Fetches the body of a copy.
@@ -152,7 +173,8 @@ impl PeerSender {
 
     /// Whether many messages at once would find room.
     pub fn has_room(&self) -> bool {
-        self.frames.capacity() > FRAMES / 2
+        // While there is no session nothing is kept, and what waits in vain must hold up nobody.
+        !self.up.load(Ordering::Acquire) || self.frames.capacity() > FRAMES / 2
     }
 }
 
@@ -166,7 +188,10 @@ async fn hear(
     while let Ok(message) = session.receive().await {
         match message.split_first() {
             Some((&CHANNEL_DELIVERY, frame)) => match Frame::decode(frame) {
-                Ok(frame) => courier.heard(frame).await,
+                Ok(frame) => {
+                    tracing::debug!(?frame, "heard");
+                    courier.heard(frame).await;
+                }
                 Err(error) => {
                     // A paired device that speaks nonsense is broken or of another version; either way it may recover.
                     tracing::warn!(%error, "the other device said something without meaning");

@@ -76,6 +76,10 @@ pub struct Outbox {
     pub resend: Span,
     /// How many connections to one account's server there may be at once.
     pub connections: usize,
+    /// Whether a copy of what was delivered is filed in Sent, by IMAP.
+    pub file_in_sent: bool,
+    /// The accounts whose provider files in Sent what it takes, so that Sent says what went out.
+    pub provider_files_sent: Vec<String>,
 }
 
 /// The connection to the other device.
@@ -139,6 +143,8 @@ impl Default for Outbox {
             sent_settle: Span(core.sent_settle),
             resend: Span(core.resend_first),
             connections: 4,
+            file_in_sent: false,
+            provider_files_sent: Vec::new(),
         }
     }
 }
@@ -192,6 +198,7 @@ impl Settings {
             request_patience: outbox.request_patience.0,
             sent_settle: outbox.sent_settle.0,
             resend_first: outbox.resend.0,
+            file_in_sent: outbox.file_in_sent,
             unknown: match outbox.unknown {
                 Unknown::Retry => UnknownPolicy::Retry,
                 Unknown::Hold => UnknownPolicy::Hold,
@@ -345,7 +352,7 @@ mod tests {
         assert_eq!(Settings::parse(&uncommented).unwrap(), Settings::default());
         assert_eq!(Settings::parse(DOCUMENTED).unwrap(), Settings::default());
         let keys = uncommented.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
-        assert_eq!(keys, 4 + 14 + 3 + 2, "each field of the settings is documented");
+        assert_eq!(keys, 4 + 16 + 3 + 2, "each field of the settings is documented");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Mutex;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use packetboat_core::body::PacketBody;
 use packetboat_core::change::{Change, Unit};
@@ -405,46 +405,63 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Puts packs: on a thread of its own, so that the next is prepared meanwhile, or at once.
+/// Puts packs: on threads of its own, so that the next is prepared meanwhile, or at once.
 pub(crate) enum Uploader<'a> {
     /// At once, on the caller's thread.
     Inline(&'a dyn Store),
-    /// On another thread; results come in the order of the puts.
-    Thread { packs: Sender<(ObjectName, Vec<u8>)>, results: Receiver<Result<Vec<u8>, StoreError>> },
+    /// On other threads, in turns; how many packs were put, and of how many the result was taken.
+    Threads { lanes: [UploadLane; UPLOAD_THREADS], put: usize, answered: usize },
 }
 
 impl<'a> Uploader<'a> {
-    /// An uploader with a thread in `scope`, which ends when the uploader is dropped.
-    pub(crate) fn with_thread<'scope>(scope: &'scope std::thread::Scope<'scope, 'a>, store: &'a dyn Store) -> Self {
-        let (packs, packs_rx) = crossbeam_channel::unbounded::<(ObjectName, Vec<u8>)>();
-        let (results_tx, results) = crossbeam_channel::unbounded();
-        scope.spawn(move || {
-            for (name, bytes) in packs_rx {
-                if results_tx.send(store.put_new(&name, &bytes).map(|_| bytes)).is_err() {
-                    return;
+    /// An uploader with threads in `scope`, which end when the uploader is dropped.
+    ///
+    /// While one waits for the storage to say that a pack is durable, the other writes the next. They take turns, so
+    /// that the oldest put is always known.
+    pub(crate) fn with_threads<'scope>(scope: &'scope std::thread::Scope<'scope, 'a>, store: &'a dyn Store) -> Self {
+        let lanes = std::array::from_fn(|_| {
+            let (packs, packs_rx) = unbounded::<(ObjectName, Vec<u8>)>();
+            let (results_tx, results) = unbounded();
+            scope.spawn(move || {
+                for (name, bytes) in packs_rx {
+                    if results_tx.send(store.put_new(&name, &bytes).map(|_| bytes)).is_err() {
+                        return;
+                    }
                 }
-            }
+            });
+            UploadLane { packs, results }
         });
-        Self::Thread { packs, results }
+        Self::Threads { lanes, put: 0, answered: 0 }
     }
 
-    fn put(&self, name: ObjectName, bytes: Vec<u8>) -> Result<(), StoreError> {
+    fn put(&mut self, name: ObjectName, bytes: Vec<u8>) -> Result<(), StoreError> {
         match self {
             Self::Inline(store) => store.put_new(&name, &bytes).map(|_| ()),
-            Self::Thread { packs, .. } => {
-                let _ = packs.send((name, bytes));
+            Self::Threads { lanes, put, .. } => {
+                let _ = lanes[*put % UPLOAD_THREADS].packs.send((name, bytes));
+                *put += 1;
                 Ok(())
             }
         }
     }
 
     /// Waits until the oldest put is done; answers with the memory that it took, if that is free again.
-    fn await_one(&self) -> Result<Option<Vec<u8>>, StoreError> {
+    fn await_one(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         match self {
             Self::Inline(_) => Ok(None),
-            Self::Thread { results, .. } => results.recv().expect("each put is answered").map(Some),
+            Self::Threads { lanes, answered, .. } => {
+                let result = lanes[*answered % UPLOAD_THREADS].results.recv().expect("each put is answered");
+                *answered += 1;
+                result.map(Some)
+            }
         }
     }
+}
+
+/// One thread of an uploader.
+pub(crate) struct UploadLane {
+    packs: Sender<(ObjectName, Vec<u8>)>,
+    results: Receiver<Result<Vec<u8>, StoreError>>,
 }
 
 /// What goes into a packet of one's own.
@@ -580,7 +597,9 @@ impl KnownChunks for RoundChunks {
 }
 
 /// Packs that are put while others are prepared.
-const MAX_UPLOADING: u64 = 1;
+const MAX_UPLOADING: u64 = UPLOAD_THREADS as u64;
+/// How many threads put packs.
+const UPLOAD_THREADS: usize = 2;
 /// Packs that are recorded in one transaction: each waits for the disk. A crash forgets so many, and they are stored anew.
 const COMMIT_PACKS: u64 = 4;
 /// Changes of one packet: sealed, opened and folded they are in memory several times.

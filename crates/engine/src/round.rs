@@ -216,7 +216,7 @@ impl Replica {
         let (threads, inline_limit) = (parts.settings.threads, parts.settings.inline_bytes);
         let (fs, store, index, keys) = (&*parts.fs, &*parts.store, &mut parts.index, &self.keys);
         std::thread::scope(|scope| {
-            let uploader = if threads > 1 { Uploader::with_thread(scope, store) } else { Uploader::Inline(store) };
+            let uploader = if threads > 1 { Uploader::with_threads(scope, store) } else { Uploader::Inline(store) };
             let mut builder = Builder::new(index, uploader, keys, now_ms, inline_limit, &known)?;
             match absorb(fs, &preparer, threads, &mut builder, scanned, now_ns, entropy, observer) {
                 Ok(sent) => Ok((sent, builder.finish(entropy)?)),

@@ -6,7 +6,7 @@ use clap::Args;
 use packetboat_engine::replica::{Conflict, Side};
 use serde_json::{Value, json};
 
-use super::FolderArg;
+use super::FolderPlace;
 use crate::failure::Failure;
 use crate::json::with_path;
 use crate::opening::Context;
@@ -22,12 +22,12 @@ use crate::text;
 #[command(after_help = JSON)]
 pub(crate) struct ConflictsArgs {
     #[command(flatten)]
-    folder: FolderArg,
+    folder: FolderPlace,
 }
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &ConflictsArgs) -> Result<ExitCode, Failure> {
-    let mut session = context.open(args.folder.folder.as_deref())?;
+    let mut session = context.open(args.folder.path())?;
     let conflicts = session.replica.conflicts()?;
     context.ui.result(
         || json!({ "schema": 1, "conflicts": conflicts.iter().map(to_json).collect::<Vec<_>>() }),

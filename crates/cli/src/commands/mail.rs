@@ -30,7 +30,7 @@ enum Action {
     /// Add an account, from a file, from options, or by asking
     ///
     /// The account is written to accounts.toml in the configuration directory, which only you can read.
-    Setup(SetupArgs),
+    Setup(Box<SetupArgs>),
     /// Test every account, or one
     Test {
         /// Its name

@@ -72,12 +72,15 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, Failure
     if SystemClock.now_ms() < BUILT_AFTER_MS {
         context.ui.warn("this computer's clock is years late; mails get wrong dates, and certificates may be refused");
     }
-    runtime(context.threads)?.block_on(async {
+    let runtime = runtime(context.threads)?;
+    let ran = runtime.block_on(async {
         let (orders, waiting) = mpsc::channel(4);
         tokio::spawn(listen(orders, carrier)?);
         daemon::run(parts, waiting).await.map_err(Failure::from)
-    })?;
-    Ok(ExitCode::SUCCESS)
+    });
+    // A maildrop that is being read is read again at the next start.
+    runtime.shutdown_background();
+    ran.map(|()| ExitCode::SUCCESS)
 }
 
 /// Turns signals into orders.

@@ -8,7 +8,7 @@ use packetboat_engine::ports::Clock;
 use packetboat_engine::replica::{DeviceInfo, Status};
 use serde_json::{Map, Value, json};
 
-use super::FolderArg;
+use super::FolderPlace;
 use super::devices::device_json;
 use crate::failure::Failure;
 use crate::json::insert_path;
@@ -30,12 +30,12 @@ use crate::world::SystemClock;
 #[command(after_help = JSON)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    folder: FolderArg,
+    folder: FolderPlace,
 }
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let mut session = context.open(args.folder.folder.as_deref())?;
+    let mut session = context.open(args.folder.path())?;
     let status = session.replica.status()?;
     let (folder, place) = (session.folder.clone(), session.intermediary.clone());
     context.ui.result(|| to_json(&status, &folder, &place), || to_text(&status, &folder, &place));

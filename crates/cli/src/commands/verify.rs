@@ -6,7 +6,7 @@ use clap::Args;
 use packetboat_engine::replica::VerifyReport;
 use serde_json::{Value, json};
 
-use super::FolderArg;
+use super::FolderPlace;
 use super::round::stopped;
 use crate::failure::Failure;
 use crate::opening::Context;
@@ -26,12 +26,12 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     deep: bool,
     #[command(flatten)]
-    folder: FolderArg,
+    folder: FolderPlace,
 }
 
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode, Failure> {
-    let mut session = context.open(args.folder.folder.as_deref())?;
+    let mut session = context.open(args.folder.path())?;
     let mut progress = Progress::new(context.ui)?;
     let outcome = session.replica.verify(args.deep, &mut progress);
     progress.finish();

@@ -93,4 +93,5 @@ listener.bind((HOST, PORT))
 listener.listen(64)
 while True:
     accepted, address = listener.accept()
+    accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     threading.Thread(target=guarded, args=(accepted, address[0]), daemon=True).start()

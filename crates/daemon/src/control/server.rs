@@ -33,7 +33,7 @@ pub struct Control {
     /// Where the outbox is read.
     pub reader: Mutex<Reader>,
     /// When mails are to be woken, by the wall clock.
-    pub wakes: Arc<dyn Fn(&MailId) -> Option<u64> + Send + Sync>,
+    pub wakes: Arc<WakeOf>,
     /// How paths and link stand.
     pub paths: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Where bodies of submissions go.
@@ -41,6 +41,9 @@ pub struct Control {
     /// The largest mail, in bytes.
     pub message_limit: u64,
 }
+
+/// Says when a mail is to be woken, by the wall clock.
+pub type WakeOf = dyn Fn(&MailId) -> Option<u64> + Send + Sync;
 
 /// Makes the socket; a stale one is taken away, since whoever calls has the home's claim.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {

@@ -35,8 +35,11 @@ pub struct Listed {
     pub file: Option<PathBuf>,
 }
 
-/// The messages that came last.
+/// The messages that came last; none, where no mail ever came.
 pub fn newest(record: &FilePath, maildir: &FilePath, limit: usize) -> Result<Vec<Listed>, FetchedError> {
+    if !record.exists() {
+        return Ok(Vec::new());
+    }
     let read = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(record, flags)?;

@@ -238,15 +238,10 @@ impl Desk {
             Some(sweep) => store.mails_after(sweep.after, PAGE)?,
             None => Vec::new(),
         };
-        let first_open = match self.tie {
-            Some(Tie { serial, role: Role::Host }) => store.first_open(serial)?,
-            _ => None,
-        };
         let due = self.timers.due(now.since_boot_ms, PAGE);
         let mut work = Work {
             settings: &mut self.settings,
             tie: self.tie,
-            first_open,
             host_ledger: &mut self.host_ledger,
             companion_ledger: &mut self.companion_ledger,
             machines: &mut self.machines,
@@ -303,7 +298,6 @@ impl Desk {
 struct Work<'a> {
     settings: &'a mut Settings,
     tie: Option<Tie>,
-    first_open: Option<u64>,
     host_ledger: &'a mut HostLedger,
     companion_ledger: &'a mut CompanionLedger,
     machines: &'a mut HashMap<MailId, Machine>,
@@ -331,10 +325,7 @@ impl Work<'_> {
             }
             Input::Copied { message, body } => self.keep_copy(batch, message, body),
             Input::Happened { mail, event } => self.tell(batch, mail, event.clone()),
-            Input::HappenedToAll(event) => {
-                self.begin_sweep(event);
-                Ok(())
-            }
+            Input::HappenedToAll(event) => self.begin_sweep(batch, event),
             Input::Settings(settings) => {
                 *self.settings = settings.as_ref().clone();
                 Ok(())
@@ -476,7 +467,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn begin_sweep(&mut self, event: &Event) {
+    fn begin_sweep(&mut self, batch: &Batch<'_>, event: &Event) -> Result<(), StoreError> {
         match event {
             Event::LinkUp => *self.link_up = true,
             Event::LinkDown => (*self.link_up, *self.handing_over) = (false, false),
@@ -486,11 +477,13 @@ impl Work<'_> {
             Event::TakeBack => *self.handing_over = false,
             _ => {}
         }
-        if let (Event::LinkUp, Some(Tie { role: Role::Host, .. })) = (event, self.tie) {
-            let below = self.host_ledger.finished_below(self.first_open);
+        if let (Event::LinkUp, Some(Tie { role: Role::Host, serial })) = (event, self.tie) {
+            // As this batch has it: a mail that came a moment ago is open too.
+            let below = self.host_ledger.finished_below(batch.first_open(serial)?);
             self.outcomes.push(Outcome::Say(Frame::Finished { below }));
         }
         self.begun.push(Sweep { event: event.clone(), after: 0 });
+        Ok(())
     }
 
     /// Reads a mail's machine where it is not at hand; says whether there is one.

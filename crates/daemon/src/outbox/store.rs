@@ -96,15 +96,6 @@ impl Store {
         mails_after(&self.connection, sequence, limit)
     }
 
-    /// The smallest number of a pair's mails that are still open here.
-    pub fn first_open(&self, pair: u64) -> Result<Option<ItemNumber>, StoreError> {
-        let first = self
-            .connection
-            .prepare_cached("SELECT min(number) FROM mail WHERE pair = ?")?
-            .query_row([pair.cast_signed()], |row| row.get::<_, Option<i64>>(0))?;
-        Ok(first.map(i64::cast_unsigned))
-    }
-
     /// The ledger of a pair.
     pub fn ledger(&self, pair: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let mut query = self.connection.prepare_cached("SELECT bytes FROM ledger WHERE pair = ?")?;
@@ -232,6 +223,15 @@ impl Batch<'_> {
             self.transaction.prepare_cached("INSERT OR REPLACE INTO ledger (pair, bytes) VALUES (?, ?)")?;
         insert.execute(params![pair.cast_signed(), bytes])?;
         Ok(())
+    }
+
+    /// The smallest number of a pair's mails that are still open here, those that this transaction added among them.
+    pub fn first_open(&self, pair: u64) -> Result<Option<ItemNumber>, StoreError> {
+        let first = self
+            .transaction
+            .prepare_cached("SELECT min(number) FROM mail WHERE pair = ?")?
+            .query_row([pair.cast_signed()], |row| row.get::<_, Option<i64>>(0))?;
+        Ok(first.map(i64::cast_unsigned))
     }
 
     /// The machine of a mail, as this transaction has it.

@@ -20,7 +20,7 @@ use packetboat_core::ids::MailId;
 use packetboat_mail::address::{Address, ReversePath};
 use packetboat_mail::smtp::{Connection, Failure, Fate, Gate, Outgoing, Server, Try};
 use tokio::io::AsyncRead;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::courier::Courier;
@@ -56,6 +56,8 @@ struct Shared {
     watch: PathWatch,
     running: Mutex<Running>,
     lanes: Mutex<JoinSet<()>>,
+    /// Counts how often the path was lost.
+    lost: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -71,6 +73,8 @@ struct Underway {
     gate: Option<oneshot::Sender<Permit>>,
     /// Ends it early.
     broken_off: Arc<Notify>,
+    /// Whether it was asked for the dot, so that only its own end tells what became of it.
+    at_dot: bool,
 }
 
 /// The answer to the question whether the dot may be written.
@@ -118,6 +122,7 @@ impl Transmit {
             watch,
             running: Mutex::default(),
             lanes: Mutex::default(),
+            lost: watch::Sender::new(0),
         }))
     }
 
@@ -145,7 +150,7 @@ impl Transmit {
             return;
         }
         let broken_off = Arc::new(Notify::new());
-        if let Some(before) = running.tries.insert(mail, Underway { attempt, gate: None, broken_off }) {
+        if let Some(before) = running.tries.insert(mail, Underway { attempt, gate: None, broken_off, at_dot: false }) {
             before.broken_off.notify_one();
         }
         let entry = running.accounts.entry(account.clone()).or_default();
@@ -177,6 +182,11 @@ impl Transmit {
         {
             running.broken_off.notify_one();
         }
+    }
+
+    /// The system says that there is no way out: connections are given up, and tries that are not at their dot fail now.
+    pub fn path_lost(&self) {
+        self.0.lost.send_modify(|count| *count += 1);
     }
 
     /// Whether anything is under way.
@@ -251,9 +261,10 @@ impl Lane {
     /// Waits a little for another job; says whether the connection is still good for it.
     async fn linger(&self, connection: &mut Option<Connection>) -> bool {
         let mut good = true;
+        let lost = self.shared.lost.subscribe();
         for _ in 0..LINGER_STEPS {
             tokio::time::sleep(LINGER_STEP).await;
-            good = connection.as_mut().is_some_and(Connection::is_usable);
+            good = connection.as_mut().is_some_and(Connection::is_usable) && !lost.has_changed().unwrap_or(true);
             let running = lock(&self.shared.running);
             let called = running.accounts.get(&self.account).is_some_and(|account| !account.waiting.is_empty());
             if called || !good {
@@ -261,8 +272,9 @@ impl Lane {
             }
             good = false;
         }
-        if !good && let Some(connection) = connection.take() {
-            connection.close().await;
+        if !good && let Some(idle) = connection.take() {
+            // Nobody waits for a server that cannot be reached to say goodbye.
+            tokio::spawn(idle.close());
         }
         if let Some(account) = lock(&self.shared.running).accounts.get_mut(&self.account) {
             account.idle -= 1;
@@ -315,11 +327,26 @@ impl Lane {
         let event = tokio::select! {
             biased;
             () = broken_off.notified() => return,
+            () = self.lost_before_dot(&mail) => {
+                let failure = reply_of(451, Some([4, 4, 1]), "there is no network any more");
+                Event::TryFailed { attempt, replies: Replies::new(), failure }
+            }
             event = self.try_one(connection, &mail, attempt, &recipients) => event,
         };
         if self.end(&mail, attempt) {
             self.shared.courier.happened(mail, event).await;
         }
+    }
+
+    /// Waits until the path is lost while a try is not at its dot.
+    async fn lost_before_dot(&self, mail: &MailId) {
+        let mut lost = self.shared.lost.subscribe();
+        while lost.changed().await.is_ok() {
+            if !lock(&self.shared.running).tries.get(mail).is_some_and(|underway| underway.at_dot) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     async fn try_one(
@@ -404,6 +431,7 @@ impl Gate for DotGate<'_> {
                 return false;
             }
             running.gate = Some(permit);
+            running.at_dot = true;
         }
         let event = Event::DotAsked { attempt: self.attempt, refused: Replies::new() };
         self.shared.courier.happened(self.mail, event).await;

@@ -8,6 +8,7 @@ use std::io::{Error, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -18,7 +19,7 @@ use super::{Failure, Server, Stage};
 pub(super) async fn connect(server: &Server) -> Result<TcpStream, Failure> {
     let addresses = lookup(server).await?;
     let after = server.deadlines.connect;
-    match timeout(after, race(addresses, server.source)).await {
+    match timeout(after, race(addresses, server.source, after)).await {
         Ok(result) => result,
         Err(_) => Err(Failure::Deadline { stage: Stage::Connect, after }),
     }
@@ -48,13 +49,13 @@ async fn lookup(server: &Server) -> Result<Vec<SocketAddr>, Failure> {
     }
 }
 
-async fn race(addresses: Vec<SocketAddr>, source: Option<IpAddr>) -> Result<TcpStream, Failure> {
+async fn race(addresses: Vec<SocketAddr>, source: Option<IpAddr>, silence: Duration) -> Result<TcpStream, Failure> {
     let mut waiting = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut worst: Option<Failure> = None;
     loop {
         if let Some(address) = waiting.next() {
-            attempts.spawn(async move { attempt(address, source).await });
+            attempts.spawn(async move { attempt(address, source, silence).await });
         } else if attempts.is_empty() {
             return Err(worst.unwrap_or(Failure::Setting { what: "the server has no address".to_owned() }));
         }
@@ -75,7 +76,7 @@ async fn race(addresses: Vec<SocketAddr>, source: Option<IpAddr>) -> Result<TcpS
     }
 }
 
-async fn attempt(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Failure> {
+async fn attempt(address: SocketAddr, source: Option<IpAddr>, silence: Duration) -> Result<TcpStream, Failure> {
     let connect = async {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(source) = source {
@@ -83,6 +84,7 @@ async fn attempt(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStrea
         }
         // The end of each group of commands must not wait for more.
         socket.set_nodelay(true)?;
+        notice_silence(&socket, silence);
         socket.connect(address).await
     };
     connect.await.map_err(|source| match source.kind() {
@@ -94,6 +96,19 @@ async fn attempt(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStrea
         ErrorKind::ConnectionRefused => Failure::Refused { address, source },
         _ => Failure::Connect { address, source },
     })
+}
+
+/// Has the system give up a connection whose other end acknowledges nothing for so long.
+///
+/// A path may fall silent at any time, and a server may take minutes to answer: only whether it still acknowledges tells
+/// the two apart. A system that knows no such thing leaves it to the deadlines.
+fn notice_silence(socket: &TcpSocket, silence: Duration) {
+    let milliseconds = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+    let _deadlines_remain = sockopt::set_tcp_user_timeout(socket, milliseconds);
+    let _deadlines_remain = sockopt::set_socket_keepalive(socket, true);
+    let between = (silence / 3).max(Duration::from_secs(1));
+    let _deadlines_remain = sockopt::set_tcp_keepidle(socket, between);
+    let _deadlines_remain = sockopt::set_tcp_keepintvl(socket, between);
 }
 
 fn telling(failure: &Failure) -> u8 {

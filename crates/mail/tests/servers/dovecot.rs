@@ -159,7 +159,7 @@ fn provide() -> Result<(), &'static str> {
         command -v apt-get >/dev/null || exit 1
         test -e /usr/sbin/policy-rc.d || { printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; }
         apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends dovecot-imapd dovecot-pop3d openssl";
-    let lock = std::env::temp_dir().join("packetboat-packages.lock");
+    let lock = "/run/lock/packetboat-packages.lock";
     let provided = Command::new("flock").arg(lock).args(["sh", "-c", script]).output();
     match provided {
         Ok(output) if output.status.success() => Ok(()),

@@ -13,11 +13,17 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
     chmod 755 /usr/sbin/policy-rc.d
 fi
 export DEBIAN_FRONTEND=noninteractive
-apt-get -qq -o DPkg::Lock::Timeout=300 update
+missing=
 for package in openssl postfix dovecot-imapd dovecot-pop3d swaks libauthen-sasl-perl libio-socket-ssl-perl \
-    libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx; do
-    apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$package" >/dev/null 2>&1 ||
-        echo "skipped: $package cannot be installed"
+    libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx iproute2 nftables; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
+if [ -n "$missing" ]; then
+    apt-get -qq -o DPkg::Lock::Timeout=300 update
+    for package in $missing; do
+        apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$package" >/dev/null 2>&1 ||
+            echo "skipped: $package cannot be installed"
+    done
+fi
 python3 -c 'import aiosmtpd' 2>/dev/null || python3 -m pip install -q aiosmtpd >/dev/null 2>&1 ||
     echo "skipped: aiosmtpd cannot be installed from PyPI"

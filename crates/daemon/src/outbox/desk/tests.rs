@@ -431,3 +431,17 @@ fn a_mail_submitted_while_no_daemon_ran_is_tried_at_the_start() {
     assert_eq!(world.accepted[&MailId([9; 16])], [HOST]);
     world.nothing_is_left();
 }
+
+/// The link came up in the very batch in which the first mail was submitted: the host took the number of a mail that was
+/// just added for a finished one, and the companion then refused the copy.
+#[test]
+fn a_mail_submitted_as_the_link_comes_up_is_copied() {
+    let mut world = World::new();
+    world.devices[HOST].path_up = false;
+    let mail = world.submit(1, 100);
+    world.set_link(true);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.accepted[&mail], [COMPANION]);
+    world.run(HOUR);
+    world.nothing_is_left();
+}

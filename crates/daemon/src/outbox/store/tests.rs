@@ -49,6 +49,8 @@ fn a_mail_is_found_again_with_its_state_and_body_whatever_its_size() {
             for (machine, body) in machines.iter().zip(&bodies) {
                 batch.add(machine, Some(1), body)?;
             }
+            assert_eq!(batch.first_open(1)?, Some(1));
+            assert_eq!(batch.first_open(2)?, None);
             Ok::<_, StoreError>(())
         })
         .unwrap();
@@ -62,8 +64,6 @@ fn a_mail_is_found_again_with_its_state_and_body_whatever_its_size() {
         reader.body(&body.mail).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, vec![body.mail.0[0]; body.size_bytes as usize]);
     }
-    assert_eq!(store.first_open(1).unwrap(), Some(1));
-    assert_eq!(store.first_open(2).unwrap(), None);
     assert_eq!(store.mails_after(0, 1).unwrap().len(), 1);
     assert_eq!(store.mails_after(0, 9).unwrap().len(), 2);
     assert_eq!(reader.by_prefix("0101").unwrap(), [MailId([1; 16])]);

@@ -1,4 +1,4 @@
-//! How fast a body travels over a link on loopback: `cargo run --release -p packetboat-link --example throughput`.
+//! How fast a body travels over a link on loopback: `cargo run --release -p packetboat-link --example link_throughput`.
 //!
 //! Both devices are in this one process, so the figure is of sending and receiving together on the cores there are.
 
