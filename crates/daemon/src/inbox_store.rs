@@ -32,6 +32,7 @@ use packetboat_mail::maildir::{FolderName, UniqueName};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 pub use self::compare::{Held, Item, MaildropMessage};
+pub(crate) use self::compare::{compared_key, record_key};
 use self::rows::{DELETED, DELIVERED, INTENDED, Unsound, mailbox_id, micros, path_code, read_intent};
 
 /// The record of fetched mail.
