@@ -20,14 +20,17 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::control::server::{self, Control};
-use crate::fetching::{Inbox, InboxError};
 use crate::hands::{DaemonHands, HandsParts};
 use crate::home::{Claim, Home, HomeError};
+use crate::inbox::exchange::Exchange;
+use crate::inbox::fetcher::{self, Fetching};
+use crate::inbox::office::{Office, OfficeParts};
+use crate::inbox::status::States;
 use crate::network::{Network, Ways};
 use crate::notify::Notifier;
 use crate::outbox::courier::{self, Courier};
@@ -110,6 +113,19 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     ));
     let intake = Arc::new(Intake::new(reception.clone(), courier.clone(), routes));
 
+    let office = Office::new(OfficeParts {
+        record: home.inbox(),
+        maildir: parts.maildir.clone(),
+        host_name: parts.host_name.clone(),
+        clock: parts.clock.clone(),
+        entropy: parts.entropy.fork(),
+        paired: parts.pair.is_some(),
+    });
+    let exchange = Exchange::new(office.clone());
+    let states = States::default();
+    let (fetch, fetching) = watch::channel(fetching(&parts, &lent));
+    let (networks, appearing) = watch::channel(0);
+
     let mut tasks = JoinSet::new();
     let (lend, lent_accounts) = watch::channel(None);
     let (got_accounts, mut accounts_of_host) = mpsc::channel(1);
@@ -126,6 +142,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             clock: parts.clock.clone(),
             accounts: lent_accounts,
             got_accounts,
+            inbox: exchange.clone(),
         });
         peer_sender = Some(sender);
         let mut incarnation = [0; 16];
@@ -138,7 +155,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         tasks.spawn(serve_link(peer, link));
     }
     let sent = Arc::new(SentFolder::new(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent));
-    let reports = Arc::new(Reports::new(parts.maildir.clone(), reception));
+    let reports = Arc::new(Reports::new(parts.maildir.clone(), home.inbox(), reception));
     let (mut hands, wakes, active) = DaemonHands::new(HandsParts {
         courier: courier.clone(),
         transmit: transmit.clone(),
@@ -154,12 +171,16 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let (stop, stopped) = watch::channel(false);
     let listener = server::bind(&home.socket()).map_err(RunError::Control)?;
     let paths_of = (watch.clone(), parts.pair.as_ref().map(|pair| pair.role));
+    let inbox_of = (states.clone(), exchange);
     let control = Control {
         intake: intake.clone(),
         courier: courier.clone(),
         reader: Mutex::new(control_reader),
         wakes: Arc::new(move |mail| wakes.of(mail)),
-        paths: Arc::new(move || json!({ "role": paths_of.1, "own": paths_of.0.state(), "link": link_view() })),
+        paths: Arc::new(move || {
+            let inbox = json!({ "accounts": inbox_of.0.all(), "exchange_error": inbox_of.1.trouble() });
+            json!({ "role": paths_of.1, "own": paths_of.0.state(), "link": link_view(), "inbox": inbox })
+        }),
         bodies: home.bodies(),
         message_limit: parts.settings.submission.message_limit,
     };
@@ -172,7 +193,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         let server = Server::new(listener, reach, settings, intake.clone())?;
         tasks.spawn(server.run(stopped.clone()));
     }
-    tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up));
+    tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up, networks));
+    tasks.spawn(fetcher::run(office, states, watch.clone(), fetching, appearing));
     tasks.spawn({
         let (courier, watch) = (courier.clone(), watch.clone());
         async move {
@@ -182,7 +204,6 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             }
         }
     });
-    let mut fetching = start_fetching(&mut parts, &home)?;
     let is_host = tie.is_some_and(|tie| tie.role == Role::Host);
     if is_host {
         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
@@ -208,12 +229,6 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                     if is_host {
                         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
                     }
-                    // What was being fetched is fetched again; whatever came whole is recorded.
-                    if let Some(former) = fetching.take() {
-                        former.abort();
-                        let _ended = former.await;
-                    }
-                    fetching = start_fetching(&mut parts, &home)?;
                     tracing::info!("settings and accounts were read again");
                     true
                 }
@@ -235,14 +250,12 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                 Arc::new(AccountRoutes::new(own, of_host.clone(), host_name, &parts.settings));
             transmit.set_routes(routes.clone());
             intake.set_routes(routes);
+            fetch.send_replace(self::fetching(&parts, &of_host));
         }
     }
 
     parts.notifier.stopping();
     stop.send_replace(true);
-    if let Some(fetching) = fetching {
-        fetching.abort();
-    }
     if is_host {
         hand_over(&courier, active).await;
     }
@@ -258,16 +271,14 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     Ok(())
 }
 
-/// Begins to fetch mail, where any account is one to fetch from.
-fn start_fetching(parts: &mut Parts, home: &Home) -> Result<Option<JoinHandle<()>>, RunError> {
-    let wanted = parts.accounts.iter().any(|account| account.imap.is_some() || account.pop3.is_some());
-    if !wanted {
-        return Ok(None);
+/// What is fetched: by the device's own accounts, and by those of its host.
+fn fetching(parts: &Parts, of_host: &Accounts) -> Fetching {
+    Fetching {
+        own: parts.accounts.clone(),
+        of_host: of_host.clone(),
+        poll: parts.settings.inbox.poll.0,
+        connect: parts.settings.outbox.connect.0,
     }
-    let poll = parts.settings.inbox.poll.0;
-    let (clock, entropy) = (parts.clock.clone(), parts.entropy.fork());
-    let inbox = Inbox::open(&home.inbox(), &parts.maildir, &parts.host_name, poll, clock, entropy)?;
-    Ok(Some(tokio::spawn(Arc::new(inbox).run(parts.accounts.clone()))))
 }
 
 fn open_link(
@@ -348,7 +359,13 @@ fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission
 }
 
 /// Tells the mails when a way out appears, and dials the other device at once, which may be reachable by it.
-async fn watch_network(courier: Courier, transmit: Transmit, watch: PathWatch, link: Option<Arc<Link>>) {
+async fn watch_network(
+    courier: Courier,
+    transmit: Transmit,
+    watch: PathWatch,
+    link: Option<Arc<Link>>,
+    networks: watch::Sender<u64>,
+) {
     let mut network = match Network::watch() {
         Ok(network) => network,
         Err(error) => {
@@ -361,6 +378,7 @@ async fn watch_network(courier: Courier, transmit: Transmit, watch: PathWatch, l
         match ways {
             Ways::New => {
                 courier.tell(Input::HappenedToAll(Event::PathUp)).await;
+                networks.send_modify(|count| *count += 1);
                 if let Some(link) = &link {
                     link.dial_now();
                 }
@@ -399,9 +417,6 @@ pub enum RunError {
     /// The outbox cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Fetched mail cannot be delivered.
-    #[error(transparent)]
-    Inbox(#[from] InboxError),
     /// Commands cannot be listened to.
     #[error("the control socket cannot be made")]
     Control(#[source] std::io::Error),

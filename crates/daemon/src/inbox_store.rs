@@ -5,15 +5,17 @@
 //! at some 120 bytes each, so that nothing that was deleted comes back.
 //!
 //! ```text
-//! message   folder, digest -> name, size, arrived, path, state    what was delivered, or is about to be
+//! message   folder, digest -> name, size, arrived, path, state,   what was delivered, or is about to be
+//!           served                                              when its last server had it, once looked at
 //! mailbox   account, mailbox, validity -> modseq                  a mailbox while its UIDs mean the same
 //! seen_uid  mailbox, uid -> message, flags, gone                  origins by IMAP
 //! seen_uidl account, uidl -> message                              origins by POP3
 //! intent    name -> origin, flags                                 of messages that are about to be delivered
 //! ```
 //!
-//! [`listing`] shows it to its user.
+//! What two devices ask each other about is in `compare`, what a user is shown in [`listing`].
 
+mod compare;
 pub mod listing;
 mod rows;
 #[cfg(test)]
@@ -29,6 +31,8 @@ use packetboat_mail::fetched::{
 use packetboat_mail::maildir::{FolderName, UniqueName};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
+pub use self::compare::{Held, Item, MaildropMessage};
+pub(crate) use self::compare::{compared_key, record_key};
 use self::rows::{DELETED, DELIVERED, INTENDED, Unsound, mailbox_id, micros, path_code, read_intent};
 
 /// The record of fetched mail.
@@ -52,10 +56,14 @@ impl InboxStore {
             match version {
                 0 => {
                     transaction.execute_batch(SCHEMA)?;
-                    transaction.pragma_update(None, "user_version", VERSION)?;
+                    transaction.execute_batch(SECOND)?;
                 }
+                1 => transaction.execute_batch(SECOND)?,
                 VERSION => {}
                 other => return Err(Failure::Newer(other)),
+            }
+            if version != VERSION {
+                transaction.pragma_update(None, "user_version", VERSION)?;
             }
             transaction.commit()?;
             Ok(Self { connection })
@@ -304,7 +312,7 @@ impl Failure {
     }
 }
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const INTENTS: &str =
     "SELECT intent.name, account, mailbox, validity, uid, uidl, flags, folder, digest, size, arrived, path
@@ -354,4 +362,12 @@ CREATE TABLE intent (
     uidl TEXT,
     flags INTEGER NOT NULL
 ) WITHOUT ROWID;
+";
+
+/// What the second version added: what comparing looks for, and when the server had a message.
+const SECOND: &str = "
+ALTER TABLE message ADD COLUMN served INTEGER;
+CREATE INDEX message_by_arrival ON message (arrived);
+CREATE INDEX seen_uid_of_message ON seen_uid (message);
+CREATE INDEX seen_uidl_of_message ON seen_uidl (message);
 ";

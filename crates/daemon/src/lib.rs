@@ -7,10 +7,10 @@
 pub mod clock;
 pub mod control;
 pub mod daemon;
-pub mod fetching;
 mod files;
 mod hands;
 pub mod home;
+pub mod inbox;
 pub mod inbox_store;
 pub mod network;
 pub mod notify;

@@ -5,8 +5,9 @@
 //!           1  a frame of `packetboat_core::delivery`
 //!           2  this device's wall clock in milliseconds since 1970, 8 bytes big-endian; said first in each session
 //!           3  the host's accounts for its companion (accounts.rs)
-//!           4  a comparison of what the two have of mail in
+//!           4  a comparison of what the two have of mail in (`inbox::exchange`)
 //! body      get `mail/` and the mail's id, 16 bytes: the companion fetches a copy from its host
+//!           get `inbox/` and more: what either lacks of mail in
 //! ```
 //!
 //! What cannot be sent is dropped: the machines say everything again that was not answered. A body that was cut short or
@@ -27,6 +28,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::files::with_causes;
+use crate::inbox::exchange::{CHANNEL_INBOX, Exchange};
+use crate::inbox::is_asked;
 use crate::outbox::body::BodyDraft;
 use crate::outbox::courier::Courier;
 use crate::outbox::desk::Input;
@@ -55,6 +58,7 @@ pub struct Peer {
     skew: watch::Sender<Option<i64>>,
     accounts: watch::Receiver<Option<Arc<Vec<u8>>>>,
     got_accounts: mpsc::Sender<Vec<u8>>,
+    inbox: Arc<Exchange>,
 }
 
 /// What a [`Peer`] is made of.
@@ -73,6 +77,8 @@ pub struct PeerParts {
     pub accounts: watch::Receiver<Option<Arc<Vec<u8>>>>,
     /// On a companion: where that goes.
     pub got_accounts: mpsc::Sender<Vec<u8>>,
+    /// Compares mail in.
+    pub inbox: Arc<Exchange>,
 }
 
 impl Peer {
@@ -81,7 +87,7 @@ impl Peer {
         let (frames_in, frames) = mpsc::channel(FRAMES);
         let (fetches_in, fetches) = mpsc::channel(FETCHES);
         let (skew, skews) = watch::channel(None);
-        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts } = parts;
+        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts, inbox } = parts;
         let reader = Arc::new(Mutex::new(reader));
         let up = Arc::new(AtomicBool::new(false));
         let peer = Self {
@@ -96,6 +102,7 @@ impl Peer {
             skew,
             accounts,
             got_accounts,
+            inbox,
         };
         (peer, PeerSender { frames: frames_in, fetches: fetches_in, up }, skews)
     }
@@ -113,14 +120,17 @@ impl Peer {
         self.up.store(true, Ordering::Release);
         self.courier.tell(Input::HappenedToAll(Event::LinkUp)).await;
         let mut tasks = JoinSet::new();
+        let (tell_inbox, heard) = mpsc::channel(INBOX_MESSAGES);
         tasks.spawn(hear(
             session.clone(),
             self.courier.clone(),
             self.clock.clone(),
             self.skew.clone(),
             self.got_accounts.clone(),
+            tell_inbox,
         ));
-        tasks.spawn(answer(session.clone(), self.reader.clone(), self.role));
+        tasks.spawn(self.inbox.clone().serve(session.clone(), heard));
+        tasks.spawn(answer(session.clone(), self.reader.clone(), self.role, self.inbox.clone()));
         let fetching = Arc::new(Fetching {
             session: session.clone(),
             courier: self.courier.clone(),
@@ -184,6 +194,7 @@ async fn hear(
     clock: Arc<dyn Clock>,
     skew: watch::Sender<Option<i64>>,
     got_accounts: mpsc::Sender<Vec<u8>>,
+    tell_inbox: mpsc::Sender<Vec<u8>>,
 ) {
     while let Ok(message) = session.receive().await {
         match message.split_first() {
@@ -211,21 +222,29 @@ async fn hear(
             Some((&CHANNEL_ACCOUNTS, accounts)) => {
                 let _stopped = got_accounts.send(accounts.to_vec()).await;
             }
+            Some((&CHANNEL_INBOX, said)) => {
+                // A peer that says more than can be taken loses it; mails that go out do not wait for mail that comes in.
+                let _lost = tell_inbox.try_send(said.to_vec());
+            }
             _ => tracing::debug!("the other device said something that is not known here"),
         }
     }
 }
 
-/// Gives the companion the bodies it asks for.
-async fn answer(session: Session, reader: Arc<Mutex<Reader>>, role: Role) {
+/// Gives the other device the bodies it asks for.
+async fn answer(session: Session, reader: Arc<Mutex<Reader>>, role: Role, inbox: Arc<Exchange>) {
     let mut giving = JoinSet::new();
     loop {
         tokio::select! {
             request = session.next_request() => match request {
                 Ok(Request::Get(request)) => {
-                    let reader = reader.clone();
+                    let (reader, inbox) = (reader.clone(), inbox.clone());
                     giving.spawn(async move {
-                        if let Err(error) = give(request, reader, role).await {
+                        let given = match is_asked(&request.name) {
+                            true => inbox.give(request).await,
+                            false => give(request, reader, role).await,
+                        };
+                        if let Err(error) = given {
                             tracing::debug!(%error, "a body was not given to the end");
                         }
                     });
@@ -329,6 +348,9 @@ const BODY_NAME: &[u8] = b"mail/";
 /// How many messages may wait to be sent; a sweep stops at half of it.
 const FRAMES: usize = 2048;
 const FETCHES: usize = 2048;
+
+/// How many messages about mail in may wait; the two say few at a time.
+const INBOX_MESSAGES: usize = 64;
 
 /// How many bodies are fetched at once.
 const FETCHING: usize = 8;

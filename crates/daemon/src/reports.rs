@@ -8,19 +8,24 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use packetboat_core::delivery::{Item, Status};
 use packetboat_mail::address::{Address, ReversePath};
 use packetboat_mail::bounce::{Reason, Report, ReportKind, Undelivered};
+use packetboat_mail::fetched::MessageDigest;
+use packetboat_mail::maildir::UniqueName;
 use packetboat_mail::smtp::Reply as SmtpReply;
 use sha2::{Digest, Sha256};
 
 use crate::files;
+use crate::inbox_store::InboxStore;
 use crate::outbox::intake::Reception;
 
 /// Files reports.
 pub struct Reports {
     maildir: PathBuf,
+    record: PathBuf,
     reception: Arc<Reception>,
 }
 
@@ -37,9 +42,9 @@ pub struct Telling<'a> {
 }
 
 impl Reports {
-    /// Files into a Maildir, which is made where it is missing.
-    pub fn new(maildir: PathBuf, reception: Arc<Reception>) -> Self {
-        Self { maildir, reception }
+    /// Files into a Maildir, which is made where it is missing, and tells the record of mail in.
+    pub fn new(maildir: PathBuf, record: PathBuf, reception: Arc<Reception>) -> Self {
+        Self { maildir, record, reception }
     }
 
     /// Files a report, durably and once; a mail with the null sender has nobody to tell. It blocks on the disk.
@@ -57,7 +62,20 @@ impl Reports {
         file.write_all(&message)?;
         file.sync_all()?;
         fs::rename(&draft, self.maildir.join("new").join(&name))?;
-        files::sync_directory(&self.maildir.join("new"))
+        files::sync_directory(&self.maildir.join("new"))?;
+        self.list(&name, &message);
+        Ok(())
+    }
+
+    /// Has the report listed with what came. The report is there either way, so a record that fails loses none.
+    fn list(&self, name: &str, message: &[u8]) {
+        let Some(name) = UniqueName::parse(name) else { return };
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(self.reception.now_ms());
+        let listed = InboxStore::open(&self.record)
+            .and_then(|mut store| store.file_report(&name, &MessageDigest::of(message), message.len() as u64, at));
+        if let Err(error) = listed {
+            tracing::warn!(error = files::with_causes(&error), "a report is filed and cannot be listed");
+        }
     }
 
     fn is_there(&self, name: &str) -> io::Result<bool> {

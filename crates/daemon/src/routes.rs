@@ -1,6 +1,6 @@
 //! Whose server sends a mail: the accounts of this device and, on a companion, those that its host gave it.
 //!
-//! A host gives its companion what it needs to send by: the servers, with the passwords themselves and the certificates
+//! A host gives its companion what it needs to send and to fetch by: the servers, with the passwords themselves and the certificates
 //! of private authorities, since commands and files of the host mean nothing elsewhere. It travels over the link, which is
 //! encrypted to the companion's key, and lies there sealed under that device's own key in a file only its user can read.
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use packetboat_core::keys::{DeviceKey, Nonce, open_with, seal_with};
-use packetboat_mail::account::{Account, Accounts, Hidden};
+use packetboat_mail::account::{Account, Accounts, Credentials, Hidden, Incoming};
 use packetboat_mail::address::{Address, ReversePath};
 use packetboat_mail::smtp::{Failure, Login};
 use serde::{Deserialize, Serialize};
@@ -92,33 +92,26 @@ impl Lent {
         let mut lent = Vec::new();
         let mut certificates = BTreeMap::new();
         for account in accounts.iter() {
-            let Some(smtp) = &account.smtp else { continue };
-            let mut smtp = smtp.clone();
-            match smtp.credentials() {
-                Ok(None) => {}
-                Ok(Some(credentials)) => match credentials.login().await {
-                    Ok(Login::Password { password, .. }) => {
-                        smtp.password = Some(Hidden::new(password));
-                        (smtp.password_file, smtp.password_command, smtp.token_command) = (None, None, None);
-                    }
-                    Ok(_) => {
-                        tracing::warn!(account = account.name, "an account that logs in by token is not lent");
-                        continue;
-                    }
-                    Err(error) => {
-                        let error = with_causes(&error);
-                        tracing::warn!(account = account.name, error, "an account cannot be lent to the companion");
-                        continue;
-                    }
-                },
-                Err(_) => continue,
+            let mut given = Account { smtp: None, imap: None, pop3: None, ..account.clone() };
+            if let Some(smtp) = &account.smtp {
+                let mut smtp = smtp.clone();
+                let secret = match smtp.credentials() {
+                    Ok(None) => Some(None),
+                    Ok(Some(credentials)) => password(account, &credentials).await.map(Some),
+                    Err(_) => None,
+                };
+                if let Some(secret) = secret {
+                    (smtp.password_file, smtp.password_command, smtp.token_command) = (None, None, None);
+                    smtp.password = secret;
+                    certify(&mut certificates, smtp.ca_file.as_deref());
+                    given.smtp = Some(smtp);
+                }
             }
-            if let Some(path) = &smtp.ca_file
-                && let Ok(text) = std::fs::read_to_string(path)
-            {
-                certificates.insert(path.clone(), text);
+            given.imap = incoming(account, account.imap.as_ref(), &mut certificates).await;
+            given.pop3 = incoming(account, account.pop3.as_ref(), &mut certificates).await;
+            if given.smtp.is_some() || given.imap.is_some() || given.pop3.is_some() {
+                lent.push(given);
             }
-            lent.push(Account { smtp: Some(smtp), imap: None, pop3: None, ..account.clone() });
         }
         Self { accounts: gathered(lent), certificates }
     }
@@ -135,11 +128,15 @@ impl Lent {
         let accounts = Accounts::parse(&text).map_err(|_| LentError::Malformed)?;
         // A host that could have the companion run commands or read files would own the companion.
         let harmless = accounts.iter().all(|account| {
-            account.imap.is_none()
-                && account.pop3.is_none()
-                && account.smtp.as_ref().is_some_and(|smtp| {
-                    smtp.password_file.is_none() && smtp.password_command.is_none() && smtp.token_command.is_none()
-                })
+            let out = account.smtp.as_ref().is_none_or(|smtp| {
+                smtp.password_file.is_none() && smtp.password_command.is_none() && smtp.token_command.is_none()
+            });
+            let within = |incoming: &Incoming| {
+                incoming.password_file.is_none()
+                    && incoming.password_command.is_none()
+                    && incoming.token_command.is_none()
+            };
+            out && account.imap.as_ref().is_none_or(within) && account.pop3.as_ref().is_none_or(within)
         });
         if harmless { Ok(Self { accounts, ..lent }) } else { Err(LentError::Malformed) }
     }
@@ -170,9 +167,50 @@ impl Lent {
                 // One that was not lent is one that this device does not have.
                 smtp.ca_file = smtp.ca_file.take().and_then(|path| written.get(&path).cloned());
             }
+            for incoming in account.imap.iter_mut().chain(account.pop3.iter_mut()) {
+                incoming.ca_file = incoming.ca_file.take().and_then(|path| written.get(&path).cloned());
+            }
             account
         });
         Ok(gathered(renamed.collect()))
+    }
+}
+
+/// A server that mail is fetched from, with the password itself; nothing where that cannot be had.
+async fn incoming(
+    account: &Account,
+    incoming: Option<&Incoming>,
+    certificates: &mut BTreeMap<PathBuf, String>,
+) -> Option<Incoming> {
+    let mut incoming = incoming?.clone();
+    let credentials = incoming.credentials().ok()?;
+    incoming.password = Some(password(account, &credentials).await?);
+    (incoming.password_file, incoming.password_command, incoming.token_command) = (None, None, None);
+    certify(certificates, incoming.ca_file.as_deref());
+    Some(incoming)
+}
+
+/// The password itself; nothing where it cannot be had.
+async fn password(account: &Account, credentials: &Credentials) -> Option<Hidden> {
+    match credentials.login().await {
+        Ok(Login::Password { password, .. }) => Some(Hidden::new(password)),
+        Ok(_) => {
+            tracing::warn!(account = account.name, "what logs in by token is not lent to the companion");
+            None
+        }
+        Err(error) => {
+            let error = with_causes(&error);
+            tracing::warn!(account = account.name, error, "an account cannot be lent to the companion");
+            None
+        }
+    }
+}
+
+fn certify(certificates: &mut BTreeMap<PathBuf, String>, path: Option<&Path>) {
+    if let Some(path) = path
+        && let Ok(text) = std::fs::read_to_string(path)
+    {
+        certificates.insert(path.to_owned(), text);
     }
 }
 
@@ -209,6 +247,8 @@ pub enum LentError {
 
 #[cfg(test)]
 mod tests {
+    use packetboat_mail::account::AtServer;
+
     use super::*;
 
     fn accounts(extra: &str) -> Accounts {
@@ -238,9 +278,36 @@ mod tests {
         assert!(matches!(Lent::kept(&path, &other), Err(LentError::Damaged)));
     }
 
+    #[tokio::test]
+    async fn a_companion_fetches_by_the_same_servers() {
+        let directory = tempfile::tempdir().unwrap();
+        let authority = directory.path().join("own.pem");
+        std::fs::write(&authority, "a certificate").unwrap();
+        let incoming = format!(
+            "password = \"p\"\n[account.imap]\nhost = \"imap.example.org\"\nuser = \"a\"\npassword_command = \"echo secret\"\n\
+             ca_file = {authority:?}\nmailboxes = [\"*\"]\nat_server = \"delete\""
+        );
+        let lent = Lent::decode(&Lent::of(&accounts(&incoming)).await.encode()).unwrap();
+        let there = tempfile::tempdir().unwrap();
+        let found = lent.accounts(there.path()).unwrap();
+        let imap = found.iter().next().unwrap().imap.clone().unwrap();
+        assert_eq!((imap.mailboxes.as_slice(), imap.at_server), (["*".to_owned()].as_slice(), AtServer::Delete));
+        let login = imap.credentials().unwrap().login().await.unwrap();
+        assert_eq!(login, Login::Password { user: "a".to_owned(), password: "secret".to_owned() });
+        let certificate = imap.ca_file.unwrap();
+        assert!(certificate.starts_with(there.path()));
+        assert_eq!(std::fs::read_to_string(certificate).unwrap(), "a certificate");
+    }
+
     #[test]
     fn a_host_cannot_make_its_companion_run_anything() {
-        for extra in ["password_command = \"rm -r /\"", "password_file = \"/etc/shadow\"", "token_command = \"x\""] {
+        for extra in [
+            "password_command = \"rm -r /\"",
+            "password_file = \"/etc/shadow\"",
+            "token_command = \"x\"",
+            "password = \"p\"\n[account.imap]\nhost = \"h\"\nuser = \"a\"\npassword_command = \"rm -r /\"",
+            "password = \"p\"\n[account.pop3]\nhost = \"h\"\nuser = \"a\"\npassword_file = \"/etc/shadow\"",
+        ] {
             let lent = Lent { accounts: accounts(extra), certificates: BTreeMap::new() };
             assert!(matches!(Lent::decode(&lent.encode()), Err(LentError::Malformed)), "{extra}");
         }

@@ -13,9 +13,8 @@ use packetboat_core::delivery::{Item, SentLookup};
 use packetboat_mail::Deadlines;
 use packetboat_mail::account::{Account, Accounts, Incoming};
 use packetboat_mail::address::{Address, ReversePath};
-use packetboat_mail::imap::{self, ImapAccount, ImapSession};
+use packetboat_mail::imap::{self, ImapSession};
 
-use crate::fetching::prepare_imap;
 use crate::files::with_causes;
 use crate::outbox::store::Reader;
 
@@ -143,8 +142,7 @@ fn message_id(message: &[u8]) -> Option<String> {
 }
 
 async fn open(incoming: &Incoming) -> Result<(ImapSession, String), String> {
-    let (endpoint, tls, credentials) = prepare_imap(incoming).await?;
-    let account = ImapAccount { endpoint, tls, credentials, deadlines: Deadlines::default() };
+    let account = incoming.imap_account(Deadlines::default()).await.map_err(|error| with_causes(&error))?;
     let mut session = ImapSession::open(&account).await.map_err(|error| with_causes(&error))?;
     let mailboxes = session.mailboxes().await.map_err(|error| with_causes(&error))?;
     let sent = ImapSession::sent_mailbox(&mailboxes).map(|mailbox| mailbox.name.clone());

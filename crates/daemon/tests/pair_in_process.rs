@@ -12,12 +12,15 @@ use packetboat_core::delivery::{
 use packetboat_core::ids::MailId;
 use packetboat_core::keys::{DeviceKey, PublicKey};
 use packetboat_daemon::clock::{BootClock, Clock};
+use packetboat_daemon::inbox::exchange::Exchange;
+use packetboat_daemon::inbox::office::{Office, OfficeParts};
 use packetboat_daemon::outbox::body::{self, BodyDraft, ROW_BYTES};
 use packetboat_daemon::outbox::courier::{Courier, Hands, run};
 use packetboat_daemon::outbox::desk::{Desk, Outcome, Tie};
 use packetboat_daemon::outbox::store::Store;
 use packetboat_daemon::pair::Role;
 use packetboat_daemon::peer::{Peer, PeerParts, PeerSender};
+use packetboat_engine::ports::Entropy;
 use packetboat_link::{Limits, Session};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -31,6 +34,19 @@ struct Device {
     _stop: watch::Sender<bool>,
     lend: watch::Sender<Option<Arc<Vec<u8>>>>,
     lent: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
+}
+
+/// No mail comes in here, so no name is made of it.
+struct Zeros;
+
+impl Entropy for Zeros {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+
+    fn fork(&mut self) -> Box<dyn Entropy> {
+        Box::new(Self)
+    }
 }
 
 /// Which device sent what.
@@ -65,6 +81,14 @@ impl Device {
         let (courier, mut commands) = Courier::channel();
         let (lend, accounts) = watch::channel(None);
         let (got_accounts, lent) = mpsc::channel(1);
+        let office = Office::new(OfficeParts {
+            record: directory.path().join("inbox.db"),
+            maildir: directory.path().join("Mail"),
+            host_name: "device".to_owned(),
+            clock: clock.clone(),
+            entropy: Box::new(Zeros),
+            paired: true,
+        });
         let parts = PeerParts {
             courier: courier.clone(),
             reader,
@@ -73,6 +97,7 @@ impl Device {
             clock: clock.clone(),
             accounts,
             got_accounts,
+            inbox: Exchange::new(office),
         };
         let (peer, sender, _) = Peer::new(parts);
         let path_up = Arc::new(AtomicBool::new(true));

@@ -17,6 +17,8 @@
 //! host = "imap.example.org"
 //! user = "ann"
 //! password_file = "/home/ann/.config/packetboat/work"
+//! mailboxes = ["INBOX", "Lists"]  # or ["*"]; INBOX, unless told otherwise
+//! at_server = "delete"            # once both devices hold it; "leave", unless told otherwise
 //! ```
 //!
 //! An account is chosen by the sender of a mail: an address before a domain, and both before the default.
@@ -27,12 +29,18 @@ mod secret;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::address::{Address, ReversePath};
-use crate::smtp::{Deadlines, Failure, Security, Server, Trust};
+use crate::connection::{
+    Credentials as ReadCredentials, Deadlines as ReadDeadlines, Endpoint, Security as ReadSecurity,
+};
+use crate::imap::ImapAccount;
+use crate::pop3::Pop3Account;
+use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
 
 pub use check::{Checked, Problem, check};
 pub use secret::{Credentials, Hidden, SecretError};
@@ -116,6 +124,23 @@ pub struct Incoming {
     pub password_command: Option<String>,
     /// A command whose first line of output is an access token (XOAUTH2).
     pub token_command: Option<String>,
+    /// The mailboxes to fetch, as people write their names; `*` is all. POP3 has but one.
+    #[serde(default = "inbox")]
+    pub mailboxes: Vec<String>,
+    /// What becomes of a message at the server once both devices of a pair hold it.
+    #[serde(default)]
+    pub at_server: AtServer,
+}
+
+/// What becomes of a message at the server once both devices of a pair hold it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AtServer {
+    /// It stays.
+    #[default]
+    Leave,
+    /// It is deleted; what only one of them holds stays.
+    Delete,
 }
 
 impl Accounts {
@@ -144,6 +169,9 @@ impl Accounts {
             for (section, incoming) in [("imap", &account.imap), ("pop3", &account.pop3)] {
                 if let Some(incoming) = incoming {
                     incoming.credentials().map_err(|error| wrong(format!("{section}: {error}")))?;
+                    if incoming.mailboxes.is_empty() {
+                        return Err(wrong(format!("{section}: it names no mailboxes")));
+                    }
                 }
             }
         }
@@ -230,6 +258,43 @@ impl Incoming {
             self.token_command.as_ref(),
         )
     }
+
+    /// The IMAP server, with the secret, which may take a while to find.
+    pub async fn imap_account(&self, deadlines: ReadDeadlines) -> Result<ImapAccount, ServerError> {
+        let endpoint = self.endpoint(993, 143);
+        Ok(ImapAccount { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
+    }
+
+    /// The POP3 server, with the secret, which may take a while to find.
+    pub async fn pop3_account(&self, deadlines: ReadDeadlines) -> Result<Pop3Account, ServerError> {
+        let endpoint = self.endpoint(995, 110);
+        Ok(Pop3Account { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
+    }
+
+    fn endpoint(&self, with_tls: u16, without: u16) -> Endpoint {
+        let (usual, security) = match self.security {
+            Security::Tls => (with_tls, ReadSecurity::Implicit),
+            Security::Starttls => (without, ReadSecurity::Upgrade),
+            Security::Plain => (without, ReadSecurity::None),
+        };
+        Endpoint { host: self.host.clone(), port: self.port.unwrap_or(usual), security }
+    }
+
+    fn trust(&self) -> Result<Arc<rustls::ClientConfig>, ServerError> {
+        Ok(Trust::load(self.ca_file.as_deref())?.config())
+    }
+
+    async fn reader(&self) -> Result<ReadCredentials, ServerError> {
+        Ok(match self.credentials()?.login().await? {
+            Login::Password { user, password } => ReadCredentials::Password { user, password },
+            Login::Token { user, token } => ReadCredentials::Token { user, token },
+            Login::Anonymous => return Err(SecretError::NoUser.into()),
+        })
+    }
+}
+
+fn inbox() -> Vec<String> {
+    vec!["INBOX".to_owned()]
 }
 
 fn tls() -> Security {

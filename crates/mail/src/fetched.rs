@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::deliver::with_store;
 pub use self::deliver::{
-    Arrival, Arrivals, Clock, DeliverError, Deliverer, Delivering, Delivery, Summary, deliver_in_background,
+    Arrival, Arrivals, Clock, DeliverError, Deliverer, Delivering, Delivery, Gate, Summary, deliver_in_background,
 };
 pub use self::flags::Flags;
 pub use self::memory::MemoryFetched;
@@ -95,15 +95,16 @@ impl MessageDigest {
 }
 
 /// A digest in the making.
-#[derive(Clone, Default)]
-pub(crate) struct Digesting {
+#[derive(Clone, Default, Debug)]
+pub struct Digesting {
     hash: Sha256,
     /// The last two bytes.
     end: [u8; 2],
 }
 
 impl Digesting {
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         match bytes {
             [.., before, last] => self.end = [*before, *last],
@@ -112,7 +113,8 @@ impl Digesting {
         }
     }
 
-    pub(crate) fn finish(mut self) -> MessageDigest {
+    /// The digest of all of them.
+    pub fn finish(mut self) -> MessageDigest {
         if self.end != *b"\r\n" {
             self.hash.update(b"\r\n");
         }

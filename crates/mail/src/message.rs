@@ -13,6 +13,7 @@
 //! Left out: `Received` (this is the sender's own computer, not a relay) and any change of encoding.
 
 pub mod dots;
+mod glance;
 mod header;
 mod lines;
 mod stamp;
@@ -22,6 +23,7 @@ use thiserror::Error;
 use crate::address::Address;
 use crate::address_list::{AddressListError, parse_address_list};
 
+pub use glance::Glance;
 use header::Collector;
 use lines::Lines;
 pub use lines::{LineEnds, LongLines};

@@ -12,4 +12,4 @@ mod session;
 mod unstuff;
 
 pub use self::pull::{Pop3PullError, Pop3PullReport, pull_maildrop};
-pub use self::session::{Listed, Pop3Account, Pop3Error, Pop3Session};
+pub use self::session::{Listed, Pop3Account, Pop3Error, Pop3Session, Receiving};

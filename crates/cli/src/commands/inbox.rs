@@ -1,11 +1,12 @@
-//! `packetboat inbox`: what came, and by which path.
+//! `packetboat inbox`: what came, by which path, and where it is; and what keeps mail from coming.
 
 use std::process::ExitCode;
 
 use clap::Args;
-use packetboat_daemon::inbox_store::listing::{Arrived, arrived_last};
+use packetboat_daemon::control::Request;
+use packetboat_daemon::inbox_store::listing::{Listed, newest};
 use packetboat_engine::ports::Clock as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::carrier::{Carrier, home_directory};
 use crate::failure::Failure;
@@ -17,6 +18,7 @@ use crate::world::SystemClock;
 ///
 /// The mail itself is in the Maildir, where any mail program reads it; deleting it there deletes it nowhere else, and what
 /// was deleted does not come back. Flags that you set are not told to the server.
+/// An account that cannot be fetched is named, with the reason and what to do.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct InboxArgs {
@@ -29,9 +31,20 @@ pub(crate) struct InboxArgs {
 pub(crate) fn run(context: &Context, args: &InboxArgs) -> Result<ExitCode, Failure> {
     let carrier = Carrier::locate(context)?;
     let maildir = carrier.settings()?.maildir(home_directory().as_deref());
-    let mails = arrived_last(&carrier.home.inbox(), args.last)?;
+    packetboat_daemon::reports::check_maildir(&maildir).map_err(|error| {
+        Failure::new(format!("{} cannot be a Maildir", text::path(&maildir)))
+            .because(&error)
+            .hint("move the file away, or name another place as inbox.maildir in daemon.toml")
+    })?;
+    let mails = newest(&carrier.home.inbox(), &maildir, args.last)?;
+    // Without a daemon nobody fetches, and the list is as it lies there.
+    let stands = carrier.ask(&Request::Paths).map(|answer| answer.done["inbox"].clone()).ok();
+    let accounts = stands.as_ref().and_then(|stands| stands["accounts"].as_array().cloned()).unwrap_or_default();
     context.ui.result(
-        || json!({ "schema": 1, "maildir": maildir, "mails": mails }),
+        || {
+            let (running, maildir) = (stands.is_some(), &maildir);
+            json!({ "schema": 1, "running": running, "maildir": maildir, "mails": mails, "accounts": accounts })
+        },
         || {
             if mails.is_empty() {
                 return "No mail came yet.\n".to_owned();
@@ -39,16 +52,40 @@ pub(crate) fn run(context: &Context, args: &InboxArgs) -> Result<ExitCode, Failu
             mails.iter().fold(String::new(), |shown, mail| shown + &line(mail))
         },
     );
+    if stands.is_none() {
+        context.ui.note("The daemon does not run, so nothing is being fetched; start it with `packetboat run`.");
+    }
+    for account in &accounts {
+        if let Some(problem) = problem(account) {
+            context.ui.warn(&problem);
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-fn line(mail: &Arrived) -> String {
+/// Why no mail comes by an account, and what to do about it.
+pub(crate) fn problem(account: &Value) -> Option<String> {
+    let plain = |value: &Value| value.as_str().map(|text| text::plain(text.as_bytes()).to_string());
+    let error = plain(&account["error"])?;
+    let name = plain(&account["account"]).unwrap_or_default();
+    let hint = plain(&account["hint"]).map_or(String::new(), |hint| format!("\nHint: {hint}"));
+    Some(format!("mail of {name} cannot be fetched: {error}{hint}"))
+}
+
+fn line(mail: &Listed) -> String {
     let when = i64::try_from(mail.arrived_ms).map_or(String::new(), |at| text::ago(SystemClock.now_ms(), at));
-    let path = if mail.path == "own" { "by the own path" } else { "over the link" };
-    let folder = if mail.folder.is_empty() { "inbox" } else { &mail.folder };
-    let name = mail.name.as_deref().unwrap_or_default();
-    format!("{when:<16}  {path:<16}  {folder}  {}  {name}\n", text::bytes(mail.size_bytes))
+    let path = match mail.path.as_str() {
+        "own" => "by the own path",
+        "link" => "over the link",
+        _ => "written here",
+    };
+    let shown = |text: &Option<String>, none: &str| {
+        text.as_ref().map_or_else(|| none.to_owned(), |text| text::plain(text.as_bytes()).to_string())
+    };
+    let file = mail.file.as_ref().map_or_else(|| "moved or deleted".to_owned(), |file| text::path(file).to_string());
+    format!("{when:<16}  {path:<15}  {}  {}\n    {file}\n", shown(&mail.from, "-"), shown(&mail.subject, "-"))
 }
 
 const JSON: &str = "\
-JSON: maildir, and mails, each with name (of its file, without flags), folder, size_bytes, arrived_ms, path (own or link).";
+JSON: running, maildir, mails (arrived_ms, path: own, link or report, folder, size_bytes, from, subject, file), and \
+accounts (account, protocol, state: starting, watching, polling, failing or refused, last_success_ms, error, hint).";

@@ -25,9 +25,14 @@ pub(crate) fn run(context: &Context, _: &PathsArgs) -> Result<ExitCode, Failure>
     let carrier = Carrier::locate(context)?;
     let stands = carrier.ask(&Request::Paths)?.done;
     context.ui.result(
-        || json!({ "schema": 1, "role": stands["role"], "own": stands["own"], "link": stands["link"] }),
+        || json!({ "schema": 1, "role": stands["role"], "own": stands["own"], "link": stands["link"], "inbox": stands["inbox"] }),
         || shown(&stands),
     );
+    for account in stands["inbox"]["accounts"].as_array().into_iter().flatten() {
+        if let Some(problem) = super::inbox::problem(account) {
+            context.ui.warn(&problem);
+        }
+    }
     if let Some(ahead) = stands["link"]["clock_ahead_ms"].as_i64()
         && ahead.unsigned_abs() > packetboat_daemon::peer::CLOCKS_APART_MS
     {
@@ -69,4 +74,4 @@ fn shown(stands: &Value) -> String {
 
 const JSON: &str = "\
 JSON: role (host, companion or null), own (up, since_ms, last_success_ms, last_failure, last_failure_ms), link (null, or \
-peer, up, since_ms, remote, round_trip_ms, error, tries, clock_ahead_ms). Times are milliseconds since 1970.";
+peer, up, since_ms, remote, round_trip_ms, error, tries, clock_ahead_ms), inbox (accounts, as in `packetboat inbox`, and exchange_error). Times are milliseconds since 1970.";

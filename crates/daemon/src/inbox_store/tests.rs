@@ -95,9 +95,27 @@ fn a_record_of_a_newer_version_is_not_touched() {
     let home = TempDir::new().unwrap();
     let path = home.path().join("inbox.db");
     drop(InboxStore::open(&path).unwrap());
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
     let error = InboxStore::open(&path).unwrap_err();
-    assert_eq!(error.source.to_string(), "a newer version wrote it (its format is 2)");
+    assert_eq!(error.source.to_string(), "a newer version wrote it (its format is 3)");
+}
+
+#[test]
+fn a_record_of_the_first_version_goes_on() {
+    let home = TempDir::new().unwrap();
+    let path = home.path().join("inbox.db");
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(SCHEMA).unwrap();
+    connection.execute_batch("INSERT INTO message VALUES (1, '', zeroblob(32), 'n', 1, 1, 0, 1); INSERT INTO seen_uidl VALUES ('a', 'u', 1)").unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    drop(connection);
+    let mut store = InboxStore::open(&path).unwrap();
+    let item = store.untimed_items().unwrap().remove(0);
+    store.time_items(&[(item, 77)]).unwrap();
+    drop(store);
+    let mut store = InboxStore::open(&path).unwrap();
+    assert_eq!(store.held_items().unwrap().iter().map(|item| item.arrival).collect::<Vec<_>>(), [77]);
+    assert!(store.untimed_items().unwrap().is_empty());
 }
 
 #[test]
@@ -109,7 +127,7 @@ fn a_file_that_is_no_record_is_an_error() {
     let path = home.path().join("other.db");
     drop(InboxStore::open(&path).unwrap());
     let connection = Connection::open(&path).unwrap();
-    connection.execute_batch("INSERT INTO message VALUES (1, '.', zeroblob(32), 'n', 1, 1, 9, 0); INSERT INTO intent VALUES ('n', 1, 'a', 'm', 1, NULL, 'u', 99)").unwrap();
+    connection.execute_batch("INSERT INTO message VALUES (1, '.', zeroblob(32), 'n', 1, 1, 9, 0, NULL); INSERT INTO intent VALUES ('n', 1, 'a', 'm', 1, NULL, 'u', 99)").unwrap();
     assert!(InboxStore::open(&path).unwrap().pending().is_err());
 }
 

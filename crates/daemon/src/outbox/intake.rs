@@ -56,6 +56,11 @@ impl Reception {
         Stamp { moment: self.moment(self.clock.now().wall_ms), random: self.random(), host: self.host.clone() }
     }
 
+    /// The time by the wall clock, in milliseconds since 1970.
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now().wall_ms
+    }
+
     /// A time of the wall clock as messages have it.
     pub fn moment(&self, wall_ms: u64) -> Moment {
         let unix_seconds = i64::try_from(wall_ms / 1000).unwrap_or(i64::MAX);

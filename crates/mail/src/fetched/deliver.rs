@@ -16,7 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
@@ -29,6 +29,20 @@ use crate::maildir::{FolderName, MaildirError, UniqueName, UniqueNames};
 
 /// Reads the time; passed in, as everywhere.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Shared by the deliverers of one record, so that one of them at a time delivers a batch or puts one in order.
+///
+/// Without it, two that have the same message would both intend it, and one that opens would take what another is about to
+/// deliver for what a crash left. It is held while the disk works and never while a network does.
+#[derive(Clone, Default, Debug)]
+pub struct Gate(Arc<Mutex<()>>);
+
+impl Gate {
+    fn pass(&self) -> MutexGuard<'_, ()> {
+        // It guards no data; what a panic left half done is put in order by the next deliverer.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What is known of a message before its bytes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,6 +65,7 @@ pub struct Deliverer<S, F: Folders> {
     folders: F,
     names: UniqueNames,
     clock: Clock,
+    gate: Gate,
     writing: Option<Writing<F::Draft>>,
     batch: Vec<Intent>,
     batch_bytes: u64,
@@ -79,11 +94,22 @@ struct Writing<D> {
 }
 
 impl<S: FetchedStore, F: Folders> Deliverer<S, F> {
-    /// Puts in order what a crash left, and is ready for messages.
+    /// Puts in order what a crash left, and is ready for messages. It is the only one for its record.
     pub fn open(store: S, folders: F, names: UniqueNames, clock: Clock) -> Result<Self, DeliverError> {
+        Self::open_beside(store, folders, names, clock, Gate::default())
+    }
+
+    /// Like [`Deliverer::open`], beside others in this process whose stores keep the same record and who share the gate.
+    pub fn open_beside(
+        store: S,
+        folders: F,
+        names: UniqueNames,
+        clock: Clock,
+        gate: Gate,
+    ) -> Result<Self, DeliverError> {
         let (batch, summary) = (Vec::new(), Summary::default());
         let mut deliverer =
-            Self { store, folders, names, clock, writing: None, batch, batch_bytes: 0, summary, disturbed: true };
+            Self { store, folders, names, clock, gate, writing: None, batch, batch_bytes: 0, summary, disturbed: true };
         deliverer.settle()?;
         Ok(deliverer)
     }
@@ -151,6 +177,8 @@ impl<S: FetchedStore, F: Folders> Deliverer<S, F> {
             return Ok(());
         }
         self.disturbed = true;
+        let gate = self.gate.clone();
+        let _alone = gate.pass();
         match self.deliver(&batch) {
             Ok(()) => self.disturbed = false,
             Err(error) => {
@@ -210,6 +238,8 @@ impl<S: FetchedStore, F: Folders> Deliverer<S, F> {
         if !self.disturbed {
             return Ok(());
         }
+        let gate = self.gate.clone();
+        let _alone = gate.pass();
         let mut there = Vec::new();
         for intent in self.store.pending()? {
             match self.folders.find(&intent.folder, &intent.name)? {

@@ -110,11 +110,13 @@ async fn fetch(
         let (flags, path) = (Flags::default(), Path::Own);
         let arrival = Arrival { origin, folder: folder.clone(), flags, received: None, path };
         arrivals.send(Delivery::Begin(arrival)).await.map_err(stopped)?;
-        let received = session
-            .receive(MAXIMUM_MESSAGE, async |piece| arrivals.send(Delivery::Piece(piece)).await.map_err(stopped))
-            .await??;
-        let last = match received {
-            Some(_) => Delivery::End,
+        let last = match session.receive(MAXIMUM_MESSAGE).await? {
+            Some(mut receiving) => {
+                while let Some(piece) = session.piece(&mut receiving).await? {
+                    arrivals.send(Delivery::Piece(piece)).await.map_err(stopped)?;
+                }
+                Delivery::End
+            }
             None => {
                 missing += 1;
                 Delivery::Drop

@@ -104,38 +104,34 @@ impl Pop3Session {
         self.send(&format!("RETR {number}")).await
     }
 
-    /// Reads one message that was asked for, and hands it on in pieces; nothing for one that the server refuses.
-    pub async fn receive<E>(
-        &mut self,
-        limit: u64,
-        mut hand_on: impl AsyncFnMut(Vec<u8>) -> Result<(), E>,
-    ) -> Result<Result<Option<u64>, E>, Pop3Error> {
+    /// Begins to read a message that was asked for; nothing for one that the server refuses.
+    pub async fn receive(&mut self, limit: u64) -> Result<Option<Receiving>, Pop3Error> {
         match self.reply().await? {
-            Reply::Ok(_) => {}
+            Reply::Ok(_) => Ok(Some(Receiving { unstuffing: Unstuffing::new(), size: 0, limit })),
             Reply::Refused(reply) => {
                 tracing::debug!(reply, "the server refuses a message");
-                return Ok(Ok(None));
+                Ok(None)
             }
-            Reply::Challenge => return Err(Pop3Error::NotPop3 { line: "+".to_owned() }),
+            Reply::Challenge => Err(Pop3Error::NotPop3 { line: "+".to_owned() }),
         }
-        let (mut unstuffing, mut size, mut piece) = (Unstuffing::new(), 0, Vec::new());
-        while !unstuffing.ended() {
+    }
+
+    /// The next piece of a message; nothing at its end.
+    pub async fn piece(&mut self, receiving: &mut Receiving) -> Result<Option<Vec<u8>>, Pop3Error> {
+        let Receiving { unstuffing, size, limit } = receiving;
+        let mut piece = Vec::new();
+        while !unstuffing.ended() && piece.len() < PIECE {
             if self.lines.waiting().is_empty() {
                 self.lines.fill().await?;
             }
             let taken = unstuffing.take(self.lines.waiting(), &mut piece);
             self.lines.take(taken);
-            if size + piece.len() as u64 > limit {
-                return Err(Pop3Error::TooLarge { limit });
-            }
-            if piece.len() >= PIECE || unstuffing.ended() {
-                size += piece.len() as u64;
-                if let Err(error) = hand_on(std::mem::take(&mut piece)).await {
-                    return Ok(Err(error));
-                }
+            if *size + piece.len() as u64 > *limit {
+                return Err(Pop3Error::TooLarge { limit: *limit });
             }
         }
-        Ok(Ok(Some(size)))
+        *size += piece.len() as u64;
+        Ok((!piece.is_empty()).then_some(piece))
     }
 
     /// Marks a message as deleted; it goes when the session is closed well.
@@ -281,6 +277,13 @@ fn verb(command: &str) -> String {
 
 fn one_line(text: &str) -> Result<&str, Pop3Error> {
     if text.contains(['\r', '\n', '\0']) { Err(Pop3Error::NotALine) } else { Ok(text) }
+}
+
+/// A message that is being read.
+pub struct Receiving {
+    unstuffing: Unstuffing,
+    size: u64,
+    limit: u64,
 }
 
 /// Why a session failed. But for the first three, another session may do better.

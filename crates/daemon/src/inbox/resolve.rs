@@ -1,0 +1,114 @@
+//! From accounts to what is fetched: which protocol, what the record calls the account, and which mailboxes.
+//!
+//! The record names an account by user, server and port, and not by what a configuration calls it. UIDs mean the same on
+//! two devices exactly when they are of one user at one server; that two people call their accounts "home" means nothing.
+
+use packetboat_mail::account::{Account, Accounts, Incoming};
+use packetboat_mail::imap::{ImapError, ImapSession};
+use packetboat_mail::maildir::{FolderName, modified_utf7};
+
+use super::status::{Labels, Trouble};
+
+/// One server that mail is fetched from.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Source {
+    pub(super) labels: Labels,
+    pub(super) protocol: Protocol,
+    pub(super) incoming: Incoming,
+}
+
+/// How it is fetched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Protocol {
+    Imap,
+    Pop3,
+}
+
+/// What is fetched: the device's own accounts, then those of its host that it does not have itself.
+///
+/// Where an account has both protocols, it is fetched by IMAP, which tells more.
+pub(super) fn sources(own: &Accounts, of_host: &Accounts) -> Vec<Source> {
+    let mut found: Vec<Source> = Vec::new();
+    for source in own.iter().chain(of_host.iter()).filter_map(source) {
+        if !found.iter().any(|known| known.labels.identity == source.labels.identity) {
+            found.push(source);
+        }
+    }
+    found
+}
+
+fn source(account: &Account) -> Option<Source> {
+    let (protocol, incoming, name) = match (&account.imap, &account.pop3) {
+        (Some(imap), _) => (Protocol::Imap, imap, "imap"),
+        (None, Some(pop3)) => (Protocol::Pop3, pop3, "pop3"),
+        (None, None) => return None,
+    };
+    let port = incoming.port.map_or(String::new(), |port| format!(":{port}"));
+    let identity = format!("{name} {}@{}{port}", incoming.user, incoming.host.to_ascii_lowercase());
+    let labels = Labels { account: account.name.clone(), identity, protocol: name };
+    Some(Source { labels, protocol, incoming: incoming.clone() })
+}
+
+/// The mailboxes to fetch, as the server names them, and their folders; the troubles are of mailboxes that have none.
+pub(super) async fn mailboxes(
+    session: &mut ImapSession,
+    wanted: &[String],
+) -> Result<(Vec<(String, FolderName)>, Vec<Trouble>), ImapError> {
+    if wanted.iter().all(|name| is_inbox(name)) {
+        return Ok((vec![("INBOX".to_owned(), FolderName::inbox())], Vec::new()));
+    }
+    let listed = session.mailboxes().await?;
+    let all = wanted.iter().any(|name| name == "*");
+    let (mut found, mut troubles) = (Vec::new(), Vec::new());
+    for mailbox in listed.iter().filter(|mailbox| mailbox.selectable) {
+        let is_wanted = |name: &String| match is_inbox(name) {
+            true => is_inbox(&mailbox.name),
+            // Some servers name mailboxes in plain UTF-8.
+            false => modified_utf7::encode(name) == mailbox.name || *name == mailbox.name,
+        };
+        if all || wanted.iter().any(is_wanted) {
+            match FolderName::for_mailbox(&mailbox.name, mailbox.delimiter.as_deref()) {
+                Ok(folder) => found.push((mailbox.name.clone(), folder)),
+                Err(error) => troubles.push(error.into()),
+            }
+        }
+    }
+    let is_found = |name: &String| {
+        let encoded = modified_utf7::encode(name);
+        found.iter().any(|(there, _)| *there == encoded || there == name || (is_inbox(name) && is_inbox(there)))
+    };
+    for name in wanted.iter().filter(|name| *name != "*" && !is_found(name)) {
+        troubles.push(Trouble::NoMailbox { mailbox: name.clone() });
+    }
+    Ok((found, troubles))
+}
+
+fn is_inbox(name: &str) -> bool {
+    name.eq_ignore_ascii_case("INBOX")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accounts(text: &str) -> Accounts {
+        Accounts::parse(text).unwrap()
+    }
+
+    #[test]
+    fn one_account_of_two_devices_is_fetched_once() {
+        let own = accounts(
+            "[[account]]\nname = \"mine\"\naddresses = [\"a@a.test\"]\n\
+             [account.imap]\nhost = \"IMAP.a.test\"\nuser = \"a\"\npassword = \"p\"\n\
+             [account.pop3]\nhost = \"pop.a.test\"\nuser = \"a\"\npassword = \"p\"",
+        );
+        let of_host = accounts(
+            "[[account]]\nname = \"home\"\naddresses = [\"a@a.test\"]\n\
+             [account.imap]\nhost = \"imap.a.test\"\nuser = \"a\"\npassword = \"p\"\n\
+             [[account]]\nname = \"mine\"\naddresses = [\"b@b.test\"]\n\
+             [account.pop3]\nhost = \"pop.b.test\"\nport = 1100\nuser = \"b\"\npassword = \"p\"",
+        );
+        let found: Vec<_> = sources(&own, &of_host).into_iter().map(|source| source.labels.identity).collect();
+        assert_eq!(found, ["imap a@imap.a.test", "pop3 b@pop.b.test:1100"]);
+    }
+}
