@@ -12,7 +12,7 @@ use std::time::Duration;
 use packetboat_core::delivery::Event;
 use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
-use packetboat_link::{Endpoint, Identity, Link, Local};
+use packetboat_link::{Endpoint, Identity, Link, Local, Session};
 use packetboat_mail::account::Accounts;
 use packetboat_mail::submission::{self, Reach, Server, Token};
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::control::server::{self, Control};
+use crate::files::with_causes;
 use crate::hands::{DaemonHands, HandsParts};
 use crate::home::{Claim, HomeError};
 use crate::network::{Network, Ways};
@@ -36,6 +37,9 @@ use crate::outbox::transmit::{Routes, Transmit};
 use crate::pair::{Pair, Role};
 use crate::paths::PathWatch;
 use crate::peer::{HAND_OVER_PATIENCE, Peer, PeerParts};
+use crate::relay::answer::Answerer;
+use crate::relay::carried::Carried;
+use crate::relay::shelf::{Shelf, ShelfError};
 use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
 use crate::sent::SentFolder;
@@ -115,6 +119,16 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let mut link_view: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(|| Value::Null);
     let mut endpoint = None;
     let mut link_up = None;
+    let (session_now, session) = watch::channel(None);
+    let carried = match &parts.pair {
+        Some(pair) if pair.role == Role::Companion => {
+            let shelf = Arc::new(Shelf::open(&home.shelf(), parts.settings.relay.space)?);
+            let carried = Arc::new(Carried::new(home.carried(), shelf));
+            tasks.spawn(put_up(carried.clone(), parts.settings.relay.retry.0));
+            Some(carried)
+        }
+        _ => None,
+    };
     if let Some(pair) = &parts.pair {
         let (peer, sender, skew) = Peer::new(PeerParts {
             courier: courier.clone(),
@@ -124,6 +138,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             clock: parts.clock.clone(),
             accounts: lent_accounts,
             got_accounts,
+            carries: carried.clone().map(Answerer::new),
         });
         peer_sender = Some(sender);
         let mut incarnation = [0; 16];
@@ -133,7 +148,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         endpoint = Some(bound);
         link_up = Some(link.clone());
         link_view = view_of_link(pair.clone(), link.clone(), skew, parts.clock.clone());
-        tasks.spawn(serve_link(peer, link));
+        tasks.spawn(serve_link(peer, link, session_now));
     }
     let reports = Arc::new(Reports::new(parts.maildir.clone(), reception));
     let (mut hands, wakes, active) = DaemonHands::new(HandsParts {
@@ -156,7 +171,11 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         courier: courier.clone(),
         reader: Mutex::new(control_reader),
         wakes: Arc::new(move |mail| wakes.of(mail)),
-        paths: Arc::new(move || json!({ "role": paths_of.1, "own": paths_of.0.state(), "link": link_view() })),
+        paths: Arc::new(move || {
+            let carried = carried.as_ref().map(|carried| carried.view());
+            json!({ "role": paths_of.1, "own": paths_of.0.state(), "link": link_view(), "carried": carried })
+        }),
+        session,
         bodies: home.bodies(),
         message_limit: parts.settings.submission.message_limit,
     };
@@ -263,11 +282,13 @@ fn open_link(
     Ok((endpoint, link))
 }
 
-async fn serve_link(mut peer: Peer, link: Arc<Link>) {
+async fn serve_link(mut peer: Peer, link: Arc<Link>, session_now: watch::Sender<Option<Session>>) {
     let mut sessions = link.sessions();
     while let Some(session) = sessions.next().await {
         tracing::info!("the link is up");
+        session_now.send_replace(Some(session.clone()));
         peer.serve(session).await;
+        session_now.send_replace(None);
         tracing::info!("the link is down");
     }
 }
@@ -313,6 +334,19 @@ fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission
         tls: None,
         spool,
         limits: submission::Limits { message: wanted.message_limit, ..submission::Limits::default() },
+    }
+}
+
+/// Puts up what waits of vaults, now and then.
+async fn put_up(carried: Arc<Carried>, every: Duration) {
+    loop {
+        let carried = carried.clone();
+        match tokio::task::spawn_blocking(move || carried.put_up()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(error = with_causes(&error), "what waits of vaults is not put up"),
+            Err(error) => tracing::error!(%error, "putting up what waits of vaults ended"),
+        }
+        tokio::time::sleep(every).await;
     }
 }
 
@@ -372,6 +406,9 @@ pub enum RunError {
     /// The outbox cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is carried of vaults cannot be opened.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
     /// Commands cannot be listened to.
     #[error("the control socket cannot be made")]
     Control(#[source] std::io::Error),

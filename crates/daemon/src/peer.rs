@@ -7,6 +7,7 @@
 //!           3  the host's accounts for its companion (accounts.rs)
 //!           4  a comparison of what the two have of mail in
 //! body      get `mail/` and the mail's id, 16 bytes: the companion fetches a copy from its host
+//!           get or put `store/` and a request: the host asks its companion about a vault (relay/message.rs)
 //! ```
 //!
 //! What cannot be sent is dropped: the machines say everything again that was not answered. A body that was cut short or
@@ -31,6 +32,7 @@ use crate::outbox::courier::Courier;
 use crate::outbox::desk::Input;
 use crate::outbox::store::Reader;
 use crate::pair::Role;
+use crate::relay::answer::Answerer;
 
 /// What the outbox says over the link, and what it fetches.
 #[derive(Clone)]
@@ -51,6 +53,7 @@ pub struct Peer {
     skew: watch::Sender<Option<i64>>,
     accounts: watch::Receiver<Option<Arc<Vec<u8>>>>,
     got_accounts: mpsc::Sender<Vec<u8>>,
+    carries: Option<Answerer>,
 }
 
 /// What a [`Peer`] is made of.
@@ -69,6 +72,8 @@ pub struct PeerParts {
     pub accounts: watch::Receiver<Option<Arc<Vec<u8>>>>,
     /// On a companion: where that goes.
     pub got_accounts: mpsc::Sender<Vec<u8>>,
+    /// On a companion: answers what is asked about vaults.
+    pub carries: Option<Answerer>,
 }
 
 impl Peer {
@@ -77,9 +82,10 @@ impl Peer {
         let (frames_in, frames) = mpsc::channel(FRAMES);
         let (fetches_in, fetches) = mpsc::channel(FETCHES);
         let (skew, skews) = watch::channel(None);
-        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts } = parts;
+        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts, carries } = parts;
         let reader = Arc::new(Mutex::new(reader));
-        let peer = Self { courier, reader, bodies, role, clock, frames, fetches, skew, accounts, got_accounts };
+        let peer =
+            Self { courier, reader, bodies, role, clock, frames, fetches, skew, accounts, got_accounts, carries };
         (peer, PeerSender { frames: frames_in, fetches: fetches_in }, skews)
     }
 
@@ -102,7 +108,7 @@ impl Peer {
             self.skew.clone(),
             self.got_accounts.clone(),
         ));
-        tasks.spawn(answer(session.clone(), self.reader.clone(), self.role));
+        tasks.spawn(answer(session.clone(), self.reader.clone(), self.role, self.carries.clone()));
         let fetching = Arc::new(Fetching {
             session: session.clone(),
             courier: self.courier.clone(),
@@ -191,12 +197,21 @@ async fn hear(
     }
 }
 
-/// Gives the companion the bodies it asks for.
-async fn answer(session: Session, reader: Arc<Mutex<Reader>>, role: Role) {
+/// Gives the companion the bodies it asks for, and the host what it asks of vaults.
+async fn answer(session: Session, reader: Arc<Mutex<Reader>>, role: Role, carries: Option<Answerer>) {
     let mut giving = JoinSet::new();
     loop {
         tokio::select! {
             request = session.next_request() => match request {
+                Ok(request) if Answerer::is_for(name_of(&request)) && carries.is_some() => {
+                    let carries = carries.clone();
+                    giving.spawn(async move {
+                        let Some(carries) = carries else { return };
+                        if let Err(error) = carries.serve(request).await {
+                            tracing::debug!(%error, "a request about a vault was not answered to the end");
+                        }
+                    });
+                }
                 Ok(Request::Get(request)) => {
                     let reader = reader.clone();
                     giving.spawn(async move {
@@ -214,6 +229,13 @@ async fn answer(session: Session, reader: Arc<Mutex<Reader>>, role: Role) {
             },
             Some(_) = giving.join_next() => {}
         }
+    }
+}
+
+fn name_of(request: &Request) -> &[u8] {
+    match request {
+        Request::Get(request) => &request.name,
+        Request::Put(request) => &request.name,
     }
 }
 
