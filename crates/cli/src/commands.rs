@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they have in common.
 
+mod carry;
 mod completions;
 mod conflicts;
 mod devices;
@@ -87,6 +88,7 @@ enum Command {
     Run(run::RunArgs),
     Outbox(outbox::OutboxArgs),
     Paths(paths::PathsArgs),
+    Carry(carry::CarryArgs),
     Mail(mail::MailArgs),
     Sendmail(sendmail::SendmailArgs),
     Service(service::ServiceArgs),
@@ -119,6 +121,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(&context, &args),
         Command::Outbox(args) => outbox::run(&context, &args),
         Command::Paths(args) => paths::run(&context, &args),
+        Command::Carry(args) => carry::run(&context, &args),
         Command::Mail(args) => mail::run(&context, &args),
         Command::Sendmail(args) => sendmail::run(&context, &args),
         Command::Service(args) => service::run(&context, &args),
