@@ -35,6 +35,7 @@ use crate::registry::{Entry, Intermediary, Registry};
 use crate::secrets::Secrets;
 use crate::state::ReplicaId;
 use crate::text;
+use crate::way::{Companion, Way, names_companion};
 use crate::world::{SystemClock, SystemEntropy};
 
 /// What the user asked to be bound.
@@ -79,7 +80,8 @@ pub(crate) enum How {
 
 /// Binds a folder as the user wishes.
 pub(crate) fn bind(context: &Context, wish: &Wish) -> Result<Bound, Failure> {
-    if let Some(place) = &wish.intermediary {
+    let named = wish.intermediary.as_deref().and_then(names_companion);
+    if let (Some(place), None) = (&wish.intermediary, named) {
         require_folder(place)?;
     }
     let mut folder = match &wish.folder {
@@ -89,6 +91,9 @@ pub(crate) fn bind(context: &Context, wish: &Wish) -> Result<Bound, Failure> {
     let seen = sighting(&folder)?;
     let standing = context.standing(&seen)?;
     let mut binder = Binder { context, wish, folder: &mut folder };
+    if let (Some(named), Standing::Unbound) = (named, &standing) {
+        return binder.join_by_companion(&Companion::named(context, named)?);
+    }
     if wish.rebind {
         return binder.first_time(&seen, known_place(&standing));
     }
@@ -126,7 +131,25 @@ struct Binder<'a> {
 impl Binder<'_> {
     /// Opens what is bound already.
     fn again(&self, mut entry: Entry) -> Result<Bound, Failure> {
-        let (place, _) = self.vault_at(entry.vault, Some(&entry.intermediary))?;
+        let by_companion = match &self.wish.intermediary {
+            Some(given) => names_companion(given).is_some(),
+            None => names_companion(&entry.intermediary.canonical).is_some(),
+        };
+        if by_companion {
+            let companion = Companion::of(self.context, entry.vault)?;
+            let companion = companion.ok_or_else(|| {
+                Failure::new("this device has no companion").hint("name the vault's own directory, or pair the two")
+            })?;
+            companion.carries()?;
+            return self.again_by_companion(&entry, companion);
+        }
+        let (place, _) = match self.vault_at(entry.vault, Some(&entry.intermediary)) {
+            Ok(found) => found,
+            Err(failure) => match self.companion_instead(&entry) {
+                Some(companion) => return self.again_by_companion(&entry, companion),
+                None => return Err(failure),
+            },
+        };
         require_apart(&self.folder.path, &place.path)?;
         if self.wish.name.is_some() {
             self.context.ui.warn("this device has a name already; `packetboat devices rename NAME` changes it");
@@ -145,6 +168,58 @@ impl Binder<'_> {
         Ok(Bound { session, how: How::Already, recovery_key: None })
     }
 
+    /// The companion, where it is to be asked for a vault that is not where it was, and carries it.
+    fn companion_instead(&self, entry: &Entry) -> Option<Companion> {
+        // Another vault in its place, or a place that was named, is no failure of the path.
+        if self.wish.intermediary.is_some() {
+            return None;
+        }
+        let there = Directory::look(&entry.intermediary.canonical, "intermediary").and_then(|at| look_for_vault(&at));
+        if matches!(there, Ok(Found::Vault(_))) {
+            return None;
+        }
+        let companion = Companion::of(self.context, entry.vault).ok().flatten()?;
+        match companion.carries() {
+            Ok(()) => Some(companion),
+            Err(failure) => {
+                self.context.ui.warn(&format!("not by the companion either: {failure}"));
+                None
+            }
+        }
+    }
+
+    /// Opens what is bound already, by way of the companion.
+    fn again_by_companion(&self, entry: &Entry, companion: Companion) -> Result<Bound, Failure> {
+        let ui = self.context.ui;
+        if names_companion(&entry.intermediary.canonical).is_none() {
+            let place = text::path(&entry.intermediary.canonical);
+            ui.note(&format!("The vault at {place} is reached through the companion {}.", companion.shown()));
+        }
+        let mut entry = entry.clone();
+        let before = entry.clone();
+        entry.folder.clone_from(&self.folder.path);
+        (entry.device, entry.inode) = self.folder.inode.unwrap_or((entry.device, entry.inode));
+        let session = self.context.open_by(&self.folder.path, &entry, &Way::Companion(companion))?;
+        if entry != before && !self.wish.look_only {
+            Registry::update(&self.context.state, |registry| registry.put(entry))?;
+        }
+        Ok(Bound { session, how: How::Already, recovery_key: None })
+    }
+
+    /// Joins a vault that only the companion reaches.
+    fn join_by_companion(&mut self, companion: &Companion) -> Result<Bound, Failure> {
+        self.refuse_dry_run()?;
+        let way = Way::Companion(companion.clone());
+        let (store, _) = way.store(Some(companion.vault()));
+        let missing = || Failure::new(format!("the vault is not where the companion {} looks", companion.shown()));
+        let marker = Replica::read_marker(store.as_ref())?.ok_or_else(missing)?;
+        if marker.vault() != companion.vault() {
+            return Err(missing());
+        }
+        let place = PathBuf::from(way.place());
+        self.join(&way, Intermediary { given: place.clone(), canonical: place }, &marker)
+    }
+
     /// Binds a folder that nobody knows, or that is to be bound as if nobody did.
     fn first_time(&mut self, seen: &Sighting, known: Option<&Path>) -> Result<Bound, Failure> {
         let Some(given) = self.wish.intermediary.as_deref().or(known) else {
@@ -159,7 +234,7 @@ impl Binder<'_> {
         let found = look_for_vault(&place)?;
         self.refuse_dry_run()?;
         match found {
-            Found::Vault(marker) => self.join(&place, &marker),
+            Found::Vault(marker) => self.join(&Way::Folder(place.path.clone()), intermediary(&place), &marker),
             Found::Empty | Found::Nothing => self.create(&mut place),
             Found::Other => Err(Failure::new(format!("{} is not a vault, and not empty", text::path(&place.given)))
                 .hint("name a vault, or an empty or new directory for one; a directory within this one will do")),
@@ -171,7 +246,7 @@ impl Binder<'_> {
         let (place, marker) = self.vault_at(vault, remembered)?;
         self.require_sound(&place)?;
         self.refuse_dry_run()?;
-        self.join(&place, &marker)
+        self.join(&Way::Folder(place.path.clone()), intermediary(&place), &marker)
     }
 
     /// The place where this very vault is; a bound folder never makes one.
@@ -279,7 +354,8 @@ impl Binder<'_> {
         if made {
             place.create("intermediary")?;
         }
-        let outcome = self.begin(place, None, |parts| Replica::create(parts, &passphrase, &name));
+        let way = Way::Folder(place.path.clone());
+        let outcome = self.begin(&way, intermediary(place), None, |parts| Replica::create(parts, &passphrase, &name));
         match outcome {
             Ok(bound) => {
                 ui.note(&format!("Created the vault at {} (this device is \"{name}\").", text::path(&place.path)));
@@ -296,7 +372,7 @@ impl Binder<'_> {
     }
 
     /// Joins a vault.
-    fn join(&mut self, place: &Directory, marker: &Marker) -> Result<Bound, Failure> {
+    fn join(&mut self, way: &Way, place: Intermediary, marker: &Marker) -> Result<Bound, Failure> {
         let ui = self.context.ui;
         let name = self.device_name()?;
         if !self.folder.exists() {
@@ -313,10 +389,10 @@ impl Binder<'_> {
             true => self.wish.secrets.unlock_with_recovery(marker)?,
             false => self.wish.secrets.unlock(marker)?,
         };
-        let bound = self.begin(place, Some(marker.vault()), |parts| {
+        let bound = self.begin(way, place, Some(marker.vault()), |parts| {
             Replica::join(parts, ring, &name).map(|replica| (replica, String::new()))
         })?;
-        ui.note(&format!("Joined the vault at {} (this device is \"{name}\").", text::path(&place.path)));
+        ui.note(&format!("Joined the vault at {} (this device is \"{name}\").", text::path(&way.shown())));
         if self.wish.recovery {
             ui.note("If the passphrase is lost, choose a new one with `packetboat key passphrase`.");
         }
@@ -326,7 +402,8 @@ impl Binder<'_> {
     /// Does what making and joining a vault have in common, and takes it back where it fails.
     fn begin(
         &mut self,
-        place: &Directory,
+        way: &Way,
+        place: Intermediary,
         joins: Option<VaultId>,
         make: impl FnOnce(Parts) -> Result<(Replica, String), JoinError>,
     ) -> Result<Bound, Failure> {
@@ -340,9 +417,9 @@ impl Binder<'_> {
         let state = self.context.state.replica(&id);
         let outcome = state.create().and_then(|()| {
             let lock = ReplicaLock::acquire(&state.lock())?;
-            let (parts, meter) = self.context.parts(&self.folder.path, &place.path, &state, joins)?;
+            let (parts, meter) = self.context.parts(&self.folder.path, way, &state, joins)?;
             let (replica, recovery_key) = make(parts)?;
-            Ok((Context::begun(replica, meter, &self.folder.path, &place.path, lock), recovery_key))
+            Ok((Context::begun(replica, meter, &self.folder.path, way, lock), recovery_key))
         });
         let (session, recovery_key) = match outcome {
             Ok(made) => made,
@@ -368,7 +445,7 @@ impl Binder<'_> {
             device,
             inode,
             vault,
-            intermediary: intermediary(place),
+            intermediary: place,
             created: SystemClock.now_ms(),
         };
         Registry::update(&self.context.state, |registry| registry.put(entry))?;

@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they have in common.
 
+mod carry;
 mod completions;
 mod conflicts;
 mod devices;
@@ -105,6 +106,7 @@ enum Command {
     Outbox(outbox::OutboxArgs),
     Inbox(inbox::InboxArgs),
     Paths(paths::PathsArgs),
+    Carry(carry::CarryArgs),
     Mail(mail::MailArgs),
     Sendmail(sendmail::SendmailArgs),
     Service(service::ServiceArgs),
@@ -138,6 +140,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Outbox(args) => outbox::run(&context, &args),
         Command::Inbox(args) => inbox::run(&context, &args),
         Command::Paths(args) => paths::run(&context, &args),
+        Command::Carry(args) => carry::run(&context, &args),
         Command::Mail(args) => mail::run(&context, &args),
         Command::Sendmail(args) => sendmail::run(&context, &args),
         Command::Service(args) => service::run(&context, &args),

@@ -24,6 +24,7 @@ mod steps;
 mod summary;
 mod text;
 mod ui;
+mod way;
 mod world;
 
 use std::ffi::{OsStr, OsString};

@@ -11,8 +11,7 @@ use packetboat_engine::replica::{Parts, Replica, Settings};
 use packetboat_replica::index::Index;
 use packetboat_replica::lock::ReplicaLock;
 use packetboat_replica::real_fs::RealFs;
-use packetboat_storage::counting::{CountingStore, TrafficMeter};
-use packetboat_storage::folder::FolderStore;
+use packetboat_storage::counting::TrafficMeter;
 
 use crate::failure::Failure;
 use crate::folder_marker::FolderMarker;
@@ -22,6 +21,7 @@ use crate::registry::{Entry, Registry};
 use crate::state::{ReplicaDir, StateDir};
 use crate::text;
 use crate::ui::Ui;
+use crate::way::{Companion, Way, names_companion};
 use crate::world::{SystemClock, SystemEntropy};
 
 /// What every command works with.
@@ -115,41 +115,41 @@ impl Context {
 
     /// Opens the replica of a registered folder.
     pub(crate) fn open_entry(&self, folder: &Path, entry: &Entry) -> Result<Session, Failure> {
-        let place = entry.intermediary.canonical.clone();
+        let way = match names_companion(&entry.intermediary.canonical) {
+            Some(_) => Way::Companion(
+                Companion::of(self, entry.vault)?
+                    .ok_or_else(|| Failure::new("this device has no companion any more").hint(NAME_IT))?,
+            ),
+            None => Way::Folder(entry.intermediary.canonical.clone()),
+        };
+        self.open_by(folder, entry, &way)
+    }
+
+    /// Opens the replica of a registered folder, and reaches its intermediary this way.
+    pub(crate) fn open_by(&self, folder: &Path, entry: &Entry, way: &Way) -> Result<Session, Failure> {
         let state = self.state.replica(&entry.replica);
         let lock = ReplicaLock::acquire(&state.lock())?;
-        let (parts, meter) = self.parts(folder, &place, &state, Some(entry.vault))?;
+        let (parts, meter) = self.parts(folder, way, &state, Some(entry.vault))?;
         let replica = Replica::open(parts)?;
-        Ok(Session { replica, meter, folder: folder.to_owned(), intermediary: place, _lock: lock })
+        Ok(Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), _lock: lock })
     }
 
     /// A session around a replica that was just made.
-    pub(crate) fn begun(
-        replica: Replica,
-        meter: TrafficMeter,
-        folder: &Path,
-        place: &Path,
-        lock: ReplicaLock,
-    ) -> Session {
-        Session { replica, meter, folder: folder.to_owned(), intermediary: place.to_owned(), _lock: lock }
+    pub(crate) fn begun(replica: Replica, meter: TrafficMeter, folder: &Path, way: &Way, lock: ReplicaLock) -> Session {
+        Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), _lock: lock }
     }
 
     /// What a replica is made of. With `vault`, the store refuses to work where that vault is not.
     pub(crate) fn parts(
         &self,
         folder: &Path,
-        place: &Path,
+        way: &Way,
         state: &ReplicaDir,
         vault: Option<VaultId>,
     ) -> Result<(Parts, TrafficMeter), Failure> {
         let fs = open_fs(folder)?;
         let index = Index::open(&state.index())?;
-        let store = CountingStore::new(FolderStore::new(place));
-        let meter = store.meter();
-        let store: Arc<dyn Store> = match vault {
-            Some(vault) => Arc::new(AtVault { inner: store, place: place.to_owned(), vault }),
-            None => Arc::new(store),
-        };
+        let (store, meter) = way.store(vault);
         let mut ignore_overlay = state.read_ignore()?;
         if let Some(own) = self.own_pattern(folder) {
             ignore_overlay.push_str(&format!("\n{own}\n"));
@@ -158,7 +158,7 @@ impl Context {
             fs,
             index,
             store,
-            place: text::path(place),
+            place: way.place(),
             clock: Box::new(SystemClock),
             entropy: Box::new(SystemEntropy),
             settings: Settings { threads: self.threads, ignore_overlay, ..Settings::default() },
@@ -175,6 +175,8 @@ impl Context {
         Some(format!("/{escaped}/"))
     }
 }
+
+const NAME_IT: &str = "name the vault's own directory: `packetboat sync FOLDER INTERMEDIARY`";
 
 /// What is seen of a folder.
 pub(crate) fn sighting(place: &Directory) -> Result<Sighting, Failure> {
@@ -233,13 +235,18 @@ pub(crate) fn vault_not_here(place: &Path) -> Failure {
 /// A store that works only while its vault is there, so that an empty mount point is not taken for an emptied vault.
 ///
 /// Folders alone need this: an address means the same store every time. What is looked at is a local file, and not counted.
-struct AtVault<S> {
+pub(crate) struct AtVault<S> {
     inner: S,
     place: PathBuf,
     vault: VaultId,
 }
 
 impl<S> AtVault<S> {
+    /// The store of a vault that is to be at `place`.
+    pub(crate) fn new(inner: S, place: &Path, vault: VaultId) -> Self {
+        Self { inner, place: place.to_owned(), vault }
+    }
+
     fn check(&self, action: &'static str, name: &str) -> Result<(), StoreError> {
         let here = Directory::look(&self.place, "intermediary").and_then(|place| look_for_vault(&place));
         let problem = match here {

@@ -132,6 +132,11 @@ impl SealedPacket {
         Dot { device: self.device(), counter: self.header.counter }
     }
 
+    /// The vault that it says it belongs to.
+    pub fn vault(&self) -> VaultId {
+        self.header.vault
+    }
+
     /// The author.
     pub fn device(&self) -> DeviceId {
         self.header.author.device()

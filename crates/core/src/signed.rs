@@ -129,6 +129,11 @@ impl<C: Content> Sealed<C> {
         C::decode(self.header.number, &plain).map_err(|source| SignedError::Content { kind: C::KIND, source })
     }
 
+    /// The vault that it says it belongs to.
+    pub fn vault(&self) -> VaultId {
+        self.header.vault
+    }
+
     /// The author.
     pub fn device(&self) -> DeviceId {
         self.header.author.device()

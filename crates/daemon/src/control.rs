@@ -47,6 +47,8 @@ pub enum Request {
     Paths,
     /// Which process this is.
     Who,
+    /// What follows is for the companion: relay/socket.rs.
+    Relay,
 }
 
 /// What is wanted of a mail.

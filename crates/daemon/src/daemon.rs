@@ -13,7 +13,7 @@ use packetboat_core::delivery::Event;
 use packetboat_core::delivery::message::MAX_MESSAGE_BYTES;
 use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
-use packetboat_link::{Endpoint, Identity, Link, Local};
+use packetboat_link::{Endpoint, Identity, Link, Local, Session};
 use packetboat_mail::account::Accounts;
 use packetboat_mail::submission::{self, Reach, Server, Token};
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::control::server::{self, Control};
+use crate::files::with_causes;
 use crate::hands::{DaemonHands, HandsParts};
 use crate::home::{Claim, Home, HomeError};
 use crate::inbox::exchange::Exchange;
@@ -41,6 +42,9 @@ use crate::outbox::transmit::{Routes, Transmit};
 use crate::pair::{Pair, Role};
 use crate::paths::PathWatch;
 use crate::peer::{HAND_OVER_PATIENCE, Peer, PeerParts};
+use crate::relay::answer::Answerer;
+use crate::relay::carried::Carried;
+use crate::relay::shelf::{Shelf, ShelfError};
 use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
 use crate::sent::SentFolder;
@@ -133,6 +137,16 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let mut link_view: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(|| Value::Null);
     let mut endpoint = None;
     let mut link_up = None;
+    let (session_now, session) = watch::channel(None);
+    let carried = match &parts.pair {
+        Some(pair) if pair.role == Role::Companion => {
+            let shelf = Arc::new(Shelf::open(&home.shelf(), parts.settings.relay.space)?);
+            let carried = Arc::new(Carried::new(home.carried(), shelf));
+            tasks.spawn(put_up(carried.clone(), parts.settings.relay.retry.0));
+            Some(carried)
+        }
+        _ => None,
+    };
     if let Some(pair) = &parts.pair {
         let (peer, sender, skew) = Peer::new(PeerParts {
             courier: courier.clone(),
@@ -143,6 +157,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             accounts: lent_accounts,
             got_accounts,
             inbox: exchange.clone(),
+            carries: carried.clone().map(Answerer::new),
         });
         peer_sender = Some(sender);
         let mut incarnation = [0; 16];
@@ -152,7 +167,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         endpoint = Some(bound);
         link_up = Some(link.clone());
         link_view = view_of_link(pair.clone(), link.clone(), skew, parts.clock.clone());
-        tasks.spawn(serve_link(peer, link));
+        tasks.spawn(serve_link(peer, link, session_now));
     }
     let sent = Arc::new(SentFolder::new(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent));
     let reports = Arc::new(Reports::new(parts.maildir.clone(), home.inbox(), reception));
@@ -179,8 +194,13 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         wakes: Arc::new(move |mail| wakes.of(mail)),
         paths: Arc::new(move || {
             let inbox = json!({ "accounts": inbox_of.0.all(), "exchange_error": inbox_of.1.trouble() });
-            json!({ "role": paths_of.1, "own": paths_of.0.state(), "link": link_view(), "inbox": inbox })
+            let carried = carried.as_ref().map(|carried| carried.view());
+            json!({
+                "role": paths_of.1, "own": paths_of.0.state(), "link": link_view(),
+                "inbox": inbox, "carried": carried,
+            })
         }),
+        session,
         bodies: home.bodies(),
         message_limit: parts.settings.submission.message_limit,
     };
@@ -305,11 +325,13 @@ fn open_link(
     Ok((endpoint, link))
 }
 
-async fn serve_link(mut peer: Peer, link: Arc<Link>) {
+async fn serve_link(mut peer: Peer, link: Arc<Link>, session_now: watch::Sender<Option<Session>>) {
     let mut sessions = link.sessions();
     while let Some(session) = sessions.next().await {
         tracing::info!("the link is up");
+        session_now.send_replace(Some(session.clone()));
         peer.serve(session).await;
+        session_now.send_replace(None);
         tracing::info!("the link is down");
     }
 }
@@ -355,6 +377,19 @@ fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission
         tls: None,
         spool,
         limits: submission::Limits { message: wanted.message_limit, ..submission::Limits::default() },
+    }
+}
+
+/// Puts up what waits of vaults, now and then.
+async fn put_up(carried: Arc<Carried>, every: Duration) {
+    loop {
+        let carried = carried.clone();
+        match tokio::task::spawn_blocking(move || carried.put_up()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(error = with_causes(&error), "what waits of vaults is not put up"),
+            Err(error) => tracing::error!(%error, "putting up what waits of vaults ended"),
+        }
+        tokio::time::sleep(every).await;
     }
 }
 
@@ -417,6 +452,9 @@ pub enum RunError {
     /// The outbox cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is carried of vaults cannot be opened.
+    #[error(transparent)]
+    Shelf(#[from] ShelfError),
     /// Commands cannot be listened to.
     #[error("the control socket cannot be made")]
     Control(#[source] std::io::Error),

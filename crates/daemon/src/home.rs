@@ -8,6 +8,8 @@
 //!   pair.json              the other device of the pair
 //!   companion.sealed       what the host gave its companion to send by
 //!   outbox.db  inbox.db    queues and records
+//!   carried.json           the vaults that are carried for the other device
+//!   shelf/                 what waits to be put up of them, and copies
 //!   bodies/                bodies too large for a row
 //!   control                the socket that the other commands use
 //! CONFIG/daemon.toml       settings
@@ -104,6 +106,16 @@ impl Home {
     /// What is remembered of the other device.
     pub fn pair(&self) -> PathBuf {
         self.state.join("pair.json")
+    }
+
+    /// The list of vaults that this device carries.
+    pub fn carried(&self) -> PathBuf {
+        self.state.join("carried.json")
+    }
+
+    /// What is kept of the vaults that this device carries.
+    pub fn shelf(&self) -> PathBuf {
+        self.state.join("shelf")
     }
 
     /// The accounts that a companion got from its host, sealed under this daemon's key.

@@ -8,6 +8,7 @@
 //!           4  a comparison of what the two have of mail in (`inbox::exchange`)
 //! body      get `mail/` and the mail's id, 16 bytes: the companion fetches a copy from its host
 //!           get `inbox/` and more: what either lacks of mail in
+//!           get or put `store/` and a request: the host asks its companion about a vault (relay/message.rs)
 //! ```
 //!
 //! What cannot be sent is dropped: the machines say everything again that was not answered. A body that was cut short or
@@ -35,6 +36,7 @@ use crate::outbox::courier::Courier;
 use crate::outbox::desk::Input;
 use crate::outbox::store::Reader;
 use crate::pair::Role;
+use crate::relay::answer::Answerer;
 
 /// What the outbox says over the link, and what it fetches.
 #[derive(Clone)]
@@ -59,6 +61,7 @@ pub struct Peer {
     accounts: watch::Receiver<Option<Arc<Vec<u8>>>>,
     got_accounts: mpsc::Sender<Vec<u8>>,
     inbox: Arc<Exchange>,
+    carries: Option<Answerer>,
 }
 
 /// What a [`Peer`] is made of.
@@ -79,6 +82,8 @@ pub struct PeerParts {
     pub got_accounts: mpsc::Sender<Vec<u8>>,
     /// Compares mail in.
     pub inbox: Arc<Exchange>,
+    /// On a companion: answers what is asked about vaults.
+    pub carries: Option<Answerer>,
 }
 
 impl Peer {
@@ -87,7 +92,7 @@ impl Peer {
         let (frames_in, frames) = mpsc::channel(FRAMES);
         let (fetches_in, fetches) = mpsc::channel(FETCHES);
         let (skew, skews) = watch::channel(None);
-        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts, inbox } = parts;
+        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts, inbox, carries } = parts;
         let reader = Arc::new(Mutex::new(reader));
         let up = Arc::new(AtomicBool::new(false));
         let peer = Self {
@@ -103,6 +108,7 @@ impl Peer {
             accounts,
             got_accounts,
             inbox,
+            carries,
         };
         (peer, PeerSender { frames: frames_in, fetches: fetches_in, up }, skews)
     }
@@ -130,7 +136,7 @@ impl Peer {
             tell_inbox,
         ));
         tasks.spawn(self.inbox.clone().serve(session.clone(), heard));
-        tasks.spawn(answer(session.clone(), self.reader.clone(), self.role, self.inbox.clone()));
+        tasks.spawn(answer(session.clone(), self.reader.clone(), self.role, self.inbox.clone(), self.carries.clone()));
         let fetching = Arc::new(Fetching {
             session: session.clone(),
             courier: self.courier.clone(),
@@ -231,12 +237,27 @@ async fn hear(
     }
 }
 
-/// Gives the other device the bodies it asks for.
-async fn answer(session: Session, reader: Arc<Mutex<Reader>>, role: Role, inbox: Arc<Exchange>) {
+/// Gives the other device the bodies it asks for, and a host what it asks of vaults.
+async fn answer(
+    session: Session,
+    reader: Arc<Mutex<Reader>>,
+    role: Role,
+    inbox: Arc<Exchange>,
+    carries: Option<Answerer>,
+) {
     let mut giving = JoinSet::new();
     loop {
         tokio::select! {
             request = session.next_request() => match request {
+                Ok(request) if Answerer::is_for(name_of(&request)) && carries.is_some() => {
+                    let carries = carries.clone();
+                    giving.spawn(async move {
+                        let Some(carries) = carries else { return };
+                        if let Err(error) = carries.serve(request).await {
+                            tracing::debug!(%error, "a request about a vault was not answered to the end");
+                        }
+                    });
+                }
                 Ok(Request::Get(request)) => {
                     let (reader, inbox) = (reader.clone(), inbox.clone());
                     giving.spawn(async move {
@@ -258,6 +279,13 @@ async fn answer(session: Session, reader: Arc<Mutex<Reader>>, role: Role, inbox:
             },
             Some(_) = giving.join_next() => {}
         }
+    }
+}
+
+fn name_of(request: &Request) -> &[u8] {
+    match request {
+        Request::Get(request) => &request.name,
+        Request::Put(request) => &request.name,
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Settings {
     pub link: Link,
     /// Mail in.
     pub inbox: Inbox,
+    /// Vaults that are carried for the host.
+    pub relay: Relay,
 }
 
 /// The port that mail programs submit to.
@@ -104,6 +106,16 @@ pub struct Inbox {
     pub poll: Span,
 }
 
+/// Vaults that are carried for the host.
+#[derive(Clone, PartialEq, Debug, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relay {
+    /// How much may be kept of them, in bytes: what waits to be put up, and copies as far as there is room.
+    pub space: u64,
+    /// How often it is tried to put up what waits.
+    pub retry: Span,
+}
+
 /// What to do with a mail of which nobody can say whether it was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -162,6 +174,12 @@ impl Default for Link {
 impl Default for Inbox {
     fn default() -> Self {
         Self { maildir: "~/Mail".to_owned(), poll: Span(Duration::from_secs(300)) }
+    }
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self { space: 10 << 30, retry: Span(Duration::from_secs(30)) }
     }
 }
 
@@ -235,6 +253,7 @@ impl Settings {
             ("link.keep_alive", self.link.keep_alive),
             ("link.retry", self.link.retry),
             ("inbox.poll", self.inbox.poll),
+            ("relay.retry", self.relay.retry),
         ] {
             if span.0.is_zero() {
                 return refuse(key, "it must be longer than nothing");
@@ -352,7 +371,7 @@ mod tests {
         assert_eq!(Settings::parse(&uncommented).unwrap(), Settings::default());
         assert_eq!(Settings::parse(DOCUMENTED).unwrap(), Settings::default());
         let keys = uncommented.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
-        assert_eq!(keys, 4 + 16 + 3 + 2, "each field of the settings is documented");
+        assert_eq!(keys, 4 + 16 + 3 + 2 + 2, "each field of the settings is documented");
     }
 
     #[test]

@@ -98,6 +98,7 @@ impl Device {
             accounts,
             got_accounts,
             inbox: Exchange::new(office),
+            carries: None,
         };
         let (peer, sender, _) = Peer::new(parts);
         let path_up = Arc::new(AtomicBool::new(true));

@@ -97,7 +97,7 @@ pub(crate) fn write_tip(
     let device = keys.device.device();
     let knowledge = index.knowledge().clone();
     let last = knowledge.of(&device);
-    let seen = index.tip_etags(place)?.get(&device).map_or(0, |(_, sequence)| *sequence);
+    let seen = index.greatest_tip(&device)?;
     let newest_first = (1..=last.map_or(0, |last| last.counter))
         .rev()
         .take(MAX_RECENT_PACKETS)

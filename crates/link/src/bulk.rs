@@ -230,7 +230,11 @@ pub(crate) async fn get(mut stream: Stream, name: &[u8], part: Part, limits: &Li
     request.u8(GET).bytes(name).varint(part.offset);
     request.varint(part.length.map_or(0, |length| length.saturating_add(1)));
     stream.writer.write_frame(&request.finish()).await?;
-    stream.writer.finish().await?;
+    match stream.writer.finish().await {
+        // A peer that has answered already does not wait for the end of the question.
+        Ok(()) | Err(StreamError::Stopped) => {}
+        Err(error) => return Err(error.into()),
+    }
     let header = header(&mut stream.reader, limits).await?;
     let mut reader = Reader::new(&header);
     accepted(&mut reader)?;

@@ -13,7 +13,7 @@ use crate::opening::Context;
 use crate::text;
 use crate::world::SystemClock;
 
-/// Show this device's own path and the link: up or down since when, and why
+/// Show this device's own path, the link, and what is carried for the host
 ///
 /// A path is known by use: it is up when something last went by it, and down when the last connection could not be made.
 #[derive(Debug, Args)]
@@ -25,8 +25,13 @@ pub(crate) fn run(context: &Context, _: &PathsArgs) -> Result<ExitCode, Failure>
     let carrier = Carrier::locate(context)?;
     let stands = carrier.ask(&Request::Paths)?.done;
     context.ui.result(
-        || json!({ "schema": 1, "role": stands["role"], "own": stands["own"], "link": stands["link"], "inbox": stands["inbox"] }),
-        || shown(&stands),
+        || {
+            json!({
+                "schema": 1, "role": stands["role"], "own": stands["own"], "link": stands["link"],
+                "inbox": stands["inbox"], "carried": stands["carried"],
+            })
+        },
+        || shown(&stands) + &carried(&stands["carried"]),
     );
     for account in stands["inbox"]["accounts"].as_array().into_iter().flatten() {
         if let Some(problem) = super::inbox::problem(account) {
@@ -72,6 +77,32 @@ fn shown(stands: &Value) -> String {
     }
 }
 
+/// The vaults that are carried for the host, and what waits of each.
+fn carried(stands: &Value) -> String {
+    let mut shown = String::new();
+    for vault in stands["vaults"].as_array().into_iter().flatten() {
+        let text_of = |key: &str| text::plain(vault[key].as_str().unwrap_or_default().as_bytes());
+        let number = |key: &str| vault[key].as_u64().unwrap_or_default();
+        let id: String = text_of("vault").chars().take(8).collect();
+        let reached = if vault["reached"] == true { "reached" } else { "not reached now" };
+        shown.push_str(&format!("carries    vault {id} at {}: {reached}\n", text_of("place")));
+        let waiting = match number("waiting") {
+            0 => "nothing waits".to_owned(),
+            count => format!("{count} objects wait, {}", text::bytes(number("waiting_bytes"))),
+        };
+        shown.push_str(&format!("           {waiting}; {} copies\n", number("copies")));
+        if number("aside") > 0 {
+            let aside = number("aside");
+            shown.push_str(&format!(
+                "           {aside} objects of a forked lane are set aside; run sync on the host\n"
+            ));
+        }
+    }
+    shown
+}
+
 const JSON: &str = "\
 JSON: role (host, companion or null), own (up, since_ms, last_success_ms, last_failure, last_failure_ms), link (null, or \
-peer, up, since_ms, remote, round_trip_ms, error, tries, clock_ahead_ms), inbox (accounts, as in `packetboat inbox`, and exchange_error). Times are milliseconds since 1970.";
+peer, up, since_ms, remote, round_trip_ms, error, tries, clock_ahead_ms), inbox (accounts, as in `packetboat inbox`, and \
+exchange_error), carried (null, or vaults with vault, place, reached, why_not, waiting, waiting_bytes, copies, copies_bytes, \
+aside; held_bytes, space_bytes). Times are milliseconds since 1970.";

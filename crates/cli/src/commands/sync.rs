@@ -24,6 +24,10 @@ use crate::steps;
 /// Files that are in both already, with the same bytes, stay as they are; nothing is overwritten.
 /// From then on `packetboat sync FOLDER`, or `packetboat sync` within the folder, is enough.
 ///
+/// Where this device is the host of a pair (`packetboat pair`) and does not reach the vault, it goes through the
+/// companion, if that carries the vault (`packetboat carry`), and says so. Name `companion:` as the intermediary to join a
+/// vault that only the companion reaches. What the companion cannot put up yet it keeps until it can.
+///
 /// Changes made here go to the vault, and changes made elsewhere come into the folder.
 /// Where two devices changed the same file, both contents are kept: see `packetboat conflicts`.
 /// Owners and ACLs stay local, setuid and setgid are never set, and of extended attributes only `user.*` travel.

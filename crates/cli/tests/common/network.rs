@@ -62,15 +62,15 @@ impl Network {
             assert!(ip(&["-n", namespace, "link", "set", "dev", "lo", "up"]));
         }
         for (from, name, to, peer) in
-            [(&host, "link0", &companion, "link1"), (&host, "uplink", &net, "is0"), (&companion, "uplink", &net, "is1")]
+            [(&host, "link0", &companion, "link1"), (&host, "way0", &net, "is0"), (&companion, "way1", &net, "is1")]
         {
             assert!(ip(&["link", "add", name, "netns", from, "type", "veth", "peer", "name", peer, "netns", to]));
         }
         for (namespace, device, address) in [
             (&host, "link0", "10.66.0.1/24"),
             (&companion, "link1", "10.66.0.2/24"),
-            (&host, "uplink", "10.66.1.2/24"),
-            (&companion, "uplink", "10.66.2.2/24"),
+            (&host, "way0", "10.66.1.2/24"),
+            (&companion, "way1", "10.66.2.2/24"),
             (&net, "is0", "10.66.1.1/24"),
             (&net, "is1", "10.66.2.1/24"),
             (&net, "lo", "10.66.9.9/32"),
@@ -104,8 +104,8 @@ impl Network {
     pub(crate) fn cut(&self, line: Line, cut: Cut) {
         match (line, cut) {
             (Line::Link, Cut::Unplugged) => self.set(Place::Host, "link0", "down"),
-            (Line::HostPath, Cut::Unplugged) => self.set(Place::Host, "uplink", "down"),
-            (Line::CompanionPath, Cut::Unplugged) => self.set(Place::Companion, "uplink", "down"),
+            (Line::HostPath, Cut::Unplugged) => self.set(Place::Host, "way0", "down"),
+            (Line::CompanionPath, Cut::Unplugged) => self.set(Place::Companion, "way1", "down"),
             // What comes in is dropped where the line ends, so the device sees a carrier and a route, and no answer.
             (Line::Link, Cut::Silent) => self.blackhole(Place::Companion, "10.66.0.1/32", "add"),
             (Line::HostPath, Cut::Silent) => self.blackhole(Place::Net, "10.66.1.2/32", "add"),
@@ -117,8 +117,8 @@ impl Network {
     pub(crate) fn mend(&self, line: Line) {
         let (place, device, gateway, holes) = match line {
             Line::Link => (Place::Host, "link0", None, (Place::Companion, "10.66.0.1/32")),
-            Line::HostPath => (Place::Host, "uplink", Some("10.66.1.1"), (Place::Net, "10.66.1.2/32")),
-            Line::CompanionPath => (Place::Companion, "uplink", Some("10.66.2.1"), (Place::Net, "10.66.2.2/32")),
+            Line::HostPath => (Place::Host, "way0", Some("10.66.1.1"), (Place::Net, "10.66.1.2/32")),
+            Line::CompanionPath => (Place::Companion, "way1", Some("10.66.2.1"), (Place::Net, "10.66.2.2/32")),
         };
         self.set(place, device, "up");
         if let Some(gateway) = gateway {

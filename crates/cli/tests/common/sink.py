@@ -1,9 +1,10 @@
-"""A server that takes mail and writes one line for each: the address it came from, and its Message-ID.
+"""A server that takes mail and writes one line for each: the address it came from, its Message-ID, and when.
 
 Usage: sink.py HOST PORT LOG. A file LOG.mode says how it behaves: accept, refuse (550), later (451), or mute, which accepts
 and closes without a word. It speaks enough of SMTP for one client, and knows nothing of TLS.
 """
 
+import datetime
 import os
 import socket
 import sys
@@ -28,7 +29,8 @@ def record(peer, message):
             identity = line.split(b":", 1)[1].strip().decode()
             break
     with LOCK, open(LOG, "a") as file:
-        file.write(f"{peer} {identity}\n")
+        now = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None).isoformat()
+        file.write(f"{peer} {identity} {now}Z\n")
         file.flush()
         os.fsync(file.fileno())
 

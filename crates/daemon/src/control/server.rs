@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use packetboat_core::delivery::Event;
 use packetboat_core::ids::MailId;
+use packetboat_link::Session;
 use packetboat_mail::submission::Refusal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::{Change, LINE_BYTES, Line, Request};
@@ -23,6 +25,7 @@ use crate::outbox::desk::Input;
 use crate::outbox::intake::Intake;
 use crate::outbox::store::{Reader, StoreError};
 use crate::outbox::view::MailView;
+use crate::relay::socket;
 
 /// What commands may ask about.
 pub struct Control {
@@ -36,6 +39,8 @@ pub struct Control {
     pub wakes: Arc<WakeOf>,
     /// How paths and link stand.
     pub paths: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// The link to the other device, while it is up.
+    pub session: watch::Receiver<Option<Session>>,
     /// Where bodies of submissions go.
     pub bodies: PathBuf,
     /// The largest mail, in bytes.
@@ -44,6 +49,8 @@ pub struct Control {
 
 /// Says when a mail is to be woken, by the wall clock.
 pub type WakeOf = dyn Fn(&MailId) -> Option<u64> + Send + Sync;
+
+type Halves = (BufReader<OwnedReadHalf>, OwnedWriteHalf);
 
 /// Makes the socket; a stale one is taken away, since whoever calls has the home's claim.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
@@ -77,7 +84,12 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
         let control = control.clone();
         tokio::spawn(async move {
             let _place = place;
-            if let Ok(Err(error)) = timeout(PATIENCE, control.answer(stream)).await {
+            let outcome = match timeout(PATIENCE, control.answer(stream)).await {
+                Ok(Ok(Some((read, write)))) => socket::serve(read, write, control.session.clone()).await,
+                Ok(outcome) => outcome.map(drop),
+                Err(_) => return,
+            };
+            if let Err(error) = outcome {
                 tracing::debug!(%error, "a command went away");
             }
         });
@@ -85,7 +97,8 @@ pub async fn serve(listener: UnixListener, control: Arc<Control>) {
 }
 
 impl Control {
-    async fn answer(&self, stream: UnixStream) -> io::Result<()> {
+    /// Answers a command; gives the connection back where it goes on to the companion.
+    async fn answer(&self, stream: UnixStream) -> io::Result<Option<Halves>> {
         let (read, mut write) = stream.into_split();
         let mut read = BufReader::new(read);
         let mut line = Vec::new();
@@ -94,6 +107,7 @@ impl Control {
             Ok(Request::Submit { sender, recipients, size }) => {
                 vec![self.submit(sender, recipients, size, &mut read).await]
             }
+            Ok(Request::Relay) => return Ok(Some((read, write))),
             Ok(request) => match self.carry_out(request).await {
                 Ok(lines) => lines,
                 Err(refused) => vec![refused],
@@ -105,7 +119,8 @@ impl Control {
             text.push(b'\n');
             write.write_all(&text).await?;
         }
-        write.shutdown().await
+        write.shutdown().await?;
+        Ok(None)
     }
 
     async fn submit(
@@ -168,7 +183,13 @@ impl Control {
                 asked.map_err(|error| failed(error.to_string(), None))?;
                 Ok(vec![Line::Done(Value::Null)])
             }
-            Request::Paths => Ok(vec![Line::Done((self.paths)())]),
+            Request::Relay => Err(failed("the companion is asked on a connection of its own".to_owned(), None)),
+            Request::Paths => {
+                let paths = self.paths.clone();
+                // It looks at disks, which may take their time.
+                let stands = tokio::task::spawn_blocking(move || paths()).await;
+                Ok(vec![Line::Done(stands.map_err(|error| failed(error.to_string(), None))?)])
+            }
             Request::Who => Ok(vec![Line::Done(json!({ "pid": std::process::id() }))]),
         }
     }

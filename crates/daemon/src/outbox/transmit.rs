@@ -333,6 +333,7 @@ impl Lane {
             }
             event = self.try_one(connection, &mail, attempt, &recipients) => event,
         };
+        tracing::debug!(%mail, ?event, "the try ended");
         if self.end(&mail, attempt) {
             self.shared.courier.happened(mail, event).await;
         }

@@ -89,6 +89,17 @@ impl Index {
         Ok(tips)
     }
 
+    /// The greatest counter of a device's tips that was seen at any intermediary; 0 before the first.
+    ///
+    /// One intermediary may be reached in two ways that are recorded as two places, and shows a tip that was put by
+    /// the one way late by the other: a number that is taken again would be taken for an older tip.
+    pub fn greatest_tip(&self, device: &DeviceId) -> Result<Counter, IndexError> {
+        let Some(device) = self.numbers.find_device(device) else { return Ok(0) };
+        let mut statement = self.sql.prepare_cached("SELECT max(counter) FROM seen_tip WHERE device = ?1")?;
+        let greatest: Option<i64> = statement.query_row([device], |row| row.get(0))?;
+        Ok(greatest.unwrap_or(0) as u64)
+    }
+
     /// Notes the etag and counter of a tip that was read.
     pub fn set_tip_etag(
         &mut self,

@@ -209,6 +209,8 @@ fn what_a_place_has_is_kept_by_place() {
     index.set_tip_etag("a", DeviceId([5; 32]), "x", 1).unwrap();
     index.set_tip_etag("a", DeviceId([5; 32]), "y", 2).unwrap();
     index.set_tip_etag("b", DeviceId([5; 32]), "z", 3).unwrap();
+    assert_eq!(index.greatest_tip(&DeviceId([5; 32])).unwrap(), 3);
+    assert_eq!(index.greatest_tip(&DeviceId([6; 32])).unwrap(), 0);
     assert_eq!(index.published("a").unwrap(), 7);
     assert_eq!(index.published("b").unwrap(), 0);
     assert_eq!(index.tip_etags("a").unwrap(), HashMap::from([(DeviceId([5; 32]), ("y".to_owned(), 2))]));
