@@ -31,7 +31,9 @@ pub struct AccountRoutes {
 }
 
 impl AccountRoutes {
-    /// Sends by this device's own accounts first, and by those of its host for the others.
+    /// Sends by the accounts that a host lent, and by this device's own where it was lent none for a sender.
+    ///
+    /// What a companion sends is its host's, so an account of its own that takes any sender must not come first.
     pub fn new(own: Accounts, of_host: Accounts, hello: String, settings: &Settings) -> Self {
         let outbox = &settings.outbox;
         Self {
@@ -45,7 +47,7 @@ impl AccountRoutes {
     }
 
     fn find(&self, name: &str) -> Option<&Account> {
-        self.own.iter().chain(self.of_host.iter()).find(|account| account.name == name && account.smtp.is_some())
+        self.of_host.iter().chain(self.own.iter()).find(|account| account.name == name && account.smtp.is_some())
     }
 }
 
@@ -55,7 +57,7 @@ impl Routes for AccountRoutes {
             "" => ReversePath::Null,
             sender => ReversePath::Mailbox(Address::parse(sender).ok()?),
         };
-        let account = self.own.for_sender(&sender).or_else(|| self.of_host.for_sender(&sender))?;
+        let account = self.of_host.for_sender(&sender).or_else(|| self.own.for_sender(&sender))?;
         Some(Arc::from(account.name.as_str()))
     }
 
@@ -257,6 +259,22 @@ mod tests {
              user = \"a\"\n{extra}\n"
         );
         Accounts::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_companion_sends_its_hosts_mail_by_the_account_that_was_lent() {
+        let named = |name: &str| {
+            let text = format!(
+                "[[account]]\nname = \"{name}\"\naddresses = [\"@{name}.org\"]\ndefault = true\n[account.smtp]\nhost = \"{name}\"\n"
+            );
+            Accounts::parse(&text).unwrap()
+        };
+        let settings = Settings::default();
+        let companion = AccountRoutes::new(named("own"), named("lent"), "hello".to_owned(), &settings);
+        assert_eq!(companion.account("a@lent.org").as_deref(), Some("lent"));
+        assert_eq!(companion.account("a@elsewhere.org").as_deref(), Some("lent"));
+        let nothing = AccountRoutes::new(named("own"), Accounts::default(), "hello".to_owned(), &settings);
+        assert_eq!(nothing.account("a@elsewhere.org").as_deref(), Some("own"));
     }
 
     #[tokio::test]
