@@ -327,9 +327,16 @@ async fn dovecot_and_mutt_read_the_maildir() {
         let copy = server.path("copied");
         let keys = format!("<tag-pattern>~A<enter><tag-prefix><decode-copy>{}<enter><exit>", copy.display());
         let settings = "set folder=/ mbox_type=mbox copy=yes confirmcreate=no confirmappend=no wait_key=no quit=yes";
-        let mutt = format!("TERM=xterm timeout 20 mutt -n -F /dev/null -R -e '{settings}' -e \"push '{keys}'\" -f ");
-        let mutt = Command::new("script").arg("-qec").arg(mutt + back.to_str().unwrap()).arg("/dev/null").output();
-        assert!(mutt.is_ok_and(|output| output.status.success()));
+        // Where `script` finds no SHELL, its shell stays above `timeout`, which by itself would then put mutt into the
+        // background of the terminal: mutt would be stopped at its first look at the keyboard, and nothing would end it.
+        let mutt = format!(
+            "exec timeout --foreground --kill-after=5 60 mutt -n -F /dev/null -R -e '{settings}' -e \"push '{keys}'\" -f {}",
+            back.display()
+        );
+        let mut script = Command::new("script");
+        script.env("SHELL", "/bin/sh").env("TERM", "xterm").arg("-qec").arg(mutt).arg("/dev/null");
+        let read = script.output().unwrap();
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stdout));
         let copied = String::from_utf8_lossy(&std::fs::read(&copy).unwrap()).into_owned();
         for number in 1..=5 {
             assert!(copied.contains(&format!("\nSubject: {number}\n")), "{copied}");
