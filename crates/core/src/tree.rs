@@ -277,11 +277,10 @@ impl<T: TreeWrite> Folder<'_, T> {
 
     fn touch_moved(&mut self, item: ItemId, before: &Placed, after: &Placed) -> Result<(), T::Error> {
         self.tree.touch(item)?;
-        for place in [before, after] {
-            touch_place(self.tree, place.parent, &place.name)?;
-            self.touch_dead_above(place.parent)?;
-        }
-        self.touch_left(before)
+        self.touch_left(before)?;
+        touch_place(self.tree, after.parent, &after.name)?;
+        self.touch_dead_above(before.parent)?;
+        self.touch_dead_above(after.parent)
     }
 
     /// Touches what the item that left a place stood in the way of.
