@@ -81,14 +81,14 @@ fn a_folder_on_a_disk_that_runs_full_is_joined_when_there_is_room() {
         let Some(disk) = Disk::mount(world.path("small"), size) else { return };
         fill(&world.path("docs"));
         world.sync("laptop", "docs");
-        let full = world.packetboat("desktop", &["sync", "small/work", "stick/vault"]).fails();
+        let full = world.packetboat("desktop", &["sync", "small/copy", "stick/vault"]).fails();
         told_full(&full.stderr, "folder");
-        let again = world.packetboat("desktop", &["sync", "small/work", "stick/vault"]).fails();
+        let again = world.packetboat("desktop", &["sync", "small/copy", "stick/vault"]).fails();
         told_full(&again.stderr, "folder");
         disk.grow();
-        world.packetboat("desktop", &["sync", "small/work", "stick/vault"]).succeeds();
+        world.packetboat("desktop", &["sync", "small/copy", "stick/vault"]).succeeds();
         world.sync("laptop", "docs");
-        same(&world, "docs", "small/work");
+        same(&world, "docs", "small/copy");
     }
 }
 
@@ -98,18 +98,18 @@ fn edits_that_do_not_fit_leave_the_old_files_whole() {
     let Some(disk) = Disk::mount(world.path("small"), "10m") else { return };
     fill(&world.path("docs"));
     world.sync("laptop", "docs");
-    world.packetboat("desktop", &["sync", "small/work", "stick/vault"]).succeeds();
+    world.packetboat("desktop", &["sync", "small/copy", "stick/vault"]).succeeds();
     let old = fs::read(world.path("docs/large")).unwrap();
     fs::write(world.path("docs/large"), noise(7_000_000, 7)).unwrap();
-    fs::write(world.path("small/work/own"), noise(500_000, 8)).unwrap();
+    fs::write(world.path("small/copy/own"), noise(500_000, 8)).unwrap();
     world.sync("laptop", "docs");
-    let full = world.packetboat("desktop", &["sync", "small/work"]).fails();
+    let full = world.packetboat("desktop", &["sync", "small/copy"]).fails();
     told_full(&full.stderr, "folder");
-    assert!(fs::read(world.path("small/work/large")).unwrap() == old);
+    assert!(fs::read(world.path("small/copy/large")).unwrap() == old);
     disk.grow();
-    world.packetboat("desktop", &["sync", "small/work"]).succeeds();
+    world.packetboat("desktop", &["sync", "small/copy"]).succeeds();
     world.sync("laptop", "docs");
-    same(&world, "docs", "small/work");
+    same(&world, "docs", "small/copy");
 }
 
 #[test]
