@@ -6,7 +6,11 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
 
 /// Makes a directory and those above it, for its owner alone.
 pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
@@ -49,6 +53,47 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// What a JSON file says, if it is there.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, JsonFileError> {
+    let read = read_if_there(path).map_err(|source| JsonFileError::Io { path: path.to_owned(), source })?;
+    let said = read.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| JsonFileError::damaged(path)));
+    said.transpose()
+}
+
+/// Replaces a JSON file, durably.
+pub(crate) fn write_json(path: &Path, says: &impl Serialize) -> Result<(), JsonFileError> {
+    let text = serde_json::to_vec_pretty(says).map_err(io::Error::from);
+    let written = text.and_then(|text| write_whole(path, &text));
+    written.map_err(|source| JsonFileError::Io { path: path.to_owned(), source })
+}
+
+/// Why a JSON file cannot be read or written.
+#[derive(Debug, Error)]
+pub enum JsonFileError {
+    /// The disk or the permissions do not allow it.
+    #[error("cannot read or write {}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what was written there.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+    },
+}
+
+impl JsonFileError {
+    /// The file is not what was written there.
+    pub(crate) fn damaged(path: &Path) -> Self {
+        Self::Damaged { path: path.to_owned() }
     }
 }
 

@@ -23,3 +23,5 @@ pub mod reports;
 pub mod routes;
 mod sent;
 pub mod settings;
+
+pub use self::files::JsonFileError;

@@ -3,15 +3,13 @@
 //! A pair is made once and holds until one side ends it. Its `serial` counts the pairs of this device, so that the
 //! numbers that mails had in an earlier pair are not taken for those of the present one.
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use packetboat_core::keys::PublicKey;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::files;
+use crate::files::{self, JsonFileError};
 
 /// The other device, and how the two find each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,14 +63,10 @@ struct File {
 
 impl Pair {
     /// Reads the pair, if this device is in one.
-    pub fn read(path: &Path) -> Result<Option<Self>, PairError> {
-        let read = files::read_if_there(path);
-        let Some(bytes) = read.map_err(|source| PairError::Io { path: path.to_owned(), source })? else {
-            return Ok(None);
-        };
-        let damaged = || PairError::Damaged { path: path.to_owned() };
-        let file: File = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
-        let key = parse_key(&file.peer_key).filter(|_| file.schema == SCHEMA).ok_or_else(damaged)?;
+    pub fn read(path: &Path) -> Result<Option<Self>, JsonFileError> {
+        let Some(file) = files::read_json::<File>(path)? else { return Ok(None) };
+        let key = parse_key(&file.peer_key).filter(|_| file.schema == SCHEMA);
+        let key = key.ok_or_else(|| JsonFileError::damaged(path))?;
         Ok(Some(Self {
             serial: file.serial,
             role: file.role,
@@ -84,7 +78,7 @@ impl Pair {
     }
 
     /// Remembers the pair, durably.
-    pub fn write(&self, path: &Path) -> Result<(), PairError> {
+    pub fn write(&self, path: &Path) -> Result<(), JsonFileError> {
         let file = File {
             schema: SCHEMA,
             serial: self.serial,
@@ -94,8 +88,7 @@ impl Pair {
             peer_addresses: self.peer_addresses.clone(),
             locals: self.locals.clone(),
         };
-        let text = serde_json::to_vec_pretty(&file).expect("strings and numbers are JSON");
-        files::write_whole(path, &text).map_err(|source| PairError::Io { path: path.to_owned(), source })
+        files::write_json(path, &file)
     }
 }
 
@@ -111,26 +104,6 @@ fn parse_key(text: &str) -> Option<PublicKey> {
 }
 
 const SCHEMA: u32 = 1;
-
-/// Why a pair cannot be read or remembered.
-#[derive(Debug, Error)]
-pub enum PairError {
-    /// The disk or the permissions do not allow it.
-    #[error("cannot read or write {}", path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not what was written there.
-    #[error("{} is damaged", path.display())]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-    },
-}
 
 #[cfg(test)]
 mod tests {
@@ -154,7 +127,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         for damaged in [text.replace("a5a5", "zz"), text.replace("\"schema\": 1", "\"schema\": 2"), "{}".to_owned()] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(Pair::read(&path), Err(PairError::Damaged { .. })));
+            assert!(matches!(Pair::read(&path), Err(JsonFileError::Damaged { .. })));
         }
     }
 }

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use super::forward::Forward;
 use super::message::{Answer, Request, What};
-use super::places::{Places, PlacesError};
+use super::places::Places;
 use super::shelf::Shelf;
-use crate::files::with_causes;
+use crate::files::{JsonFileError, with_causes};
 
 /// The vaults that this device carries.
 pub struct Carried {
@@ -46,7 +46,7 @@ impl Carried {
     }
 
     /// Puts up what waits, of every vault whose intermediary can be reached; how many objects went up.
-    pub fn put_up(&self) -> Result<u64, PlacesError> {
+    pub fn put_up(&self) -> Result<u64, JsonFileError> {
         let mut count = 0;
         for (vault, place) in Places::read(&self.places)?.iter() {
             match self.forward(vault, place).put_up() {

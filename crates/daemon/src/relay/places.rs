@@ -3,14 +3,12 @@
 //! The file is written by `packetboat carry` and read again by the daemon whenever something is asked, so that neither
 //! needs to tell the other. Paths that are not UTF-8 cannot be carried; the command says so.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use packetboat_core::ids::VaultId;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::files;
+use crate::files::{self, JsonFileError};
 
 /// The vaults that a device carries.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -32,13 +30,9 @@ struct Entry {
 
 impl Places {
     /// Reads the file; none are carried where there is none.
-    pub fn read(path: &Path) -> Result<Self, PlacesError> {
-        let read = files::read_if_there(path);
-        let Some(bytes) = read.map_err(|source| PlacesError::Io { path: path.to_owned(), source })? else {
-            return Ok(Self::default());
-        };
-        let damaged = || PlacesError::Damaged { path: path.to_owned() };
-        let file: File = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+    pub fn read(path: &Path) -> Result<Self, JsonFileError> {
+        let Some(file) = files::read_json::<File>(path)? else { return Ok(Self::default()) };
+        let damaged = || JsonFileError::damaged(path);
         if file.schema != SCHEMA {
             return Err(damaged());
         }
@@ -47,12 +41,10 @@ impl Places {
     }
 
     /// Writes the file, durably.
-    pub fn write(&self, path: &Path) -> Result<(), PlacesError> {
+    pub fn write(&self, path: &Path) -> Result<(), JsonFileError> {
         let entry = |(vault, place): &(VaultId, PathBuf)| Entry { vault: vault.to_string(), place: place.clone() };
         let file = File { schema: SCHEMA, vaults: self.0.iter().map(entry).collect() };
-        let failed = |source| PlacesError::Io { path: path.to_owned(), source };
-        let text = serde_json::to_vec_pretty(&file).map_err(|error| failed(error.into()))?;
-        files::write_whole(path, &text).map_err(failed)
+        files::write_json(path, &file)
     }
 
     /// The vaults and their places, in the order in which they were added.
@@ -83,26 +75,6 @@ impl Places {
 
 const SCHEMA: u32 = 1;
 
-/// Why the list of vaults cannot be read or written.
-#[derive(Debug, Error)]
-pub enum PlacesError {
-    /// The disk or the permissions do not allow it.
-    #[error("cannot read or write {}", path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not what was written there.
-    #[error("{} is damaged", path.display())]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-    },
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +96,7 @@ mod tests {
         for damaged in ["", "{}", r#"{"schema":2,"vaults":[]}"#, r#"{"schema":1,"vaults":[{"vault":"x","place":"/"}]}"#]
         {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(Places::read(&path), Err(PlacesError::Damaged { .. })), "{damaged:?}");
+            assert!(matches!(Places::read(&path), Err(JsonFileError::Damaged { .. })), "{damaged:?}");
         }
     }
 }
