@@ -35,6 +35,8 @@ pub(crate) enum Cut {
     Unplugged,
     /// Packets vanish, and nobody says so.
     Silent,
+    /// Each connection to the server is reset, as some networks do to mail. Of an uplink only, and with nftables.
+    Refused,
 }
 
 /// Where the server is, whichever way one comes.
@@ -110,6 +112,9 @@ impl Network {
             (Line::Link, Cut::Silent) => self.blackhole(Place::Companion, "10.66.0.1/32", "add"),
             (Line::HostPath, Cut::Silent) => self.blackhole(Place::Net, "10.66.1.2/32", "add"),
             (Line::CompanionPath, Cut::Silent) => self.blackhole(Place::Net, "10.66.2.2/32", "add"),
+            (Line::Link, Cut::Refused) => panic!("the link has no server that could be refused"),
+            (Line::HostPath, Cut::Refused) => self.reset("is0"),
+            (Line::CompanionPath, Cut::Refused) => self.reset("is1"),
         }
     }
 
@@ -126,6 +131,53 @@ impl Network {
             ip(&["-n", &self.namespace(place), "route", "replace", "default", "via", gateway]);
         }
         ip(&["-n", &self.namespace(holes.0), "route", "del", "blackhole", holes.1]);
+        match line {
+            Line::Link => {}
+            Line::HostPath => self.end_reset("is0"),
+            Line::CompanionPath => self.end_reset("is1"),
+        }
+    }
+
+    /// Counts the IPv4 packets that leave a place from now on, by their interface; only with nftables.
+    pub(crate) fn count_packets(&self, place: Place, interfaces: &[&str]) {
+        let rules = interfaces.iter().fold(String::new(), |rules, name| {
+            rules + &format!("counter {name} {{}}\nchain {name} {{ type filter hook output priority 0; oifname {name} counter name {name}; }}\n")
+        });
+        assert!(self.nft(place, &format!("table ip counted {{\n{rules}}}")), "packets can be counted");
+    }
+
+    /// How many packets were counted.
+    pub(crate) fn packets(&self, place: Place, interface: &str) -> u64 {
+        let output = self.command(place, "nft").args(["-j", "list", "counter", "ip", "counted", interface]).output();
+        let shown: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        let counters = shown["nftables"].as_array().unwrap().iter();
+        counters.filter_map(|entry| entry["counter"]["packets"].as_u64()).next().unwrap()
+    }
+
+    fn reset(&self, interface: &str) {
+        let rule = format!("iifname {interface} meta l4proto tcp reject with tcp reset");
+        let table =
+            format!("table inet {interface} {{ chain resetting {{ type filter hook input priority 0; {rule}; }}; }}");
+        assert!(self.nft(Place::Net, &table), "connections can be reset");
+    }
+
+    fn end_reset(&self, interface: &str) {
+        self.nft(Place::Net, &format!("delete table inet {interface}"));
+    }
+
+    /// Whether packets can be counted and connections reset here.
+    pub(crate) fn has_nftables(&self) -> bool {
+        let there = self.nft(Place::Net, "list tables");
+        if !there {
+            println!("skipped: this needs nftables");
+        }
+        there
+    }
+
+    fn nft(&self, place: Place, command: &str) -> bool {
+        let mut nft = self.command(place, "nft");
+        nft.arg(command).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        nft.status().is_ok_and(|status| status.success())
     }
 
     fn set(&self, place: Place, device: &str, state: &str) {

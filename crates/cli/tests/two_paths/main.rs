@@ -6,7 +6,11 @@
 #[path = "../common/network.rs"]
 mod network;
 mod pair;
+mod postfix;
 mod schedule;
+#[path = "../../../mail/tests/servers/mod.rs"]
+mod servers;
+mod uplink;
 mod windows;
 
 use std::fs;

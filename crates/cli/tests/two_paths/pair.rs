@@ -42,7 +42,8 @@ retry = "1s"
 pub(crate) struct Pair {
     pub(crate) network: Network,
     directory: tempfile::TempDir,
-    sink: Child,
+    sink: Option<Child>,
+    recipient: &'static str,
     daemons: BTreeMap<&'static str, Child>,
     sent: usize,
     /// The id that the outbox gave to each mail, by its Message-ID.
@@ -58,7 +59,7 @@ pub(crate) struct Arrival {
 }
 
 impl Pair {
-    /// Pairs two devices and starts their daemons; nothing, where there can be no namespaces.
+    /// Pairs two devices with a server of Python and starts their daemons; nothing, where there can be no namespaces.
     pub(crate) fn start() -> Option<Self> {
         let network = Network::new()?;
         let directory = tempfile::tempdir().unwrap();
@@ -69,16 +70,28 @@ impl Pair {
             println!("skipped: the server needs python3");
             return None;
         };
-        let mut pair = Self { network, directory, sink, daemons: BTreeMap::new(), sent: 0, ids: BTreeMap::new() };
+        let account = format!(
+            "[[account]]\nname = \"net\"\naddresses = [\"@example.org\"]\ndefault = true\n[account.smtp]\n\
+             host = \"{SERVER}\"\nport = 2500\nsecurity = \"plain\"\n"
+        );
+        Some(Self::join(network, directory, Some(sink), &account, "b@example.org"))
+    }
+
+    /// Pairs two devices and starts their daemons. What is sent goes to `recipient`.
+    pub(crate) fn join(
+        network: Network,
+        directory: tempfile::TempDir,
+        sink: Option<Child>,
+        account: &str,
+        recipient: &'static str,
+    ) -> Self {
+        let mut pair =
+            Self { network, directory, sink, daemons: BTreeMap::new(), sent: 0, ids: BTreeMap::new(), recipient };
         for device in ["host", "companion"] {
             let config = pair.path(device).join("config");
             fs::create_dir_all(&config).unwrap();
             fs::write(config.join("daemon.toml"), SETTINGS).unwrap();
         }
-        let account = format!(
-            "[[account]]\nname = \"net\"\naddresses = [\"@example.org\"]\ndefault = true\n[account.smtp]\n\
-             host = \"{SERVER}\"\nport = 2500\nsecurity = \"plain\"\n"
-        );
         // Only the host has an account; the companion gets it by being paired.
         fs::write(pair.path("host").join("config/accounts.toml"), account).unwrap();
         let mut waiting = pair.command("host", &["pair", "--yes"]).stderr(Stdio::null()).spawn().unwrap();
@@ -92,7 +105,7 @@ impl Pair {
         pair.run("host");
         pair.run("companion");
         pair.until("the link is up", |pair| pair.json("host", &["paths"])["link"]["up"] == true);
-        Some(pair)
+        pair
     }
 
     pub(crate) fn path(&self, device: &str) -> PathBuf {
@@ -142,7 +155,7 @@ impl Pair {
         let id = format!("<{}@test>", self.sent);
         let mut sendmail = self.command("host", &["sendmail", "-v", "-t", "-i", "-f", "a@example.org"]);
         let mut sendmail = sendmail.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let text = format!("To: b@example.org\nSubject: {0}\nMessage-ID: {id}\n\nmail {0}\n", self.sent);
+        let text = format!("To: {1}\nSubject: {0}\nMessage-ID: {id}\n\nmail {0}\n", self.sent, self.recipient);
         sendmail.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let output = sendmail.wait_with_output().unwrap();
         assert!(output.status.success(), "the mail is taken: {}", self.log("host"));
@@ -213,7 +226,7 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        for child in self.daemons.values_mut().chain([&mut self.sink]) {
+        for child in self.daemons.values_mut().chain(&mut self.sink) {
             let _gone = child.kill();
             let _gone = child.wait();
         }

@@ -18,6 +18,8 @@ use std::time::Duration;
 /// Postfix and Dovecot, until dropped.
 pub struct Servers {
     directory: tempfile::TempDir,
+    /// Where they listen.
+    place: Place,
     /// SMTP with STARTTLS.
     pub submission: u16,
     /// SMTP with implicit TLS.
@@ -32,14 +34,27 @@ pub struct Servers {
     pub pop3s: u16,
 }
 
+/// An address to listen at, and the network namespace that it is in, where that is not this process's own.
+pub struct Place {
+    /// The address.
+    pub address: String,
+    /// The name of the namespace.
+    pub namespace: Option<String>,
+}
+
 /// The one user of the servers.
 pub const USER: &str = "alice";
 /// Its password.
 pub const PASSWORD: &str = "secret";
 
 impl Servers {
-    /// Starts both servers, or says what is missing.
+    /// Starts both servers at the loopback address, or says what is missing.
     pub fn start() -> Option<Self> {
+        Self::start_at(Place { address: "127.0.0.1".to_owned(), namespace: None })
+    }
+
+    /// Starts both servers, or says what is missing.
+    pub fn start_at(place: Place) -> Option<Self> {
         let missing: Vec<&str> =
             ["postfix", "dovecot", "openssl"].into_iter().filter(|name| !is_installed(name)).collect();
         let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
@@ -49,12 +64,12 @@ impl Servers {
         }
         let directory = tempfile::Builder::new().prefix("packetboat-mail-").tempdir_in("/tmp").unwrap();
         let [submission, submissions, imap, imaps, pop3, pop3s] = free_ports();
-        let servers = Self { directory, submission, submissions, imap, imaps, pop3, pop3s };
+        let servers = Self { directory, place, submission, submissions, imap, imaps, pop3, pop3s };
         servers.write_files();
         servers.run("dovecot", &["-c", &servers.path("dovecot.conf")]);
         servers.run("postfix", &["-c", &servers.path("etc"), "start"]);
         for port in [submission, submissions, imap, imaps, pop3, pop3s] {
-            wait_for_port(port);
+            servers.wait_for_port(port);
         }
         Some(servers)
     }
@@ -94,6 +109,44 @@ impl Servers {
         self.delivered()
     }
 
+    /// How many messages with this Message-ID Dovecot shows in the inbox.
+    pub fn count_in_inbox(&self, message_id: &str) -> usize {
+        let config = self.path("dovecot.conf");
+        let search = ["-c", &config, "search", "-u", USER, "mailbox", "INBOX", "header", "Message-ID", message_id];
+        let output = Command::new("doveadm").args(search).output().unwrap();
+        assert!(output.status.success(), "doveadm: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    }
+
+    /// The addresses from which Postfix took the message with this Message-ID, by the user who logged in.
+    pub fn taken_from(&self, message_id: &str) -> Vec<String> {
+        let log = String::from_utf8_lossy(&fs::read(self.path("postfix/log")).unwrap_or_default()).into_owned();
+        let named = format!(": message-id={message_id}");
+        let queued = log.lines().filter_map(|line| line.strip_suffix(&named)?.rsplit(": ").next());
+        let taken = queued.filter_map(|queue_id| {
+            let client = format!(": {queue_id}: client=");
+            let line = log.lines().find_map(|line| line.split_once(&client))?.1;
+            line.ends_with(&format!("sasl_username={USER}")).then_some(())?;
+            Some(line.split_once('[')?.1.split_once(']')?.0.to_owned())
+        });
+        taken.collect()
+    }
+
+    fn wait_for_port(&self, port: u16) {
+        let Some(namespace) = &self.place.namespace else { return wait_for_port(port) };
+        // This process is in another namespace, so a shell within looks.
+        let look = format!("exec 3<>/dev/tcp/{}/{port}", self.place.address);
+        for _ in 0..300 {
+            let mut bash = Command::new("ip");
+            bash.args(["netns", "exec", namespace, "bash", "-c", &look]).stdout(Stdio::null()).stderr(Stdio::null());
+            if bash.status().unwrap().success() {
+                return;
+            }
+            pause();
+        }
+        panic!("nothing listens on port {port} in {namespace}: {}", self.log());
+    }
+
     /// What both servers logged.
     pub fn log(&self) -> String {
         ["postfix/log", "dovecot/log"]
@@ -115,7 +168,7 @@ impl Servers {
         }
         self.run("chown", &["mail:mail", &self.path("dovecot/mail")]);
         self.run("chown", &["postfix", &self.path("postfix/data")]);
-        write_certificates(root);
+        write_certificates_for(root, &self.place.address);
         fs::write(root.join("dovecot/users"), format!("{USER}:{PASSWORD}\n")).unwrap();
         for (name, template) in [
             ("dovecot.conf", include_str!("dovecot.conf")),
@@ -123,6 +176,7 @@ impl Servers {
             ("etc/master.cf", include_str!("master.cf")),
         ] {
             let filled = [
+                ("@ADDRESS@", self.place.address.clone()),
                 ("@DIR@", root.to_str().unwrap().to_owned()),
                 ("@SUBMISSIONS@", self.submissions.to_string()),
                 ("@SUBMISSION@", self.submission.to_string()),
@@ -141,9 +195,23 @@ impl Servers {
         // A server goes on writing to what it was given, so it gets a file and no pipe whose end would be waited for.
         let file = fs::File::create(self.path("output")).unwrap();
         let errors = file.try_clone().unwrap();
-        let status = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(file).stderr(errors).status();
+        let status =
+            self.place.command(program).args(arguments).stdin(Stdio::null()).stdout(file).stderr(errors).status();
         let said = fs::read_to_string(self.path("output")).unwrap_or_default();
         assert!(status.unwrap().success(), "{program}: {said}{}", self.log());
+    }
+}
+
+impl Place {
+    fn command(&self, program: &str) -> Command {
+        match &self.namespace {
+            None => Command::new(program),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, program]);
+                command
+            }
+        }
     }
 }
 
@@ -159,6 +227,11 @@ impl Drop for Servers {
 
 /// Writes `authority.pem`, `cert.pem` and `key.pem` for `localhost` and 127.0.0.1 into a directory.
 pub fn write_certificates(directory: &Path) {
+    write_certificates_for(directory, "127.0.0.1");
+}
+
+/// The same for `localhost` and an address.
+fn write_certificates_for(directory: &Path, address: &str) {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl").args(arguments).current_dir(directory).output().unwrap();
         assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
@@ -178,7 +251,7 @@ pub fn write_certificates(directory: &Path) {
             &new[..],
             &["-CA", "authority.pem", "-CAkey", "authority.key", "-subj", "/CN=localhost"],
             &["-keyout", "key.pem", "-out", "cert.pem", "-addext", "basicConstraints=critical,CA:FALSE"],
-            &["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+            &["-addext", &format!("subjectAltName=DNS:localhost,IP:{address}")],
         ]
         .concat(),
     );
