@@ -12,6 +12,7 @@ mod mail;
 mod outbox;
 mod pair;
 mod paths;
+mod prune;
 mod resolve;
 mod restore;
 mod round;
@@ -100,6 +101,7 @@ enum Command {
     Devices(devices::DevicesArgs),
     Key(key::KeyArgs),
     Verify(verify::VerifyArgs),
+    Prune(prune::PruneArgs),
     Ignore(ignore::IgnoreArgs),
     Pair(pair::PairArgs),
     Run(run::RunArgs),
@@ -134,6 +136,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Devices(args) => devices::run(&context, &args),
         Command::Key(args) => key::run(&context, args),
         Command::Verify(args) => verify::run(&context, &args),
+        Command::Prune(args) => prune::run(&context, &args),
         Command::Ignore(args) => ignore::run(&context, &args),
         Command::Pair(args) => pair::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),

@@ -166,6 +166,12 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
              back, ask who revoked it and join again as a new device"
         }
         SyncError::NoSuchPacket { .. } => "`packetboat log` shows packets as `device:counter`",
+        SyncError::HistoryEnds => {
+            "`packetboat log` shows how far it reaches; `packetboat prune --keep` says how long the past is kept"
+        }
+        SyncError::NoBase => {
+            "run `packetboat verify` to see what is damaged at the intermediary; what stands now is not concerned"
+        }
         SyncError::Interrupted => "nothing was lost; run again to go on",
         _ => return None,
     })

@@ -27,6 +27,7 @@ use crate::change::{
 use crate::content::{
     ChunkList, ChunkRef, Content, FileContent, MAX_CHUNK_BYTES, MAX_INLINE_CHUNKS, PackIndex, PackedChunk,
 };
+use crate::garbage::Retention;
 use crate::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, Lamport, PackId};
 use crate::knowledge::Knowledge;
 use crate::name::Name;
@@ -360,6 +361,10 @@ impl Encoder {
                 }
                 history.encode(&mut self.out);
             }
+            Change::Retain { retention } => {
+                self.out.u8(13);
+                retention.encode(&mut self.out);
+            }
         }
     }
 }
@@ -638,6 +643,7 @@ impl<'a> Decoder<'a> {
                 let packs = (0..count).map(|_| Ok(PackId(self.input.array()?))).collect::<Result<_, WireError>>()?;
                 Change::Condemn { packs, history: Knowledge::decode(&mut self.input)? }
             }
+            13 => Change::Retain { retention: Retention::decode(&mut self.input)? },
             _ => return Err(WireError::Invalid { what: "change" }),
         })
     }

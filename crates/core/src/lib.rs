@@ -10,6 +10,7 @@ pub mod compare;
 pub mod conflict_name;
 pub mod content;
 pub mod delivery;
+pub mod garbage;
 pub mod ids;
 pub mod item;
 pub mod keys;

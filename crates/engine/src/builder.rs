@@ -15,6 +15,7 @@ use packetboat_core::body::PacketBody;
 use packetboat_core::change::{Change, Unit};
 use packetboat_core::content::{ChunkRef, Content, PackIndex};
 use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, PacketHash};
+use packetboat_core::keys::KeyRing;
 use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
@@ -500,13 +501,14 @@ pub(crate) fn seal_own(
     let previous = own.map_or(PacketHash([0; 32]), |own| own.hash);
     let sealed = SealedPacket::seal(&keys.device, &keys.ring, counter, previous, entropy.nonce(), &body)?;
     let packet = sealed.open(&keys.ring)?;
-    record_folded(index, &sealed, &packet, &knowledge, Folding::Own)?;
+    record_folded(index, &keys.ring, &sealed, &packet, &knowledge, Folding::Own)?;
     Ok(sealed)
 }
 
 /// Folds an admitted packet and records that it was folded. Within the caller's transaction.
 pub(crate) fn record_folded(
     index: &mut Index,
+    ring: &KeyRing,
     sealed: &SealedPacket,
     packet: &packetboat_core::packet::Packet,
     prerequisite: &Knowledge,
@@ -526,6 +528,7 @@ pub(crate) fn record_folded(
     let folded = fold_packet(index, packet, folding)?;
     crate::members::fold(index, packet)?;
     crate::conflicts::note(index, packet, folding)?;
+    crate::garbage::fold(index, ring, packet, prerequisite)?;
     let learned = Learned { counter: packet.dot.counter, hash: packet.hash };
     index.set_folded(packet.dot, packet.body.lamport, packet.body.time, &folded.summary)?;
     index.advance_lane(packet.dot.device, learned, packet.body.lamport, prerequisite)?;

@@ -8,7 +8,8 @@
 //!
 //! A checkpoint accelerates; nothing depends on one. What cannot be written or read is noted and left.
 
-mod held;
+mod base;
+pub(crate) mod held;
 mod load;
 mod write;
 
@@ -27,6 +28,7 @@ use crate::learn::{LearnError, described, unusable};
 use crate::ports::{Note, Observer};
 use crate::replica::Replica;
 
+pub(crate) use base::{base, write_base};
 pub(crate) use held::newest;
 pub(crate) use load::{begin, start_over_if_cut_short};
 
@@ -131,7 +133,11 @@ pub(crate) fn note_seen(index: &mut Index, named: &BTreeSet<CheckpointRef>) -> R
 }
 
 /// Reads a checkpoint's root and checks that a member made it.
-fn read_root(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<CheckpointRoot, LearnError> {
+pub(crate) fn read_root(
+    store: &dyn Store,
+    keys: &Keys,
+    checkpoint: &CheckpointRef,
+) -> Result<CheckpointRoot, LearnError> {
     let bytes = unusable(store.get(&checkpoint.name(), MAX_CHECKPOINT_BYTES as u64))?;
     let sealed =
         UnverifiedCheckpoint::parse(bytes).and_then(|root| root.verify(&checkpoint.device)).map_err(described)?;

@@ -95,7 +95,9 @@ impl Replica {
                 Change::RenameDevice { name, .. } => format!("is called {name} now"),
                 Change::Revoke { device, .. } => format!("revoked {}", of(device)?),
                 Change::Retire { device, .. } => format!("retired {}", of(device)?),
-                Change::Condemn { packs, .. } => format!("let {} packs go", packs.len()),
+                Change::Condemn { packs, history } if history.is_empty() => format!("let {} packs go", packs.len()),
+                Change::Condemn { .. } => "let old history go".to_owned(),
+                Change::Retain { retention } => format!("keeps {}", crate::garbage::in_words(*retention)),
                 _ => continue,
             });
         }

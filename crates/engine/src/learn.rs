@@ -279,7 +279,7 @@ impl Learner<'_> {
             let sealed = self.sealed.remove(&packet.hash).expect("what waits is kept sealed too");
             match self.admit(&packet)? {
                 Admission::Fold { prerequisite } => {
-                    record_folded(self.index, &sealed, &packet, &prerequisite, Folding::Other)?;
+                    record_folded(self.index, &self.keys.ring, &sealed, &packet, &prerequisite, Folding::Other)?;
                     self.members = crate::members::load(self.index)?;
                     self.index.clear_problem("packet", packet_name(&packet.dot).as_str().as_bytes())?;
                     folded += 1;

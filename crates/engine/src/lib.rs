@@ -12,6 +12,7 @@ mod conflicts;
 mod content_reader;
 pub mod error;
 pub(crate) mod fetch;
+mod garbage;
 mod history;
 pub mod ignore_rules;
 pub mod learn;
@@ -20,6 +21,7 @@ mod past;
 pub mod paths;
 pub mod ports;
 pub mod prepare;
+mod prune;
 mod publish;
 mod removal;
 pub mod replica;
@@ -38,6 +40,7 @@ use packetboat_core::keys::{DeviceKey, KeyRing};
 
 pub use absorb::Sent;
 pub use builder::Totals;
+pub use prune::{PruneOptions, PruneReport};
 pub use vault::{JoinError, OpenError};
 
 /// The keys with which a replica reads and writes its vault.

@@ -64,7 +64,9 @@ pub(crate) fn publish(
 fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, last: Counter) -> Result<Counter, SyncError> {
     let present: std::collections::HashSet<_> =
         store.list(&format!("lanes/{device}"))?.into_iter().map(|listed| listed.name).collect();
-    let missing = (1..=last).find(|counter| {
+    // What history does not hold any more is not put back.
+    let begins = crate::garbage::load(index)?.horizon().counter(&device);
+    let missing = (begins + 1..=last).find(|counter| {
         let dot = Dot { device, counter: *counter };
         !present.contains(&packet_name(&dot)) && index.packet_row(dot).is_ok_and(|row| row.is_some())
     });

@@ -72,6 +72,7 @@ impl Replica {
         if !withheld {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
         }
+        self.answer()?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
             // The other side of the fork appeared after this round had learned. What this side folded of its own is
@@ -82,6 +83,7 @@ impl Replica {
         apply::touch_unignored(&mut self.parts.index, &rules)?;
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;
+        self.prune_after_round(observer)?;
         report.conflicts = self.count_conflicts()?;
         let problems = self.parts.index.problems()?;
         report.problems +=
@@ -207,7 +209,7 @@ impl Replica {
         make_durable(&*self.parts.fs, &scanned);
         let now_ns = self.disk_ns();
         let parts = &mut self.parts;
-        let stored = parts.index.chunk_lookup()?;
+        let stored = parts.index.chunk_lookup(&crate::garbage::referable(&parts.index, &self.keys)?)?;
         let known = RoundChunks::new(stored);
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
         let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };

@@ -208,6 +208,7 @@ impl Replica {
         index.clear_folded()?;
         index.clear_entries()?;
         members::forget(index)?;
+        crate::garbage::forget(index)?;
         index.set_meta(KEYS, Some(&encode_keys(&self.keys)))?;
         index.set_meta(NAME, Some(name.as_bytes()))?;
         index.set_meta(CONTINUES, Some(old.as_bytes()))?;

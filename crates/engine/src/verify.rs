@@ -14,7 +14,7 @@ use packetboat_core::checkpoint::{
     CHECKPOINTS_FOLDER, CheckpointRef, MAX_CHECKPOINT_BYTES, SegmentChunk, SegmentRef, SegmentStart,
     UnverifiedCheckpoint, decode_packs,
 };
-use packetboat_core::content::{ChunkList, Content, PackIndex};
+use packetboat_core::content::{ChunkList, Content, PackIndex, PackedChunk};
 use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::marker::{MAX_MARKER_BYTES, Marker};
@@ -24,7 +24,7 @@ use packetboat_core::store::{Listed, ObjectName, StoreError};
 use packetboat_core::tip::{MAX_TIP_BYTES, TIPS_FOLDER, Tip, UnverifiedTip};
 use packetboat_core::tree::{TreeRead, is_shown};
 use packetboat_core::view::Viewer;
-use packetboat_replica::index::{PackRow, PackState};
+use packetboat_replica::index::{self, PackRow, PackState};
 use packetboat_storage::fetch::{ChunkPlace, fetch_chunks};
 use packetboat_storage::pack::{self, Depth, MAX_PACK_BYTES, verify_pack};
 
@@ -165,6 +165,8 @@ impl Verifier<'_> {
         let replica = self.replica;
         let index = &replica.parts.index;
         let lanes: Vec<(DeviceId, Learned)> = index.knowledge().iter().map(|(id, learned)| (*id, *learned)).collect();
+        // What lies before the beginning of history is condemned, or deleted already.
+        let begins = crate::garbage::load(index)?.horizon().clone();
         for (device, learned) in lanes {
             let listed = replica.parts.store.list(&format!("lanes/{device}"))?;
             let present: HashSet<ObjectName> = listed.into_iter().map(|listed| listed.name).collect();
@@ -177,7 +179,7 @@ impl Verifier<'_> {
                 let name = packet_name(&dot);
                 // Before the checkpoint that this replica began from, packets may have been let go.
                 let row = index.packet_row(dot)?;
-                let begins_here = row.is_some() || counter == learned.counter;
+                let begins_here = counter > begins.counter(&device) && (row.is_some() || counter == learned.counter);
                 let hash = row.map(|row| row.hash).or((counter == learned.counter).then_some(learned.hash));
                 if !begins_here || counter > last {
                     previous = hash;
@@ -329,7 +331,9 @@ impl Verifier<'_> {
                 }
                 let size = present.remove(&pack::object_name(&row.pack));
                 of_checkpoints.remove(&row.pack);
-                self.pack(&row, size)?;
+                if row.state != PackState::Condemned {
+                    self.pack(&row, size)?;
+                }
             }
             for (name, size) in present {
                 let Some(pack) = pack::pack_named(&name) else {
@@ -371,11 +375,13 @@ impl Verifier<'_> {
                         continue;
                     }
                 };
-                for PackIndex { pack, size, .. } in packs {
+                for PackIndex { pack, size, chunks, .. } in packs {
                     if self.replica.parts.index.pack_row(&pack)?.is_some() || !seen.insert(pack) {
                         continue;
                     }
                     let wrong = match unknown.remove(&pack) {
+                        // It was let go since, unless what it held lies inside packets too.
+                        None if !self.lies_in_packets(&chunks)? => continue,
                         None => "it is missing".to_owned(),
                         Some(found) if found != u64::from(size) => format!("it has {found} bytes in place of {size}"),
                         Some(_) => {
@@ -389,6 +395,16 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether one of these chunks is known to lie inside a packet.
+    fn lies_in_packets(&self, chunks: &[PackedChunk]) -> Result<bool, SyncError> {
+        for chunk in chunks {
+            if matches!(self.replica.parts.index.chunk_place(&chunk.id)?, Some(index::ChunkPlace::Packet { .. })) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn pack_segment(&self, segment: &SegmentRef) -> Result<Vec<PackIndex>, String> {

@@ -29,10 +29,11 @@ use thiserror::Error;
 
 pub use chunks::{ChunkPlace, PackRow, PackState};
 pub use entries::ScannedEntry;
-pub use lookup::ChunkLookup;
+pub use lookup::{ChunkLookup, Referable};
 pub use members::Member;
 pub use notes::Problem;
 pub use packets::{FoldedPacket, PacketRow, Stage};
+pub use sweep::{PackUse, Used};
 
 use numbers::Numbers;
 
@@ -269,5 +270,6 @@ mod notes;
 mod numbers;
 mod packets;
 mod schema;
+mod sweep;
 #[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ use crate::world::SystemClock;
 ///
 /// The state number is the same on two devices exactly when both have learned the same: compare it to be sure that the
 /// intermediary shows both the same history.
-/// All past versions are kept; there is no retention yet, so the vault only grows.
+/// How long past versions are kept, `packetboat prune` says and sets.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct StatusArgs {

@@ -12,7 +12,7 @@ use packetboat_core::keys::{DeviceKey, KeyRing, Nonce, RootKey};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::tree::Folding;
-use packetboat_replica::index::{Index, PackState};
+use packetboat_replica::index::{Index, PackState, Referable};
 use packetboat_storage::chunk::{ChunkCodec, seal_chunk};
 use packetboat_storage::chunker::Boundaries;
 use packetboat_storage::memory::MemoryStore;
@@ -130,7 +130,7 @@ impl World {
         let packet = sealed.open(&self.keys.ring).unwrap();
         self.index.begin().unwrap();
         let knowledge = self.index.knowledge().clone();
-        record_folded(&mut self.index, &sealed, &packet, &knowledge, Folding::Other).unwrap();
+        record_folded(&mut self.index, &self.keys.ring, &sealed, &packet, &knowledge, Folding::Other).unwrap();
         self.index.commit().unwrap();
         sealed.dot()
     }
@@ -142,7 +142,7 @@ impl World {
     fn absorb(&mut self) -> Result<(), SyncError> {
         let scanned = scan(&self.fs, &self.index, &self.rules, 1)?;
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
-        let known = RoundChunks::new(self.index.chunk_lookup().unwrap());
+        let known = RoundChunks::new(self.index.chunk_lookup(&Referable::All).unwrap());
         let preparer = Preparer { fs: &self.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let mut builder = Builder::new(
             &mut self.index,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
-use packetboat_core::ids::DeviceId;
+use packetboat_core::ids::{DeviceId, PackId};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::signed::Content;
 use packetboat_core::wire::{Reader, WireError, Writer};
@@ -43,6 +43,14 @@ pub(super) fn hold(index: &mut Index, checkpoint: &CheckpointRef, root: &Checkpo
     Ok(index.commit()?)
 }
 
+/// Has another index hold what this one holds, so that what it writes shares the segments.
+pub(super) fn copy(from: &Index, to: &mut Index) -> Result<(), SyncError> {
+    for key in [NAME, ROOT, COVERS, super::write::NUMBER] {
+        to.set_meta(key, from.meta(key)?.as_deref())?;
+    }
+    Ok(())
+}
+
 /// The newest checkpoint of each author that tips were seen to name.
 pub(super) fn seen(index: &Index) -> Result<BTreeMap<DeviceId, u64>, SyncError> {
     let bytes = index.meta(SEEN)?.unwrap_or_default();
@@ -74,6 +82,24 @@ pub(super) fn set_packed(index: &mut Index, packed: &Knowledge) -> Result<(), Sy
     write_knowledge(index, PACKED, packed)
 }
 
+/// Packs with inline content of which no packet has told yet.
+pub(crate) fn untold(index: &Index) -> Result<Vec<PackId>, SyncError> {
+    let bytes = index.meta(UNTOLD)?.unwrap_or_default();
+    Ok(bytes.chunks_exact(PackId::LEN).filter_map(PackId::from_slice).collect())
+}
+
+/// Adds to what [`untold`] returns.
+pub(super) fn add_untold(index: &mut Index, pack: &PackId) -> Result<(), SyncError> {
+    let mut bytes = index.meta(UNTOLD)?.unwrap_or_default();
+    bytes.extend_from_slice(&pack.0);
+    Ok(index.set_meta(UNTOLD, Some(&bytes))?)
+}
+
+/// Notes that a packet tells of all.
+pub(crate) fn all_are_told(index: &mut Index) -> Result<(), SyncError> {
+    Ok(index.set_meta(UNTOLD, None)?)
+}
+
 fn read_knowledge(index: &Index, key: &str) -> Result<Knowledge, SyncError> {
     let Some(bytes) = index.meta(key)? else { return Ok(Knowledge::new()) };
     Knowledge::decode(&mut Reader::new(&bytes)).map_err(damaged)
@@ -97,4 +123,5 @@ const NAME: &str = "checkpoint";
 const COVERS: &str = "checkpoint covers";
 const ROOT: &str = "checkpoint root";
 const SEEN: &str = "checkpoints seen";
+const UNTOLD: &str = "inline content untold";
 const PACKED: &str = "inline content packed";

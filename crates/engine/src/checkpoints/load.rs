@@ -122,11 +122,12 @@ fn clear(index: &mut Index) -> Result<(), SyncError> {
     index.begin()?;
     index.clear_folded()?;
     crate::members::forget(index)?;
+    crate::garbage::forget(index)?;
     index.set_meta(LOADING, None)?;
     Ok(index.commit()?)
 }
 
-fn load(
+pub(super) fn load(
     index: &mut Index,
     store: &dyn Store,
     keys: &Keys,
@@ -157,6 +158,7 @@ fn load(
         index.advance_lane(*device, learned, end.lamport, &end.prerequisite)?;
     }
     crate::members::store(index, &root.members)?;
+    crate::garbage::store(index, &root.garbage)?;
     for mut member in index.members()? {
         member.heard_lamport = root.lanes.get(&member.device).map_or(0, |end| end.lamport);
         member.heard_time = heard.get(&member.device).copied().unwrap_or(0);

@@ -22,6 +22,8 @@ pub(crate) struct Pair {
     pub(crate) store: MemoryStore,
     /// Whether the devices cannot reach the store.
     pub(crate) out: Arc<AtomicBool>,
+    /// How many calls that change the store succeed before it goes out of reach; negative for all.
+    pub(crate) fuse: Arc<AtomicI64>,
     now: Arc<AtomicI64>,
 }
 
@@ -35,15 +37,22 @@ impl Pair {
     /// A vault with two members, both in step and empty.
     pub(crate) fn new() -> Self {
         let (now, store) = (Arc::new(AtomicI64::new(START)), MemoryStore::new());
-        let out = Arc::new(AtomicBool::new(false));
-        let parts = |seed| parts(seed, &store, &out, &now);
+        let (out, fuse) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(-1)));
+        let parts = |seed| parts(seed, &store, &out, &fuse, &now);
         let (fs, laptop_parts) = parts(1);
         let (laptop, _) = Replica::create(laptop_parts, b"secret", "laptop").unwrap();
         let laptop = Device { fs, replica: laptop };
         let marker = Replica::read_marker(&store).unwrap().unwrap();
         let (fs, desk_parts) = parts(2);
         let desk = Replica::join(desk_parts, marker.unlock_with_passphrase(b"secret").unwrap(), "desk").unwrap();
-        let mut pair = Self { laptop, desk: Device { fs, replica: desk }, store, out: Arc::clone(&out), now };
+        let mut pair = Self {
+            laptop,
+            desk: Device { fs, replica: desk },
+            store,
+            out: Arc::clone(&out),
+            fuse: Arc::clone(&fuse),
+            now,
+        };
         pair.settle();
         pair
     }
@@ -51,7 +60,7 @@ impl Pair {
     /// A third device, which has not synchronised yet.
     pub(crate) fn third(&self) -> Device {
         let marker = Replica::read_marker(&self.store).unwrap().unwrap();
-        let (fs, parts) = parts(3, &self.store, &self.out, &self.now);
+        let (fs, parts) = parts(3, &self.store, &self.out, &self.fuse, &self.now);
         fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
         let replica = Replica::join(parts, marker.unlock_with_passphrase(b"secret").unwrap(), "third").unwrap();
         Device { fs, replica }
@@ -59,7 +68,7 @@ impl Pair {
 
     /// What another replica with an empty disk is made of.
     pub(crate) fn parts(&self, seed: u64) -> (SimFs, Parts) {
-        parts(seed, &self.store, &self.out, &self.now)
+        parts(seed, &self.store, &self.out, &self.fuse, &self.now)
     }
 
     /// Lets an hour pass, so that nothing recorded before is racy; says what time it was before.
@@ -70,6 +79,13 @@ impl Pair {
             device.fs.set_now(now * 1_000_000);
         }
         before
+    }
+
+    /// Lets so many days pass.
+    pub(crate) fn pass_days(&mut self, days: i64) {
+        for _ in 0..days * 24 {
+            self.pass();
+        }
     }
 
     /// Synchronises both until both have everything.
@@ -89,13 +105,19 @@ impl Pair {
     }
 }
 
-fn parts(seed: u64, store: &MemoryStore, out: &Arc<AtomicBool>, now: &Arc<AtomicI64>) -> (SimFs, Parts) {
+fn parts(
+    seed: u64,
+    store: &MemoryStore,
+    out: &Arc<AtomicBool>,
+    fuse: &Arc<AtomicI64>,
+    now: &Arc<AtomicI64>,
+) -> (SimFs, Parts) {
     let fs = SimFs::new(SimOptions::default());
     fs.make_dir(".packetboat").unwrap();
     let parts = Parts {
         fs: Arc::new(fs.clone()),
         index: Index::in_memory().unwrap(),
-        store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(out) }),
+        store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(out), fuse: Arc::clone(fuse) }),
         place: "memory".to_owned(),
         clock: Box::new(SharedClock(Arc::clone(now))),
         entropy: Box::new(Seeded(Rng::new(seed))),
@@ -163,6 +185,7 @@ impl Observer for Watcher {
 struct Reachable {
     inner: MemoryStore,
     out: Arc<AtomicBool>,
+    fuse: Arc<AtomicI64>,
 }
 
 impl Reachable {
@@ -173,6 +196,15 @@ impl Reachable {
         let source = std::io::Error::other("no route to it");
         Err(StoreError::Io { action: "read", name: "anything".to_owned(), source })
     }
+
+    /// For a call that changes something.
+    fn changing(&self) -> Result<&MemoryStore, StoreError> {
+        match self.fuse.load(Ordering::SeqCst) {
+            0 => self.out.store(true, Ordering::SeqCst),
+            left => drop(left > 0 && self.fuse.fetch_sub(1, Ordering::SeqCst) > 0),
+        }
+        self.inner()
+    }
 }
 
 impl Store for Reachable {
@@ -180,10 +212,10 @@ impl Store for Reachable {
         self.inner.describe()
     }
     fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.inner()?.put_new(name, bytes)
+        self.changing()?.put_new(name, bytes)
     }
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        self.inner()?.put(name, bytes)
+        self.changing()?.put(name, bytes)
     }
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
         self.inner()?.get(name, limit)
@@ -195,7 +227,7 @@ impl Store for Reachable {
         self.inner()?.list(folder)
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.inner()?.delete(name)
+        self.changing()?.delete(name)
     }
 }
 

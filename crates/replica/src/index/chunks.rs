@@ -45,7 +45,30 @@ pub enum PackState {
     Pending,
     /// At the intermediary.
     Stored,
+    /// At the intermediary and condemned: read from where nothing else holds a chunk, and never referred to anew.
+    Condemned,
 }
+
+impl PackState {
+    fn number(self) -> i64 {
+        match self {
+            PackState::Pending => 0,
+            PackState::Stored => 1,
+            PackState::Condemned => CONDEMNED,
+        }
+    }
+
+    fn from_number(number: i64) -> Self {
+        match number {
+            0 => PackState::Pending,
+            CONDEMNED => PackState::Condemned,
+            _ => PackState::Stored,
+        }
+    }
+}
+
+/// How a condemned pack is marked in its row.
+pub(super) const CONDEMNED: i64 = 2;
 
 /// A pack without its chunks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +95,7 @@ impl Index {
         let mut insert = self.sql.prepare_cached(
             "INSERT INTO pack (id, epoch, size, state, first_part, parts) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
-        let (id, state) = (pack.pack.as_bytes(), i64::from(state == PackState::Stored));
+        let (id, state) = (pack.pack.as_bytes(), state.number());
         insert.execute(params![id, pack.epoch, pack.size, state, first_part, parts.len() as i64])?;
         let number = self.sql.last_insert_rowid();
         let mut insert_part = self.sql.prepare_cached("INSERT INTO part (n, pack, chunks) VALUES (?1, ?2, ?3)")?;
@@ -94,7 +117,7 @@ impl Index {
     /// Notes whether an intermediary has a pack.
     pub fn set_pack_state(&mut self, pack: &PackId, state: PackState) -> Result<(), IndexError> {
         let mut update = self.sql.prepare_cached("UPDATE pack SET state = ?2 WHERE id = ?1")?;
-        update.execute(params![pack.as_bytes(), i64::from(state == PackState::Stored)])?;
+        update.execute(params![pack.as_bytes(), state.number()])?;
         Ok(())
     }
 
@@ -128,7 +151,7 @@ impl Index {
         let mut statement = self.sql.prepare_cached("SELECT epoch, size, state FROM pack WHERE id = ?1")?;
         let mut rows = statement.query([pack.as_bytes()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let state = if row.get(2)? { PackState::Stored } else { PackState::Pending };
+        let state = PackState::from_number(row.get(2)?);
         Ok(Some(PackRow { pack: *pack, epoch: row.get(0)?, size: row.get(1)?, state }))
     }
 
@@ -156,7 +179,7 @@ impl Index {
         let mut rows = statement.query(params![after, page(limit)])?;
         let mut packs = Vec::new();
         while let Some(row) = rows.next()? {
-            let state = if row.get(3)? { PackState::Stored } else { PackState::Pending };
+            let state = PackState::from_number(row.get(3)?);
             packs.push(PackRow { pack: PackId(row.get(0)?), epoch: row.get(1)?, size: row.get(2)?, state });
         }
         Ok(packs)
@@ -177,11 +200,12 @@ impl Index {
         Ok(())
     }
 
-    /// Where a chunk is stored: in a stored pack if it is in several, in a packet only where no pack has it.
+    /// Where a chunk is stored: of several packs in one that is stored and not condemned, in a packet only where no pack
+    /// has it.
     pub fn chunk_place(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, IndexError> {
         let mut statement = self.sql.prepare_cached(
             "SELECT p.chunks, k.id, k.epoch FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
-             WHERE c.key = ?1 ORDER BY k.state DESC, k.n",
+             WHERE c.key = ?1 ORDER BY k.state = 2, k.state DESC, k.n",
         )?;
         let mut rows = statement.query([key(id)])?;
         while let Some(row) = rows.next()? {
@@ -265,6 +289,6 @@ pub(super) fn find_in_part(bytes: &[u8], id: &ChunkId) -> Result<Option<PackedCh
 }
 
 /// Chunks of one row of `part`.
-const PART_CHUNKS: usize = 16;
+pub(super) const PART_CHUNKS: usize = 16;
 /// Bytes of an id that name an inline chunk; whoever reads it checks the whole.
 pub(super) const INLINE_KEY: usize = 16;
