@@ -1,7 +1,7 @@
 //! The daemon put together: who talks to whom, in which order things start, and how they end.
 //!
-//! Starting: the outbox is opened and its mails told that the process began anew; then the control socket, the submission
-//! port and the link; only then is the service manager told that the daemon is ready.
+//! Starting: the outbox is opened and its mails told that the process began anew; then the link, the submission
+//! port and the control socket; only then is the service manager told that the daemon is ready.
 //! Ending: nothing more is taken in, a host hands its turns to the companion while the link stands, and what is left is
 //! on disk anyway.
 
@@ -183,6 +183,12 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     });
 
     let (stop, stopped) = watch::channel(false);
+    let port = Port::new(&home, parts.host_name.clone(), token, &parts.settings.submission)?;
+    for address in &parts.settings.submission.listen {
+        let server = port.listen(*address, &parts.settings.submission, intake.clone()).await?;
+        tasks.spawn(server.run(stopped.clone()));
+    }
+    // Whoever finds that the daemon answers may submit.
     let listener = server::bind(&home.socket()).map_err(RunError::Control)?;
     let paths_of = (watch.clone(), parts.pair.as_ref().map(|pair| pair.role));
     let inbox_of = (states.clone(), exchange);
@@ -204,11 +210,6 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         message_limit: parts.settings.submission.message_limit,
     };
     tasks.spawn(server::serve(listener, Arc::new(control)));
-    let port = Port::new(&home, parts.host_name.clone(), token, &parts.settings.submission)?;
-    for address in &parts.settings.submission.listen {
-        let server = port.listen(*address, &parts.settings.submission, intake.clone()).await?;
-        tasks.spawn(server.run(stopped.clone()));
-    }
     tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up, networks));
     tasks.spawn(fetcher::run(office, states, watch.clone(), fetching, appearing));
     tasks.spawn({
