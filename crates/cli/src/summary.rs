@@ -52,7 +52,8 @@ impl Summary<'_> {
                     packs => format!(", {}", text::count(packs, "pack", "packs")),
                 };
                 let packets = text::count(packets, "packet", "packets");
-                format!("  up         {up}; {} in {packets}{packs}", text::bytes(traffic.bytes_up))
+                // How many bytes went is said of the requests: they are the tip's as well, and padded.
+                format!("  up         {up}, in {packets}{packs}")
             }
         });
         let down = Counts::received(&report.received);
@@ -223,7 +224,7 @@ mod tests {
         };
         insta::assert_snapshot!(shown(&report), @r#"
         In step with /mnt/stick/documents.vault (device "laptop", state 3f2a91c0)
-          up         12 new, 3 changed, 1 moved, 2 deleted; 4.1 MiB in 1 packet, 1 pack
+          up         12 new, 3 changed, 1 moved, 2 deleted, in 1 packet, 1 pack
           down       nothing
           conflicts  1 waiting: see `packetboat conflicts`
           requests   2 reads, 3 writes, 1 listing; 4.1 MiB sent, 1.2 KiB received; 0.8 s
