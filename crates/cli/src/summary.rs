@@ -43,9 +43,14 @@ impl Summary<'_> {
             self.intermediary,
             text::plain(self.device_name.as_bytes())
         )];
-        let up = changes(&Counts::sent(report));
+        let counts = Counts::sent(report);
+        let up = changes(&counts);
         lines.push(match report.published.packets {
             0 => format!("  up         {up}"),
+            // As when a conflict is settled or this device renamed.
+            packets if counts.nothing() => {
+                format!("  up         nothing from this folder; published {}", text::count(packets, "packet", "packets"))
+            }
             packets => {
                 let packs = match report.published.packs {
                     0 => String::new(),
