@@ -120,9 +120,12 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args));
     }
-    let state = StateDir::locate(|name| std::env::var_os(name))?;
     let threads = threads.map_or_else(own_threads, usize::from);
-    let context = Context { ui, state, threads };
+    let context = || Ok::<_, Failure>(Context { ui, state: StateDir::locate(|name| std::env::var_os(name))?, threads });
+    if let Command::Sendmail(args) = &cli.command {
+        return Ok(sendmail::answer(context().and_then(|context| sendmail::run(&context, args))));
+    }
+    let context = context()?;
     match cli.command {
         Command::Sync(args) => sync::run(&context, args),
         Command::Status(args) => status::run(&context, &args),
@@ -142,9 +145,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Paths(args) => paths::run(&context, &args),
         Command::Carry(args) => carry::run(&context, &args),
         Command::Mail(args) => mail::run(&context, &args),
-        Command::Sendmail(args) => sendmail::run(&context, &args),
         Command::Service(args) => service::run(&context, &args),
-        Command::Completions(_) => unreachable!("handled above"),
+        Command::Completions(_) | Command::Sendmail(_) => unreachable!("handled above"),
     }
 }
 

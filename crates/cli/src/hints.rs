@@ -6,6 +6,7 @@ use std::io;
 use packetboat_core::marker::{MarkerError, UnlockError};
 use packetboat_core::recovery::RecoveryTextError;
 use packetboat_core::store::StoreError;
+use packetboat_daemon::daemon::RunError;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::scan::ScanError;
 use packetboat_engine::{JoinError, OpenError};
@@ -233,6 +234,9 @@ fn other_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if error.is::<RecoveryTextError>() {
         return Some("it is the text of eleven groups of five characters that was shown when the vault was made");
+    }
+    if let Some(error) = error.downcast_ref::<RunError>() {
+        return error.hint();
     }
     match error.downcast_ref::<LockError>()? {
         LockError::Held { .. } => Some("wait until it has ended, and run again"),

@@ -1,7 +1,7 @@
 //! The daemon put together: who talks to whom, in which order things start, and how they end.
 //!
-//! Starting: the outbox is opened and its mails told that the process began anew; then the control socket, the submission
-//! port and the link; only then is the service manager told that the daemon is ready.
+//! Starting: the outbox is opened and its mails told that the process began anew; then the link, the submission
+//! port and the control socket; only then is the service manager told that the daemon is ready.
 //! Ending: nothing more is taken in, a host hands its turns to the companion while the link stands, and what is left is
 //! on disk anyway.
 
@@ -15,10 +15,8 @@ use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
 use packetboat_link::{Endpoint, Identity, Link, Local, Session};
 use packetboat_mail::account::Accounts;
-use packetboat_mail::submission::{self, Reach, Server, Token};
 use serde_json::{Value, json};
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -42,6 +40,7 @@ use crate::outbox::transmit::{Routes, Transmit};
 use crate::pair::{Pair, Role};
 use crate::paths::PathWatch;
 use crate::peer::{HAND_OVER_PATIENCE, Peer, PeerParts};
+use crate::port::{Port, PortError};
 use crate::relay::answer::Answerer;
 use crate::relay::carried::Carried;
 use crate::relay::shelf::{Shelf, ShelfError};
@@ -184,6 +183,12 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     });
 
     let (stop, stopped) = watch::channel(false);
+    let port = Port::new(&home, parts.host_name.clone(), token, &parts.settings.submission)?;
+    for address in &parts.settings.submission.listen {
+        let server = port.listen(*address, &parts.settings.submission, intake.clone()).await?;
+        tasks.spawn(server.run(stopped.clone()));
+    }
+    // Whoever finds that the daemon answers may submit.
     let listener = server::bind(&home.socket()).map_err(RunError::Control)?;
     let paths_of = (watch.clone(), parts.pair.as_ref().map(|pair| pair.role));
     let inbox_of = (states.clone(), exchange);
@@ -205,14 +210,6 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         message_limit: parts.settings.submission.message_limit,
     };
     tasks.spawn(server::serve(listener, Arc::new(control)));
-    for address in &parts.settings.submission.listen {
-        let failed = |source| RunError::Submission { address: *address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let settings = submission_settings(&parts, &token, home.bodies());
-        let reach = if parts.settings.submission.beyond_loopback { Reach::Network } else { Reach::Loopback };
-        let server = Server::new(listener, reach, settings, intake.clone())?;
-        tasks.spawn(server.run(stopped.clone()));
-    }
     tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up, networks));
     tasks.spawn(fetcher::run(office, states, watch.clone(), fetching, appearing));
     tasks.spawn({
@@ -245,6 +242,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                 Some(Order::Reload(settings, accounts)) => {
                     courier.tell(Input::Settings(Box::new(settings.delivery()))).await;
                     (parts.settings, parts.accounts) = (*settings, accounts);
+                    port.reload(&parts.settings.submission);
                     sent.set(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent);
                     if is_host {
                         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
@@ -368,18 +366,6 @@ fn view_of_link(
     })
 }
 
-fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission::Settings {
-    let wanted = &parts.settings.submission;
-    submission::Settings {
-        host: parts.host_name.clone(),
-        origin: parts.host_name.clone(),
-        token: if wanted.require_token || wanted.beyond_loopback { Token::new(token) } else { None },
-        tls: None,
-        spool,
-        limits: submission::Limits { message: wanted.message_limit, ..submission::Limits::default() },
-    }
-}
-
 /// Puts up what waits of vaults, now and then.
 async fn put_up(carried: Arc<Carried>, every: Duration) {
     loop {
@@ -459,23 +445,25 @@ pub enum RunError {
     #[error("the control socket cannot be made")]
     Control(#[source] std::io::Error),
     /// Mail programs cannot be listened to.
-    #[error("mail cannot be taken at {address}")]
-    Submission {
-        /// Where.
-        address: std::net::SocketAddr,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The submission port reaches further than it may.
     #[error(transparent)]
-    Reach(#[from] submission::ServerError),
+    Port(#[from] PortError),
     /// An address of the link cannot be used.
     #[error(transparent)]
     Bind(#[from] packetboat_link::BindError),
     /// There cannot be a link to the other device.
     #[error(transparent)]
     Link(#[from] packetboat_link::LinkError),
+}
+
+impl RunError {
+    /// What a person can do about it, where there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Port(error) => error.hint(),
+            Self::Store(StoreError::Full) => Some("free some space on the disk that holds packetboat's state"),
+            _ => None,
+        }
+    }
 }
 
 const HAND_OVER_QUIET: Duration = Duration::from_millis(500);

@@ -18,6 +18,7 @@ pub mod outbox;
 pub mod pair;
 pub mod paths;
 pub mod peer;
+pub mod port;
 pub mod relay;
 pub mod reports;
 pub mod routes;

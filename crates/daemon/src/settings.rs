@@ -42,6 +42,14 @@ pub struct Submission {
     pub beyond_loopback: bool,
     /// Whether a mail program on this computer must give the token; elsewhere it always must.
     pub require_token: bool,
+    /// Whether programs on this computer are offered STARTTLS; elsewhere they always must begin it.
+    pub starttls: bool,
+    /// The PEM file of a certificate and those that signed it, relative to the configuration; empty for one that is made.
+    pub certificate: String,
+    /// The PEM file of its key.
+    pub key: String,
+    /// Further names by which programs know this computer, for a certificate that is made.
+    pub names: Vec<String>,
     /// The largest mail, in bytes.
     pub message_limit: u64,
 }
@@ -132,6 +140,10 @@ impl Default for Submission {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 2525))],
             beyond_loopback: false,
             require_token: false,
+            starttls: false,
+            certificate: String::new(),
+            key: String::new(),
+            names: Vec::new(),
             message_limit: 100 << 20,
         }
     }
@@ -265,6 +277,9 @@ impl Settings {
         if outbox.connections == 0 || outbox.connections > 64 {
             return refuse("outbox.connections", "it must be from 1 to 64");
         }
+        if self.submission.certificate.is_empty() != self.submission.key.is_empty() {
+            return refuse("submission.certificate", "a certificate and its key are named together, or neither");
+        }
         let beyond = self.submission.listen.iter().find(|address| !address.ip().is_loopback());
         if let Some(address) = beyond.filter(|_| !self.submission.beyond_loopback) {
             let reason = format!("{address} can be reached from other computers; set submission.beyond_loopback");
@@ -371,7 +386,7 @@ mod tests {
         assert_eq!(Settings::parse(&uncommented).unwrap(), Settings::default());
         assert_eq!(Settings::parse(DOCUMENTED).unwrap(), Settings::default());
         let keys = uncommented.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
-        assert_eq!(keys, 4 + 16 + 3 + 2 + 2, "each field of the settings is documented");
+        assert_eq!(keys, 8 + 16 + 3 + 2 + 2, "each field of the settings is documented");
     }
 
     #[test]
@@ -390,6 +405,7 @@ mod tests {
             ("[outbox]\nlease = \"99999999999999999999d\"", "duration"),
             ("[outbox]\nunknown = \"perhaps\"", "perhaps"),
             ("[submission]\nlisten = [\"0.0.0.0:25\"]", "submission.listen"),
+            ("[submission]\ncertificate = \"a.pem\"", "submission.certificate"),
             ("[link]\nidle = \"6s\"", "link.idle"),
         ] {
             let error = Settings::parse(text).unwrap_err().to_string();

@@ -129,7 +129,7 @@ fn list(context: &Context, carrier: &Carrier, finished: usize) -> Result<ExitCod
                 shown.push_str("The outbox is empty.\n");
             }
             for view in &views {
-                shown.push_str(&line(view));
+                shown.push_str(&line(view, runs));
             }
             shown
         },
@@ -152,7 +152,7 @@ fn read(carrier: &Carrier, finished: usize) -> Result<Vec<Value>, Failure> {
         for (sequence, mail) in &page {
             after = *sequence;
             if let Some(machine) = reader.machine(mail)? {
-                views.push(MailView::of(&machine, reader.paths(mail)?, None));
+                views.push(MailView::of(&machine, reader.paths(mail)?, None).at_rest());
             }
         }
         if page.len() < 500 {
@@ -171,7 +171,7 @@ fn show(context: &Context, carrier: &Carrier, mail: &str) -> Result<ExitCode, Fa
 }
 
 /// One mail in a line, and one for each path that failed.
-fn line(view: &MailView) -> String {
+fn line(view: &MailView, runs: bool) -> String {
     let now = SystemClock.now_ms();
     let first = view.recipients.first().map_or("", |recipient| recipient.address.as_str());
     let others = match view.recipients.len() {
@@ -183,7 +183,7 @@ fn line(view: &MailView) -> String {
     let mut shown = format!(
         "{}  {:<28}  {}  {} -> {}{others}  {when}\n",
         &view.id[..view.id.len().min(8)],
-        standing(view),
+        standing(view, runs),
         text::bytes(view.size_bytes),
         text::plain(view.sender.as_bytes()),
         text::plain(first.as_bytes()),
@@ -198,7 +198,7 @@ fn detail(view: &MailView) -> String {
     let mut shown = format!(
         "{}\n{}, {} from {}\n",
         view.id,
-        standing(view),
+        standing(view, true),
         text::bytes(view.size_bytes),
         text::plain(view.sender.as_bytes())
     );
@@ -222,8 +222,8 @@ fn paths(view: &MailView) -> String {
     })
 }
 
-/// Where a mail stands, in words.
-fn standing(view: &MailView) -> String {
+/// Where a mail stands, in words; `runs` says whether the daemon does.
+fn standing(view: &MailView, runs: bool) -> String {
     if view.finished_ms.is_some() {
         let sent =
             view.recipients.iter().filter(|recipient| matches!(recipient.status.as_str(), "sent" | "found-in-sent"));
@@ -236,6 +236,9 @@ fn standing(view: &MailView) -> String {
             0 => view.recipients.first().map_or("finished", |recipient| &recipient.status).to_owned(),
             count => format!("sent to {count} of {all}"),
         };
+    }
+    if !runs && !view.held && view.state == "waiting" {
+        return "waiting for the daemon".to_owned();
     }
     let held = if view.held { "held, " } else { "" };
     let whose = match (&view.turn, view.side) {

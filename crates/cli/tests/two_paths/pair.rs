@@ -61,6 +61,11 @@ pub(crate) struct Arrival {
 impl Pair {
     /// Pairs two devices with a server of Python and starts their daemons; nothing, where there can be no namespaces.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(SETTINGS)
+    }
+
+    /// The same with settings of the test's own.
+    pub(crate) fn start_with(settings: &str) -> Option<Self> {
         let network = Network::new()?;
         let directory = tempfile::tempdir().unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/sink.py");
@@ -74,7 +79,7 @@ impl Pair {
             "[[account]]\nname = \"net\"\naddresses = [\"@example.org\"]\ndefault = true\n[account.smtp]\n\
              host = \"{SERVER}\"\nport = 2500\nsecurity = \"plain\"\n"
         );
-        Some(Self::join(network, directory, Some(sink), &account, "b@example.org"))
+        Some(Self::join_with(network, directory, Some(sink), &account, "b@example.org", settings))
     }
 
     /// Pairs two devices and starts their daemons. What is sent goes to `recipient`.
@@ -85,12 +90,23 @@ impl Pair {
         account: &str,
         recipient: &'static str,
     ) -> Self {
+        Self::join_with(network, directory, sink, account, recipient, SETTINGS)
+    }
+
+    fn join_with(
+        network: Network,
+        directory: tempfile::TempDir,
+        sink: Option<Child>,
+        account: &str,
+        recipient: &'static str,
+        settings: &str,
+    ) -> Self {
         let mut pair =
             Self { network, directory, sink, daemons: BTreeMap::new(), sent: 0, ids: BTreeMap::new(), recipient };
         for device in ["host", "companion"] {
             let config = pair.path(device).join("config");
             fs::create_dir_all(&config).unwrap();
-            fs::write(config.join("daemon.toml"), SETTINGS).unwrap();
+            fs::write(config.join("daemon.toml"), settings).unwrap();
         }
         // Only the host has an account; the companion gets it by being paired.
         fs::write(pair.path("host").join("config/accounts.toml"), account).unwrap();
@@ -190,13 +206,18 @@ impl Pair {
 
     #[track_caller]
     pub(crate) fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        self.until_within(PATIENCE, what, holds);
+    }
+
+    #[track_caller]
+    pub(crate) fn until_within(&self, patience: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !holds(self) {
             let logs = || {
                 let outbox = self.json("host", &["outbox"]);
                 format!("{outbox:#}\nhost:\n{}\ncompanion:\n{}", self.log("host"), self.log("companion"))
             };
-            assert!(began.elapsed() < PATIENCE, "not so in {PATIENCE:?}: {what}\n{}", logs());
+            assert!(began.elapsed() < patience, "not so in {patience:?}: {what}\n{}", logs());
             std::thread::sleep(Duration::from_millis(50));
         }
     }

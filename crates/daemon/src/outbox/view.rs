@@ -113,6 +113,17 @@ impl MailView {
         view
     }
 
+    /// The same while no daemon runs: a try that its last state speaks of is over, and what it came to is found out when
+    /// one runs again.
+    pub fn at_rest(mut self) -> Self {
+        match self.state.as_str() {
+            "sending" => self.state = "waiting".to_owned(),
+            "ending" => (self.state, self.turn) = ("unknown".to_owned(), None),
+            _ => {}
+        }
+        self
+    }
+
     fn fill_from_host(&mut self, host: &Host) {
         let (state, turn) = host_words(host.state());
         self.state = state.to_owned();
