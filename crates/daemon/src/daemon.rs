@@ -25,7 +25,6 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::control::server::{self, Control};
-use crate::files::with_causes;
 use crate::hands::{DaemonHands, HandsParts};
 use crate::home::{Claim, Home, HomeError};
 use crate::inbox::exchange::Exchange;
@@ -44,7 +43,10 @@ use crate::paths::PathWatch;
 use crate::peer::{HAND_OVER_PATIENCE, Peer, PeerParts};
 use crate::relay::answer::Answerer;
 use crate::relay::carried::Carried;
+use crate::relay::members::{Members, NoReplicas, Replicas};
+use crate::relay::seen::Seen;
 use crate::relay::shelf::{Shelf, ShelfError};
+use crate::relay::work::{self, Often};
 use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
 use crate::sent::SentFolder;
@@ -72,6 +74,8 @@ pub struct Parts {
     pub maildir: PathBuf,
     /// The service manager.
     pub notifier: Notifier,
+    /// This user's replicas, which a companion brings in step for its host.
+    pub replicas: Box<dyn Replicas>,
 }
 
 /// What a daemon is asked while it runs.
@@ -140,9 +144,16 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let (session_now, session) = watch::channel(None);
     let carried = match &parts.pair {
         Some(pair) if pair.role == Role::Companion => {
-            let shelf = Arc::new(Shelf::open(&home.shelf(), parts.settings.relay.space)?);
-            let carried = Arc::new(Carried::new(home.carried(), shelf));
-            tasks.spawn(put_up(carried.clone(), parts.settings.relay.retry.0));
+            let wanted = &parts.settings.relay;
+            let shelf = Arc::new(Shelf::open(&home.shelf(), wanted.space, parts.clock.clone())?);
+            let replicas: Box<dyn Replicas> = match wanted.members {
+                true => std::mem::replace(&mut parts.replicas, Box::new(NoReplicas)),
+                false => Box::new(NoReplicas),
+            };
+            let members = Arc::new(Members::new(replicas, parts.clock.clone()));
+            let carried = Arc::new(Carried::new(home.carried(), shelf, members.clone(), wanted.pull));
+            let often = Often { retry: wanted.retry.0, poll: wanted.poll.0 };
+            tasks.spawn(work::run(carried.clone(), members, often, networks.subscribe()));
             Some(carried)
         }
         _ => None,
@@ -187,6 +198,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let listener = server::bind(&home.socket()).map_err(RunError::Control)?;
     let paths_of = (watch.clone(), parts.pair.as_ref().map(|pair| pair.role));
     let inbox_of = (states.clone(), exchange);
+    let seen = parts.pair.as_ref().filter(|pair| pair.role == Role::Host);
+    let seen = seen.map(|_| Arc::new(Seen::new(session.clone(), parts.clock.clone())));
     let control = Control {
         intake: intake.clone(),
         courier: courier.clone(),
@@ -201,6 +214,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             })
         }),
         session,
+        seen,
         bodies: home.bodies(),
         message_limit: parts.settings.submission.message_limit,
     };
@@ -377,19 +391,6 @@ fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission
         tls: None,
         spool,
         limits: submission::Limits { message: wanted.message_limit, ..submission::Limits::default() },
-    }
-}
-
-/// Puts up what waits of vaults, now and then.
-async fn put_up(carried: Arc<Carried>, every: Duration) {
-    loop {
-        let carried = carried.clone();
-        match tokio::task::spawn_blocking(move || carried.put_up()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(error = with_causes(&error), "what waits of vaults is not put up"),
-            Err(error) => tracing::error!(%error, "putting up what waits of vaults ended"),
-        }
-        tokio::time::sleep(every).await;
     }
 }
 

@@ -25,6 +25,7 @@ use crate::outbox::desk::Input;
 use crate::outbox::intake::Intake;
 use crate::outbox::store::{Reader, StoreError};
 use crate::outbox::view::MailView;
+use crate::relay::seen::Seen;
 use crate::relay::socket;
 
 /// What commands may ask about.
@@ -41,6 +42,8 @@ pub struct Control {
     pub paths: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The link to the other device, while it is up.
     pub session: watch::Receiver<Option<Session>>,
+    /// On a host: what waits on its companion.
+    pub seen: Option<Arc<Seen>>,
     /// Where bodies of submissions go.
     pub bodies: PathBuf,
     /// The largest mail, in bytes.
@@ -188,7 +191,12 @@ impl Control {
                 let paths = self.paths.clone();
                 // It looks at disks, which may take their time.
                 let stands = tokio::task::spawn_blocking(move || paths()).await;
-                Ok(vec![Line::Done(stands.map_err(|error| failed(error.to_string(), None))?)])
+                let mut stands = stands.map_err(|error| failed(error.to_string(), None))?;
+                stands["relayed"] = match &self.seen {
+                    Some(seen) => seen.view().await,
+                    None => Value::Null,
+                };
+                Ok(vec![Line::Done(stands)])
             }
             Request::Who => Ok(vec![Line::Done(json!({ "pid": std::process::id() }))]),
         }
