@@ -47,6 +47,8 @@ pub enum Request {
     Paths,
     /// Which process this is.
     Who,
+    /// Put up what waits of the vaults that are carried.
+    PutUp,
     /// What follows is for the companion: relay/socket.rs.
     Relay,
 }

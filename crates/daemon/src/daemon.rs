@@ -200,6 +200,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let inbox_of = (states.clone(), exchange);
     let seen = parts.pair.as_ref().filter(|pair| pair.role == Role::Host);
     let seen = seen.map(|_| Arc::new(Seen::new(session.clone(), parts.clock.clone())));
+    let carries = carried.clone();
     let control = Control {
         intake: intake.clone(),
         courier: courier.clone(),
@@ -214,6 +215,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             })
         }),
         session,
+        carried: carries,
         seen,
         bodies: home.bodies(),
         message_limit: parts.settings.submission.message_limit,

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::carrier::{Carrier, clock, home_directory, host_name, offset_minutes, runtime};
 use crate::failure::Failure;
+use crate::member::RegisteredReplicas;
 use crate::opening::Context;
 use crate::text;
 use crate::ui::print;
@@ -68,6 +69,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, Failure
         offset_minutes: offset_minutes(),
         maildir,
         notifier,
+        replicas: Box::new(RegisteredReplicas { context: context.clone() }),
     };
     if SystemClock.now_ms() < BUILT_AFTER_MS {
         context.ui.warn("this computer's clock is years late; mails get wrong dates, and certificates may be refused");

@@ -25,6 +25,7 @@ use crate::outbox::desk::Input;
 use crate::outbox::intake::Intake;
 use crate::outbox::store::{Reader, StoreError};
 use crate::outbox::view::MailView;
+use crate::relay::carried::Carried;
 use crate::relay::seen::Seen;
 use crate::relay::socket;
 
@@ -42,6 +43,8 @@ pub struct Control {
     pub paths: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The link to the other device, while it is up.
     pub session: watch::Receiver<Option<Session>>,
+    /// On a companion: what it carries.
+    pub carried: Option<Arc<Carried>>,
     /// On a host: what waits on its companion.
     pub seen: Option<Arc<Seen>>,
     /// Where bodies of submissions go.
@@ -197,6 +200,13 @@ impl Control {
                     None => Value::Null,
                 };
                 Ok(vec![Line::Done(stands)])
+            }
+            Request::PutUp => {
+                let Some(carried) = self.carried.clone() else { return Ok(vec![Line::Done(json!({ "objects": 0 }))]) };
+                let up = tokio::task::spawn_blocking(move || carried.put_up()).await;
+                let up = up.map_err(|error| failed(error.to_string(), None))?;
+                let objects = up.map_err(|error| failed(with_causes(&error), None))?;
+                Ok(vec![Line::Done(json!({ "objects": objects }))])
             }
             Request::Who => Ok(vec![Line::Done(json!({ "pid": std::process::id() }))]),
         }

@@ -51,6 +51,8 @@ pub struct Members {
     replicas: Box<dyn Replicas>,
     clock: Arc<dyn Clock>,
     alone: Mutex<()>,
+    /// The vaults and places, and when since boot they were read: the host's requests come by the hundred.
+    places: Mutex<Option<(u64, Vec<(VaultId, PathBuf)>)>>,
     last: Mutex<BTreeMap<VaultId, Last>>,
     stirred: watch::Sender<u64>,
 }
@@ -65,7 +67,8 @@ struct Last {
 impl Members {
     /// The membership that these replicas give.
     pub fn new(replicas: Box<dyn Replicas>, clock: Arc<dyn Clock>) -> Self {
-        Self { replicas, clock, alone: Mutex::default(), last: Mutex::default(), stirred: watch::Sender::new(0) }
+        let (alone, places, last) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { replicas, clock, alone, places, last, stirred: watch::Sender::new(0) }
     }
 
     /// No membership.
@@ -75,7 +78,12 @@ impl Members {
 
     /// The vaults, and where their intermediaries are.
     pub fn places(&self) -> Vec<(VaultId, PathBuf)> {
-        self.replicas.places()
+        let now = self.clock.now().since_boot_ms;
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*places {
+            Some((read, known)) if now.saturating_sub(*read) < PLACES_HOLD_MS => known.clone(),
+            _ => places.insert((now, self.replicas.places())).1.clone(),
+        }
     }
 
     /// Whether this device is a member of a vault.
@@ -126,3 +134,5 @@ impl Members {
 #[derive(Debug, Error)]
 #[error("the companion's own replica is not in step")]
 pub struct RoundError(#[source] Box<dyn Error + Send + Sync>);
+
+const PLACES_HOLD_MS: u64 = 1000;
