@@ -24,7 +24,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::control::server::{self, Control};
+use crate::control::server::{self, Control, PartRequest};
+use crate::files::with_causes;
 use crate::hands::{DaemonHands, HandsParts};
 use crate::home::{Claim, Home, HomeError};
 use crate::inbox::exchange::Exchange;
@@ -39,6 +40,7 @@ use crate::outbox::intake::{Intake, Reception};
 use crate::outbox::store::{Store, StoreError};
 use crate::outbox::transmit::{Routes, Transmit};
 use crate::pair::{Pair, Role};
+use crate::parting::{self, PartError, Parted, Parting};
 use crate::paths::PathWatch;
 use crate::peer::{HAND_OVER_PATIENCE, Peer, PeerParts};
 use crate::relay::answer::Answerer;
@@ -87,8 +89,17 @@ pub enum Order {
     Reload(Box<Settings>, Accounts),
 }
 
-/// Runs until it is ordered to stop.
-pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<(), RunError> {
+/// Why a daemon ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was ordered to.
+    Stopped,
+    /// Its pair is over; it is to begin anew without one.
+    Unpaired,
+}
+
+/// Runs until it is ordered to stop, or its pair ends.
+pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result<Ended, RunError> {
     let home = parts.claim.home().clone();
     let key = parts.claim.key(parts.entropy.as_mut())?;
     let token = parts.claim.token(parts.entropy.as_mut())?;
@@ -96,6 +107,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let store = Store::open(&home.outbox(), &home.bodies())?;
     let (reader, control_reader) = (store.reader()?, store.reader()?);
     let (transmit_reader, peer_reader) = (store.reader()?, store.reader()?);
+    let part_reader = Arc::new(Mutex::new(store.reader()?));
     let now = parts.clock.now();
     let (desk, outcomes) = Desk::open(store, tie, parts.settings.delivery(), &now)?;
 
@@ -137,6 +149,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let mut tasks = JoinSet::new();
     let (lend, lent_accounts) = watch::channel(None);
     let (got_accounts, mut accounts_of_host) = mpsc::channel(1);
+    let (parting, mut words) = mpsc::channel(4);
+    let (part, mut part_requests) = mpsc::channel::<PartRequest>(1);
     let mut peer_sender = None;
     let mut link_view: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(|| Value::Null);
     let mut endpoint = None;
@@ -169,6 +183,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             got_accounts,
             inbox: exchange.clone(),
             carries: carried.clone().map(Answerer::new),
+            parting,
         });
         peer_sender = Some(sender);
         let mut incarnation = [0; 16];
@@ -201,7 +216,9 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let seen = parts.pair.as_ref().filter(|pair| pair.role == Role::Host);
     let seen = seen.map(|_| Arc::new(Seen::new(session.clone(), parts.clock.clone())));
     let carries = carried.clone();
+    let session_of = session.clone();
     let control = Control {
+        part,
         intake: intake.clone(),
         courier: courier.clone(),
         reader: Mutex::new(control_reader),
@@ -254,7 +271,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     tracing::info!(pair = ?tie, "the daemon runs");
 
     let mut of_host = lent;
-    loop {
+    let mut parted: Option<Parted> = None;
+    while parted.is_none() {
         let rerouted = tokio::select! {
             order = orders.recv() => match order {
                 None | Some(Order::Stop) => break,
@@ -277,6 +295,36 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                     Err(error) => { tracing::warn!(%error, "the host's accounts were not taken"); false }
                 }
             }
+            Some(PartRequest { alone, answer }) = part_requests.recv() => {
+                let session = session_of.borrow().clone();
+                let outcome = match (&parts.pair, session) {
+                    (None, _) => Err("this device is in no pair".to_owned()),
+                    (Some(pair), _) if alone => {
+                        Ok(Parted { peer: pair.peer_name.clone(), agreed: false, unclear: 0 })
+                    }
+                    (Some(_), None) => Err("the other device is not reached".to_owned()),
+                    (Some(pair), Some(session)) => {
+                        let (courier, reader) = (&courier, &part_reader);
+                        let parting = Parting { pair, session: &session, heard: &mut words, courier, reader };
+                        parting.begin().await.map_err(|error| with_causes(&error))
+                    }
+                };
+                parted = outcome.as_ref().ok().cloned();
+                let _gone = answer.send(outcome);
+                false
+            }
+            Some(word) = words.recv() => {
+                let session = session_of.borrow().clone();
+                if let (Some(pair), Some(session)) = (&parts.pair, session) {
+                    let (courier, reader) = (&courier, &part_reader);
+                    let parting = Parting { pair, session: &session, heard: &mut words, courier, reader };
+                    match parting.answer(word).await {
+                        Ok(ended) => parted = ended,
+                        Err(error) => tracing::warn!(error = with_causes(&error), "the pair was not ended"),
+                    }
+                }
+                false
+            }
             // Parts that end by themselves are those whose work is done.
             Some(_) = tasks.join_next() => false,
         };
@@ -290,9 +338,17 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         }
     }
 
-    parts.notifier.stopping();
+    match &parted {
+        None => parts.notifier.stopping(),
+        Some(Parted { peer, agreed, unclear }) => tracing::info!(peer, agreed, unclear, "the pair is over"),
+    }
     stop.send_replace(true);
-    if is_host {
+    if let Some(parted) = &parted {
+        // From here on no start takes up the link again.
+        parting::forget(&home, parted.agreed)?;
+        // The command that asked is still to hear of it.
+        tokio::time::sleep(ANSWERED).await;
+    } else if is_host {
         hand_over(&courier, active).await;
     }
     transmit.stop();
@@ -303,8 +359,11 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         endpoint.close().await;
     }
     let _gone = std::fs::remove_file(home.socket());
+    if parted.is_some() {
+        return Ok(Ended::Unpaired);
+    }
     tracing::info!("the daemon has ended");
-    Ok(())
+    Ok(Ended::Stopped)
 }
 
 /// What is fetched: by the device's own accounts, and by those of its host.
@@ -476,9 +535,14 @@ pub enum RunError {
     /// An address of the link cannot be used.
     #[error(transparent)]
     Bind(#[from] packetboat_link::BindError),
+    /// The pair cannot be ended.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// There cannot be a link to the other device.
     #[error(transparent)]
     Link(#[from] packetboat_link::LinkError),
 }
 
+/// How long an answer may take to a command on this computer.
+const ANSWERED: Duration = Duration::from_millis(200);
 const HAND_OVER_QUIET: Duration = Duration::from_millis(500);
