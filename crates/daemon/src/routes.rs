@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::files::{self, with_causes};
 use crate::outbox::transmit::{Routes, ServerFuture};
+use crate::parting::LENT_CERTIFICATE;
 use crate::settings::Settings;
 
 /// The accounts that this device sends by.
@@ -160,7 +161,7 @@ impl Lent {
     pub fn accounts(self, directory: &Path) -> Result<Accounts, LentError> {
         let mut written = BTreeMap::new();
         for (number, (path, text)) in self.certificates.into_iter().enumerate() {
-            let here = directory.join(format!("host-authority-{number}.pem"));
+            let here = directory.join(format!("{LENT_CERTIFICATE}{number}.pem"));
             files::write_whole(&here, text.as_bytes()).map_err(LentError::Io)?;
             written.insert(path, here);
         }

@@ -122,6 +122,12 @@ pub struct Relay {
     pub space: u64,
     /// How often it is tried to put up what waits.
     pub retry: Span,
+    /// How often this device's own replicas are brought in step, and what is new is looked for.
+    pub poll: Span,
+    /// Whether what the host may lack is fetched before it asks.
+    pub pull: bool,
+    /// Whether the vaults of this device's own replicas are carried, and the replicas brought in step.
+    pub members: bool,
 }
 
 /// What to do with a mail of which nobody can say whether it was accepted.
@@ -191,7 +197,13 @@ impl Default for Inbox {
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { space: 10 << 30, retry: Span(Duration::from_secs(30)) }
+        Self {
+            space: 10 << 30,
+            retry: Span(Duration::from_secs(30)),
+            poll: Span(Duration::from_secs(300)),
+            pull: true,
+            members: true,
+        }
     }
 }
 
@@ -266,6 +278,7 @@ impl Settings {
             ("link.retry", self.link.retry),
             ("inbox.poll", self.inbox.poll),
             ("relay.retry", self.relay.retry),
+            ("relay.poll", self.relay.poll),
         ] {
             if span.0.is_zero() {
                 return refuse(key, "it must be longer than nothing");
@@ -386,7 +399,7 @@ mod tests {
         assert_eq!(Settings::parse(&uncommented).unwrap(), Settings::default());
         assert_eq!(Settings::parse(DOCUMENTED).unwrap(), Settings::default());
         let keys = uncommented.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
-        assert_eq!(keys, 8 + 16 + 3 + 2 + 2, "each field of the settings is documented");
+        assert_eq!(keys, 8 + 16 + 3 + 2 + 5, "each field of the settings is documented");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use packetboat_daemon::pair::{LocalAddress, Pair, Role};
+use packetboat_daemon::parting;
 use packetboat_engine::ports::Entropy;
 use packetboat_link::pairing::{self, Code, Introduction, PairingListener, Proposal};
 use packetboat_link::{Identity, Local, Settings};
@@ -22,7 +23,7 @@ use crate::world::SystemEntropy;
 /// companion. Both show the same six digits; say yes on both, if they are the same.
 /// From then on `packetboat run` on both keeps a link between them. What the host sends is copied to the companion, and
 /// each sends for both when only its own path is up. The companion gets the passwords of the host's accounts.
-/// A device is in one pair; a new one takes the place of the former.
+/// A device is in one pair; a new one takes the place of the former. `packetboat unpair` ends it in good order.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct PairArgs {
@@ -60,7 +61,7 @@ enum RoleArg {
 pub(crate) fn run(context: &Context, args: &PairArgs) -> Result<ExitCode, Failure> {
     let carrier = Carrier::locate(context)?;
     let claim = carrier.claim("pair")?;
-    let former = carrier.pair()?;
+    let serial = Pair::last_serial(&carrier.home.pair())? + 1;
     let key = claim.key(&mut SystemEntropy)?;
     let identity = Identity::from_seed(&key.seed());
     let role = match (args.role, &args.address) {
@@ -110,13 +111,15 @@ pub(crate) fn run(context: &Context, args: &PairArgs) -> Result<ExitCode, Failur
         }
     }
     let pair = Pair {
-        serial: former.as_ref().map_or(1, |former| former.serial + 1),
+        serial,
         role,
         peer: paired.key,
         peer_name: paired.introduction.name().to_owned(),
         peer_addresses,
         locals: vec![LocalAddress { address: listen, interface: args.interface.clone() }],
     };
+    // What a former one lent is not the new one's.
+    parting::forget(&carrier.home, false)?;
     pair.write(&carrier.home.pair())?;
     let peer_name = text::plain(pair.peer_name.as_bytes());
     let word = if role == Role::Host { "companion" } else { "host" };

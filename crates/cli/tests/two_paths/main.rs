@@ -11,6 +11,7 @@ mod postfix;
 mod schedule;
 #[path = "../../../mail/tests/servers/mod.rs"]
 mod servers;
+mod unpair;
 mod uplink;
 mod windows;
 
