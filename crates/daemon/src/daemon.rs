@@ -50,7 +50,7 @@ use crate::relay::shelf::{Shelf, ShelfError};
 use crate::relay::work::{self, Often};
 use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
-use crate::sent::SentFolder;
+use crate::sent::{SentAccounts, SentFolder};
 use crate::settings::Settings;
 
 /// What a daemon is made of.
@@ -194,7 +194,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         link_view = view_of_link(pair.clone(), link.clone(), skew, parts.clock.clone());
         tasks.spawn(serve_link(peer, link, session_now));
     }
-    let sent = Arc::new(SentFolder::new(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent));
+    let sent = Arc::new(SentFolder::new(sent_accounts(&parts, &lent)));
     let reports = Arc::new(Reports::new(parts.maildir.clone(), home.inbox(), reception));
     let (mut hands, wakes, active) = DaemonHands::new(HandsParts {
         courier: courier.clone(),
@@ -256,7 +256,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
     });
     let is_host = tie.is_some_and(|tie| tie.role == Role::Host);
     if is_host {
-        lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
+        lend.send_replace(Some(Arc::new(lendable(&parts).await)));
     }
 
     let (end_loop, loop_ends) = watch::channel(false);
@@ -277,9 +277,8 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
                     courier.tell(Input::Settings(Box::new(settings.delivery()))).await;
                     (parts.settings, parts.accounts) = (*settings, accounts);
                     port.reload(&parts.settings.submission);
-                    sent.set(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent);
                     if is_host {
-                        lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
+                        lend.send_replace(Some(Arc::new(lendable(&parts).await)));
                     }
                     tracing::info!("settings and accounts were read again");
                     true
@@ -332,6 +331,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
                 Arc::new(AccountRoutes::new(own, of_host.clone(), host_name, &parts.settings));
             transmit.set_routes(routes.clone());
             intake.set_routes(routes);
+            sent.set(sent_accounts(&parts, &of_host));
             fetch.send_replace(self::fetching(&parts, &of_host));
         }
     }
@@ -362,6 +362,20 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
     }
     tracing::info!("the daemon has ended");
     Ok(Ended::Stopped)
+}
+
+/// What a host lends its companion, for the link.
+async fn lendable(parts: &Parts) -> Vec<u8> {
+    Lent::of(&parts.accounts, &parts.settings.outbox.provider_files_sent).await.encode()
+}
+
+/// Where mail that went out is looked for and filed.
+fn sent_accounts(parts: &Parts, of_host: &Accounts) -> SentAccounts {
+    SentAccounts {
+        own: parts.accounts.clone(),
+        of_host: of_host.clone(),
+        provider_files: parts.settings.outbox.provider_files_sent.clone(),
+    }
 }
 
 /// What is fetched: by the device's own accounts, and by those of its host.

@@ -12,11 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-use crate::carrier::{Carrier, clock, home_directory, host_name, offset_minutes, runtime};
+use crate::carrier::{Carrier, clock, home_directory, host_name, not_a_maildir, offset_minutes, runtime};
 use crate::failure::Failure;
 use crate::member::RegisteredReplicas;
 use crate::opening::Context;
-use crate::text;
 use crate::ui::print;
 use crate::world::{SystemClock, SystemEntropy};
 
@@ -69,11 +68,7 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, Failure
 fn parts(context: &Context, carrier: &Carrier) -> Result<Parts, Failure> {
     let (settings, accounts, pair) = (carrier.settings()?, carrier.accounts()?, carrier.pair()?);
     let maildir = settings.maildir(home_directory().as_deref());
-    check_maildir(&maildir).map_err(|error| {
-        Failure::new(format!("{} cannot be a Maildir", text::path(&maildir)))
-            .because(&error)
-            .hint("move the file away, or name another place as inbox.maildir in daemon.toml")
-    })?;
+    check_maildir(&maildir).map_err(|error| not_a_maildir(&maildir, &error))?;
     let claim = carrier
         .home
         .claim()?
