@@ -21,6 +21,7 @@ mod service;
 mod show;
 mod status;
 mod sync;
+mod unpair;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -102,6 +103,7 @@ enum Command {
     Verify(verify::VerifyArgs),
     Ignore(ignore::IgnoreArgs),
     Pair(pair::PairArgs),
+    Unpair(unpair::UnpairArgs),
     Run(run::RunArgs),
     Outbox(outbox::OutboxArgs),
     Inbox(inbox::InboxArgs),
@@ -139,6 +141,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Verify(args) => verify::run(&context, &args),
         Command::Ignore(args) => ignore::run(&context, &args),
         Command::Pair(args) => pair::run(&context, &args),
+        Command::Unpair(args) => unpair::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Outbox(args) => outbox::run(&context, &args),
         Command::Inbox(args) => inbox::run(&context, &args),

@@ -12,6 +12,7 @@ mod failure;
 mod folder_marker;
 mod hints;
 mod json;
+mod member;
 mod opening;
 mod paths;
 mod places;

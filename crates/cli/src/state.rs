@@ -137,6 +137,11 @@ impl ReplicaDir {
         self.path.join("index.db")
     }
 
+    /// What waits on the companion; there only where something did.
+    pub(crate) fn deposits(&self) -> PathBuf {
+        self.path.join("deposits")
+    }
+
     /// The lock.
     pub(crate) fn lock(&self) -> PathBuf {
         self.path.join("lock")

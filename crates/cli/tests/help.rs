@@ -34,6 +34,8 @@ fn first_lines_of_help_are_imperative_and_without_full_stop() {
         "ignore",
         "completions",
         "pair",
+        "unpair",
+        "carry",
         "run",
         "outbox",
         "inbox",

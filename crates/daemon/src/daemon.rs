@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::control::server::{self, Control};
+use crate::control::server::{self, Control, PartRequest};
 use crate::files::with_causes;
 use crate::hands::{DaemonHands, HandsParts};
 use crate::home::{Claim, Home, HomeError};
@@ -39,15 +39,19 @@ use crate::outbox::store::{Store, StoreError};
 use crate::outbox::transmit::{Routes, Transmit};
 use crate::outbox::view::wall_ms;
 use crate::pair::{Pair, Role};
+use crate::parting::{self, PartError, Parted, Parting};
 use crate::paths::PathWatch;
 use crate::peer::{HAND_OVER_PATIENCE, Peer, PeerParts};
 use crate::port::{Port, PortError};
 use crate::relay::answer::Answerer;
 use crate::relay::carried::Carried;
+use crate::relay::members::{Members, NoReplicas, Replicas};
+use crate::relay::seen::Seen;
 use crate::relay::shelf::{Shelf, ShelfError};
+use crate::relay::work::{self, Often};
 use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
-use crate::sent::SentFolder;
+use crate::sent::{SentAccounts, SentFolder};
 use crate::settings::Settings;
 
 /// What a daemon is made of.
@@ -72,6 +76,8 @@ pub struct Parts {
     pub maildir: PathBuf,
     /// The service manager.
     pub notifier: Notifier,
+    /// This user's replicas, which a companion brings in step for its host.
+    pub replicas: Box<dyn Replicas>,
 }
 
 /// What a daemon is asked while it runs.
@@ -83,8 +89,17 @@ pub enum Order {
     Reload(Box<Settings>, Accounts),
 }
 
-/// Runs until it is ordered to stop.
-pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<(), RunError> {
+/// Why a daemon ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It was ordered to.
+    Stopped,
+    /// Its pair is over; it is to begin anew without one.
+    Unpaired,
+}
+
+/// Runs until it is ordered to stop, or its pair ends.
+pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result<Ended, RunError> {
     let home = parts.claim.home().clone();
     let key = parts.claim.key(parts.entropy.as_mut())?;
     let token = parts.claim.token(parts.entropy.as_mut())?;
@@ -92,6 +107,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let store = Store::open(&home.outbox(), &home.bodies())?;
     let (reader, control_reader) = (store.reader()?, store.reader()?);
     let (transmit_reader, peer_reader) = (store.reader()?, store.reader()?);
+    let part_reader = Arc::new(Mutex::new(store.reader()?));
     let now = parts.clock.now();
     let (desk, outcomes) = Desk::open(store, tie, parts.settings.delivery(), &now)?;
 
@@ -133,6 +149,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let mut tasks = JoinSet::new();
     let (lend, lent_accounts) = watch::channel(None);
     let (got_accounts, mut accounts_of_host) = mpsc::channel(1);
+    let (parting, mut words) = mpsc::channel(4);
+    let (part, mut part_requests) = mpsc::channel::<PartRequest>(1);
     let mut peer_sender = None;
     let mut link_view: Arc<dyn Fn() -> Value + Send + Sync> = Arc::new(|| Value::Null);
     let mut endpoint = None;
@@ -140,9 +158,16 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let (session_now, session) = watch::channel(None);
     let carried = match &parts.pair {
         Some(pair) if pair.role == Role::Companion => {
-            let shelf = Arc::new(Shelf::open(&home.shelf(), parts.settings.relay.space)?);
-            let carried = Arc::new(Carried::new(home.carried(), shelf));
-            tasks.spawn(put_up(carried.clone(), parts.settings.relay.retry.0));
+            let wanted = &parts.settings.relay;
+            let shelf = Arc::new(Shelf::open(&home.shelf(), wanted.space, parts.clock.clone())?);
+            let replicas: Box<dyn Replicas> = match wanted.members {
+                true => std::mem::replace(&mut parts.replicas, Box::new(NoReplicas)),
+                false => Box::new(NoReplicas),
+            };
+            let members = Arc::new(Members::new(replicas, parts.clock.clone()));
+            let carried = Arc::new(Carried::new(home.carried(), shelf, members.clone(), wanted.pull));
+            let often = Often { retry: wanted.retry.0, poll: wanted.poll.0 };
+            tasks.spawn(work::run(carried.clone(), members, often, networks.subscribe()));
             Some(carried)
         }
         _ => None,
@@ -158,6 +183,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             got_accounts,
             inbox: exchange.clone(),
             carries: carried.clone().map(Answerer::new),
+            parting,
         });
         peer_sender = Some(sender);
         let mut incarnation = [0; 16];
@@ -169,7 +195,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         link_view = view_of_link(pair.clone(), link.clone(), skew, parts.clock.clone());
         tasks.spawn(serve_link(peer, link, session_now));
     }
-    let sent = Arc::new(SentFolder::new(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent));
+    let sent = Arc::new(SentFolder::new(sent_accounts(&parts, &lent)));
     let reports = Arc::new(Reports::new(parts.maildir.clone(), home.inbox(), reception));
     let (mut hands, active) = DaemonHands::new(HandsParts {
         courier: courier.clone(),
@@ -193,7 +219,12 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     let listener = server::bind(&home.socket()).map_err(RunError::Control)?;
     let paths_of = (watch.clone(), parts.pair.as_ref().map(|pair| pair.role));
     let inbox_of = (states.clone(), exchange);
+    let seen = parts.pair.as_ref().filter(|pair| pair.role == Role::Host);
+    let seen = seen.map(|_| Arc::new(Seen::new(session.clone(), parts.clock.clone())));
+    let carries = carried.clone();
+    let session_of = session.clone();
     let control = Control {
+        part,
         intake: intake.clone(),
         courier: courier.clone(),
         reader: Mutex::new(control_reader),
@@ -210,6 +241,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
             })
         }),
         session,
+        carried: carries,
+        seen,
         bodies: home.bodies(),
         message_limit: parts.settings.submission.message_limit,
     };
@@ -227,7 +260,7 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     });
     let is_host = tie.is_some_and(|tie| tie.role == Role::Host);
     if is_host {
-        lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
+        lend.send_replace(Some(Arc::new(lendable(&parts).await)));
     }
 
     let (end_loop, loop_ends) = watch::channel(false);
@@ -239,7 +272,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
     tracing::info!(pair = ?tie, "the daemon runs");
 
     let mut of_host = lent;
-    loop {
+    let mut parted: Option<Parted> = None;
+    while parted.is_none() {
         let rerouted = tokio::select! {
             order = orders.recv() => match order {
                 None | Some(Order::Stop) => break,
@@ -247,9 +281,8 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                     courier.tell(Input::Settings(Box::new(settings.delivery()))).await;
                     (parts.settings, parts.accounts) = (*settings, accounts);
                     port.reload(&parts.settings.submission);
-                    sent.set(parts.accounts.clone(), &parts.settings.outbox.provider_files_sent);
                     if is_host {
-                        lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
+                        lend.send_replace(Some(Arc::new(lendable(&parts).await)));
                     }
                     tracing::info!("settings and accounts were read again");
                     true
@@ -263,6 +296,36 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                     Err(error) => { tracing::warn!(%error, "the host's accounts were not taken"); false }
                 }
             }
+            Some(PartRequest { alone, answer }) = part_requests.recv() => {
+                let session = session_of.borrow().clone();
+                let outcome = match (&parts.pair, session) {
+                    (None, _) => Err("this device is in no pair".to_owned()),
+                    (Some(pair), _) if alone => {
+                        Ok(Parted { peer: pair.peer_name.clone(), agreed: false, unclear: 0 })
+                    }
+                    (Some(_), None) => Err("the other device is not reached".to_owned()),
+                    (Some(pair), Some(session)) => {
+                        let (courier, reader) = (&courier, &part_reader);
+                        let parting = Parting { pair, session: &session, heard: &mut words, courier, reader };
+                        parting.begin().await.map_err(|error| with_causes(&error))
+                    }
+                };
+                parted = outcome.as_ref().ok().cloned();
+                let _gone = answer.send(outcome);
+                false
+            }
+            Some(word) = words.recv() => {
+                let session = session_of.borrow().clone();
+                if let (Some(pair), Some(session)) = (&parts.pair, session) {
+                    let (courier, reader) = (&courier, &part_reader);
+                    let parting = Parting { pair, session: &session, heard: &mut words, courier, reader };
+                    match parting.answer(word).await {
+                        Ok(ended) => parted = ended,
+                        Err(error) => tracing::warn!(error = with_causes(&error), "the pair was not ended"),
+                    }
+                }
+                false
+            }
             // Parts that end by themselves are those whose work is done.
             Some(_) = tasks.join_next() => false,
         };
@@ -272,13 +335,22 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
                 Arc::new(AccountRoutes::new(own, of_host.clone(), host_name, &parts.settings));
             transmit.set_routes(routes.clone());
             intake.set_routes(routes);
+            sent.set(sent_accounts(&parts, &of_host));
             fetch.send_replace(self::fetching(&parts, &of_host));
         }
     }
 
-    parts.notifier.stopping();
+    match &parted {
+        None => parts.notifier.stopping(),
+        Some(Parted { peer, agreed, unclear }) => tracing::info!(peer, agreed, unclear, "the pair is over"),
+    }
     stop.send_replace(true);
-    if is_host {
+    if let Some(parted) = &parted {
+        // From here on no start takes up the link again.
+        parting::forget(&home, parted.agreed)?;
+        // The command that asked is still to hear of it.
+        tokio::time::sleep(ANSWERED).await;
+    } else if is_host {
         hand_over(&courier, active).await;
     }
     transmit.stop();
@@ -289,8 +361,25 @@ pub async fn run(mut parts: Parts, mut orders: mpsc::Receiver<Order>) -> Result<
         endpoint.close().await;
     }
     let _gone = std::fs::remove_file(home.socket());
+    if parted.is_some() {
+        return Ok(Ended::Unpaired);
+    }
     tracing::info!("the daemon has ended");
-    Ok(())
+    Ok(Ended::Stopped)
+}
+
+/// What a host lends its companion, for the link.
+async fn lendable(parts: &Parts) -> Vec<u8> {
+    Lent::of(&parts.accounts, &parts.settings.outbox.provider_files_sent).await.encode()
+}
+
+/// Where mail that went out is looked for and filed.
+fn sent_accounts(parts: &Parts, of_host: &Accounts) -> SentAccounts {
+    SentAccounts {
+        own: parts.accounts.clone(),
+        of_host: of_host.clone(),
+        provider_files: parts.settings.outbox.provider_files_sent.clone(),
+    }
 }
 
 /// What is fetched: by the device's own accounts, and by those of its host.
@@ -370,19 +459,6 @@ fn view_of_link(
     })
 }
 
-/// Puts up what waits of vaults, now and then.
-async fn put_up(carried: Arc<Carried>, every: Duration) {
-    loop {
-        let carried = carried.clone();
-        match tokio::task::spawn_blocking(move || carried.put_up()).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(error = with_causes(&error), "what waits of vaults is not put up"),
-            Err(error) => tracing::error!(%error, "putting up what waits of vaults ended"),
-        }
-        tokio::time::sleep(every).await;
-    }
-}
-
 /// Tells the mails when a way out appears, and dials the other device at once, which may be reachable by it.
 async fn watch_network(
     courier: Courier,
@@ -454,6 +530,9 @@ pub enum RunError {
     /// An address of the link cannot be used.
     #[error(transparent)]
     Bind(#[from] packetboat_link::BindError),
+    /// The pair cannot be ended.
+    #[error(transparent)]
+    Part(#[from] PartError),
     /// There cannot be a link to the other device.
     #[error(transparent)]
     Link(#[from] packetboat_link::LinkError),
@@ -470,4 +549,6 @@ impl RunError {
     }
 }
 
+/// How long an answer may take to a command on this computer.
+const ANSWERED: Duration = Duration::from_millis(200);
 const HAND_OVER_QUIET: Duration = Duration::from_millis(500);

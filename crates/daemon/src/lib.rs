@@ -16,6 +16,7 @@ pub mod network;
 pub mod notify;
 pub mod outbox;
 pub mod pair;
+pub mod parting;
 pub mod paths;
 pub mod peer;
 pub mod port;

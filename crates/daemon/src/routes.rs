@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::files::{self, with_causes};
 use crate::outbox::transmit::{Routes, ServerFuture};
+use crate::parting::LENT_CERTIFICATE;
 use crate::settings::Settings;
 
 /// The accounts that this device sends by.
@@ -90,11 +91,16 @@ pub struct Lent {
 
 impl Lent {
     /// What of a host's accounts a companion can send by; an account whose password cannot be had is left out.
-    pub async fn of(accounts: &Accounts) -> Self {
+    ///
+    /// `provider_files` names those whose provider files in Sent what it takes, where the account does not say.
+    pub async fn of(accounts: &Accounts, provider_files: &[String]) -> Self {
         let mut lent = Vec::new();
         let mut certificates = BTreeMap::new();
         for account in accounts.iter() {
             let mut given = Account { smtp: None, imap: None, pop3: None, ..account.clone() };
+            if provider_files.contains(&account.name) {
+                given.provider_files_sent.get_or_insert(true);
+            }
             if let Some(smtp) = &account.smtp {
                 let mut smtp = smtp.clone();
                 let secret = match smtp.credentials() {
@@ -160,7 +166,7 @@ impl Lent {
     pub fn accounts(self, directory: &Path) -> Result<Accounts, LentError> {
         let mut written = BTreeMap::new();
         for (number, (path, text)) in self.certificates.into_iter().enumerate() {
-            let here = directory.join(format!("host-authority-{number}.pem"));
+            let here = directory.join(format!("{LENT_CERTIFICATE}{number}.pem"));
             files::write_whole(&here, text.as_bytes()).map_err(LentError::Io)?;
             written.insert(path, here);
         }
@@ -280,7 +286,7 @@ mod tests {
     #[tokio::test]
     async fn a_lent_account_carries_its_password_and_no_command() {
         let directory = tempfile::tempdir().unwrap();
-        let lent = Lent::of(&accounts("password_command = \"echo secret\"")).await;
+        let lent = Lent::of(&accounts("password_command = \"echo secret\""), &[]).await;
         let key = DeviceKey::from_seed(&[3; 32]);
         let path = directory.path().join("sealed");
         lent.keep(&path, &key, Nonce([5; 24])).unwrap();
@@ -305,7 +311,7 @@ mod tests {
             "password = \"p\"\n[account.imap]\nhost = \"imap.example.org\"\nuser = \"a\"\npassword_command = \"echo secret\"\n\
              ca_file = {authority:?}\nmailboxes = [\"*\"]\nat_server = \"delete\""
         );
-        let lent = Lent::decode(&Lent::of(&accounts(&incoming)).await.encode()).unwrap();
+        let lent = Lent::decode(&Lent::of(&accounts(&incoming), &[]).await.encode()).unwrap();
         let there = tempfile::tempdir().unwrap();
         let found = lent.accounts(there.path()).unwrap();
         let imap = found.iter().next().unwrap().imap.clone().unwrap();

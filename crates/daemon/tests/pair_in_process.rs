@@ -104,6 +104,7 @@ impl Device {
             got_accounts,
             inbox: Exchange::new(office),
             carries: None,
+            parting: tokio::sync::mpsc::channel(1).0,
         };
         let (peer, sender, skew) = Peer::new(parts);
         let path_up = Arc::new(AtomicBool::new(true));

@@ -7,6 +7,7 @@
 //! name = "work"
 //! addresses = ["ann@example.org", "@lists.example.org"]
 //! default = true
+//! provider_files_sent = true      # so that Sent says what went out; `packetboat mail setup --probe-sent` finds it out
 //!
 //! [account.smtp]
 //! host = "smtp.example.org"       # port 465 and TLS, unless told otherwise
@@ -25,6 +26,7 @@
 //! What cannot be right is an error when the file is read, and not when the first mail is sent.
 
 mod check;
+mod probe;
 mod secret;
 
 use std::net::IpAddr;
@@ -42,7 +44,8 @@ use crate::imap::ImapAccount;
 use crate::pop3::Pop3Account;
 use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
 
-pub use check::{Checked, Problem, check};
+pub use check::{Checked, Mailboxes, Problem, Trying, check};
+pub use probe::{Patience, ProbeError, probe_sent};
 pub use secret::{Credentials, Hidden, SecretError};
 
 /// All accounts of a person.
@@ -65,6 +68,9 @@ pub struct Account {
     /// Whether it takes the mail of all other senders.
     #[serde(default)]
     pub default: bool,
+    /// Whether its provider files in Sent what it takes, where that is known ([`probe_sent`] finds it out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_files_sent: Option<bool>,
     /// How mail goes out.
     pub smtp: Option<Smtp>,
     /// How mail comes in.
@@ -261,23 +267,40 @@ impl Incoming {
 
     /// The IMAP server, with the secret, which may take a while to find.
     pub async fn imap_account(&self, deadlines: ReadDeadlines) -> Result<ImapAccount, ServerError> {
-        let endpoint = self.endpoint(993, 143);
+        let endpoint = self.endpoint(self.imap_port());
         Ok(ImapAccount { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
     }
 
     /// The POP3 server, with the secret, which may take a while to find.
     pub async fn pop3_account(&self, deadlines: ReadDeadlines) -> Result<Pop3Account, ServerError> {
-        let endpoint = self.endpoint(995, 110);
+        let endpoint = self.endpoint(self.pop3_port());
         Ok(Pop3Account { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
     }
 
-    fn endpoint(&self, with_tls: u16, without: u16) -> Endpoint {
-        let (usual, security) = match self.security {
-            Security::Tls => (with_tls, ReadSecurity::Implicit),
-            Security::Starttls => (without, ReadSecurity::Upgrade),
-            Security::Plain => (without, ReadSecurity::None),
+    /// The port that is meant, where it is fetched by IMAP.
+    pub fn imap_port(&self) -> u16 {
+        self.port_of(993, 143)
+    }
+
+    /// The port that is meant, where it is fetched by POP3.
+    pub fn pop3_port(&self) -> u16 {
+        self.port_of(995, 110)
+    }
+
+    fn port_of(&self, with_tls: u16, without: u16) -> u16 {
+        self.port.unwrap_or(match self.security {
+            Security::Tls => with_tls,
+            Security::Starttls | Security::Plain => without,
+        })
+    }
+
+    fn endpoint(&self, port: u16) -> Endpoint {
+        let security = match self.security {
+            Security::Tls => ReadSecurity::Implicit,
+            Security::Starttls => ReadSecurity::Upgrade,
+            Security::Plain => ReadSecurity::None,
         };
-        Endpoint { host: self.host.clone(), port: self.port.unwrap_or(usual), security }
+        Endpoint { host: self.host.clone(), port, security }
     }
 
     fn trust(&self) -> Result<Arc<rustls::ClientConfig>, ServerError> {

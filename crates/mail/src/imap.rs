@@ -8,6 +8,7 @@
 //! | part | what it does |
 //! | --- | --- |
 //! | [`ImapSession`] | connects, logs in, lists and selects mailboxes |
+//! | [`Chosen`] | which mailboxes are fetched, by the names that people write |
 //! | `changes` | what is new, changed or gone in a mailbox, by CONDSTORE where there is one |
 //! | `fetch` | the bytes of new messages, pipelined, large ones in pieces |
 //! | [`pull_mailbox`] | both, with the record of what was fetched |
@@ -18,6 +19,7 @@
 //! one when the caller says so.
 
 mod changes;
+mod choice;
 mod date;
 mod fetch;
 mod guard;
@@ -29,6 +31,7 @@ mod session;
 mod watch;
 
 pub use self::changes::Changes;
+pub use self::choice::{Chosen, is_inbox_alone, readable};
 pub use self::fetch::FetchReport;
 pub use self::guard::GuardError;
 pub use self::idle::Wake;

@@ -13,6 +13,7 @@ use crate::opening::{Context, Session};
 use crate::progress::Progress;
 use crate::summary::Summary;
 use crate::text;
+use crate::way::WithCompanion;
 
 /// What a round did and cost.
 pub(crate) struct Round {
@@ -21,6 +22,7 @@ pub(crate) struct Round {
     device_name: String,
     state: Option<String>,
     traffic: Traffic,
+    with_companion: Option<WithCompanion>,
     elapsed: Duration,
 }
 
@@ -34,6 +36,7 @@ impl Round {
             state: self.state.clone(),
             report: &self.report,
             traffic: self.traffic,
+            with_companion: self.with_companion.as_ref(),
             elapsed: self.elapsed,
         }
     }
@@ -46,6 +49,7 @@ pub(crate) fn run_round<E: std::error::Error + 'static>(
     work: impl FnOnce(&mut Replica, &mut dyn Observer) -> Result<Report, E>,
 ) -> Result<Round, Failure> {
     let started = Instant::now();
+    session.reached.before_round(context)?;
     let mut progress = Progress::new(context.ui)?;
     let outcome = work(&mut session.replica, &mut progress);
     progress.finish();
@@ -67,7 +71,8 @@ pub(crate) fn run_round<E: std::error::Error + 'static>(
         device_name: own.map_or_else(String::new, |device| device.name.clone()),
         state: Some(report.state.clone()),
         report,
-        traffic: session.meter.traffic(),
+        traffic: session.reached.meter.traffic(),
+        with_companion: session.reached.with_companion(),
         elapsed: started.elapsed(),
     })
 }

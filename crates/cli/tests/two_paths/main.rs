@@ -4,6 +4,7 @@
 //! Lease, margin and answer time are seconds here; nothing else differs from what users run.
 
 mod by_hand;
+mod mail_in;
 #[path = "../common/network.rs"]
 mod network;
 mod pair;
@@ -11,6 +12,7 @@ mod postfix;
 mod schedule;
 #[path = "../../../mail/tests/servers/mod.rs"]
 mod servers;
+mod unpair;
 mod uplink;
 mod windows;
 

@@ -36,6 +36,8 @@ resend = "300ms"
 keep_alive = "500ms"
 idle = "2s"
 retry = "1s"
+[inbox]
+poll = "2s"
 "#;
 
 /// A pair of devices and a server. Everything ends when it is dropped.
@@ -236,6 +238,19 @@ impl Pair {
 
     pub(crate) fn how(&self, mode: &str) {
         fs::write(self.directory.path().join("sink.mode"), mode).unwrap();
+    }
+
+    /// The messages in a device's Maildir, sorted; one that is there twice is twice in the list.
+    pub(crate) fn maildir(&self, device: &str) -> Vec<Vec<u8>> {
+        let mut messages: Vec<_> = self.maildir_files(device).iter().filter_map(|file| fs::read(file).ok()).collect();
+        messages.sort();
+        messages
+    }
+
+    /// The files in a device's Maildir.
+    pub(crate) fn maildir_files(&self, device: &str) -> Vec<PathBuf> {
+        let entries = ["new", "cur"].map(|part| fs::read_dir(self.path(device).join("Mail").join(part)));
+        entries.into_iter().flatten().flatten().flatten().map(|entry| entry.path()).collect()
     }
 
     /// How many mails are not finished on a device.

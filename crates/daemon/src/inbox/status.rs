@@ -155,8 +155,8 @@ impl Trouble {
         match self {
             Self::Account(ServerError::Secret(error)) => !matches!(error, SecretError::Deadline),
             Self::Account(ServerError::Setting(_)) => true,
-            Self::Imap(ImapError::LoginRefused { .. } | ImapError::NoLogin | ImapError::NotAString { .. })
-            | Self::Pop3(Pop3Error::LoginRefused { .. } | Pop3Error::NoLogin | Pop3Error::NotALine) => true,
+            Self::Imap(error) => error.is_final(),
+            Self::Pop3(error) => error.is_final(),
             _ => false,
         }
     }
@@ -164,7 +164,7 @@ impl Trouble {
     /// Whether it is this device's way out that fails, and not the server or the disk.
     pub fn is_of_path(&self) -> bool {
         match self.connect() {
-            Some(error) => matches!(error, ConnectError::Unreachable(_) | ConnectError::Deadline(_)),
+            Some(error) => error.is_of_path(),
             None => matches!(
                 self,
                 Self::Imap(ImapError::Broken(_)) | Self::Pop3(Pop3Error::Broken(_) | Pop3Error::Silent(_))
@@ -175,27 +175,16 @@ impl Trouble {
     /// What a person can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         if let Some(error) = self.connect() {
-            return match error {
-                ConnectError::Untrusted { .. } => Some(
-                    "is it the right server, and is this computer's clock right? Name the file of a private authority as \
-                     `ca_file` in the account",
-                ),
-                ConnectError::Unreachable(_) | ConnectError::Deadline(_) => {
-                    Some("it is tried again, and the other device fetches meanwhile; look at host and port if it stays")
-                }
-                ConnectError::NoUpgrade => Some("use security = \"tls\" in the account, and the port for it"),
-                ConnectError::NotAName { .. } => Some("look at `host` in the account"),
-                _ => Some("look at host, port and security in the account"),
-            };
+            return Some(match error.is_of_path() {
+                true => "it is tried again, and the other device fetches meanwhile; look at host and port if it stays",
+                false => error.hint(),
+            });
         }
         match self {
             Self::Account(ServerError::Secret(_)) => Some("look at how the account gets its password"),
             Self::Account(ServerError::Setting(_)) => Some("look at `ca_file` in the account"),
-            Self::Imap(ImapError::LoginRefused { .. } | ImapError::NoLogin)
-            | Self::Pop3(Pop3Error::LoginRefused { .. } | Pop3Error::NoLogin) => Some(
-                "look at user and password in the account, and try them by `packetboat mail test`; some providers want a \
-                 password made for one program",
-            ),
+            Self::Imap(error) => error.hint(),
+            Self::Pop3(error) => error.hint(),
             Self::NoMailbox { .. } => Some("look at `mailboxes` in the account; [\"*\"] is all that there are"),
             Self::Office(OfficeError::Deliver(DeliverError::Folders(error))) => Some(match error {
                 MaildirError::NotADirectory { .. } => {

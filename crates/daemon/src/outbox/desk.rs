@@ -27,6 +27,7 @@ use super::store::{Batch, Store, StoreError};
 use super::timers::{Timers, Wakes};
 use super::view::{MailView, path_word};
 use crate::pair::Role;
+use crate::parting::holds_turn;
 
 /// The outbox with its machines.
 #[derive(Debug)]
@@ -79,6 +80,11 @@ pub enum Input {
         mail: MailId,
         /// What.
         event: Event,
+    },
+    /// The pair that a mail belongs to is over.
+    Parted {
+        /// Which mail.
+        mail: MailId,
     },
     /// Something happened that concerns every mail.
     HappenedToAll(Event),
@@ -140,6 +146,11 @@ impl Desk {
         let mut outcomes = Vec::new();
         while desk.is_sweeping() {
             outcomes.append(&mut desk.handle(&[], now)?);
+        }
+        let parted = desk.store.of_other_pairs(tie.map(|tie| tie.serial))?;
+        for page in parted.chunks(PAGE) {
+            let parted: Vec<Input> = page.iter().map(|&mail| Input::Parted { mail }).collect();
+            outcomes.append(&mut desk.handle(&parted, now)?);
         }
         // To a machine these look as if their first try had been cut short; nobody has tried them yet.
         let untried = desk.store.untried()?;
@@ -325,6 +336,7 @@ impl Work<'_> {
             }
             Input::Copied { message, body } => self.keep_copy(batch, message, body),
             Input::Happened { mail, event } => self.tell(batch, mail, event.clone()),
+            Input::Parted { mail } => self.part(batch, mail),
             Input::HappenedToAll(event) => self.begin_sweep(batch, event),
             Input::Settings(settings) => {
                 *self.settings = settings.as_ref().clone();
@@ -397,6 +409,25 @@ impl Work<'_> {
         self.carry_out(batch, &message.mail, effects)
     }
 
+    /// The mail's own host goes on alone. A copy goes, since its host has the mail; but not one that is being sent here or
+    /// was taken over, of which this may be the only one.
+    fn part(&mut self, batch: &Batch<'_>, mail: &MailId) -> Result<(), StoreError> {
+        if !self.load(batch, mail)? {
+            return Ok(());
+        }
+        let Some(machine) = self.machines.get(mail) else { return Ok(()) };
+        if machine.side() == Side::Own || holds_turn(machine) {
+            self.tell(batch, mail, Event::Unpaired)?;
+            return batch.leave_pair(mail);
+        }
+        tracing::info!(%mail, "a copy is dropped, because the pair is over");
+        batch.forget(mail, None)?;
+        self.outcomes.push(Outcome::Discard(*mail));
+        self.machines.remove(mail);
+        self.timers.set(mail, None);
+        Ok(())
+    }
+
     /// Tells a mail's machine what happened, if there is one.
     fn tell(&mut self, batch: &Batch<'_>, mail: &MailId, event: Event) -> Result<(), StoreError> {
         self.touched.push(*mail);
@@ -447,7 +478,9 @@ impl Work<'_> {
                     let mut view = MailView::of(machine, batch.paths(mail)?, None);
                     view.finished_ms = Some(self.now.wall_ms);
                     let own = machine.side() == Side::Own;
-                    if let (false, Some(number), Some(tie)) = (own, machine.number(), self.tie) {
+                    if let (false, Some(number), Some(tie)) = (own, machine.number(), self.tie)
+                        && batch.is_of_pair(mail, tie.serial)?
+                    {
                         self.companion_ledger.finish(number);
                         batch.save_ledger(tie.serial, &self.companion_ledger.encode())?;
                     }

@@ -130,7 +130,8 @@ async fn a_password_file_that_others_can_read_is_not_used() {
 #[tokio::test]
 async fn a_check_says_in_words_what_is_wrong() {
     let accounts = smtp("port = 1\nuser = \"u\"\npassword_command = \"exit 1\"").unwrap();
-    let checked = check(accounts.iter().next().unwrap(), "laptop.test", None).await;
+    let trying = Trying { hello: "laptop.test", source: None, connect: std::time::Duration::from_secs(5) };
+    let checked = check(accounts.iter().next().unwrap(), trying).await;
     let problem = checked.smtp.unwrap().unwrap_err();
     assert_eq!(
         problem.in_words(),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::guard::{Bounds, GuardError, Guarded};
 use super::login::{capabilities_of, greeted, log_in, note_capabilities, upgrade};
-use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, Security, Stream};
+use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, LOGIN_HINT, NO_LOGIN_HINT, Security, Stream};
 use crate::fetched::UidSet;
 
 /// What is needed for a session.
@@ -361,6 +361,24 @@ pub enum ImapError {
     /// The connection was cut, or what came is not IMAP.
     #[error("the connection broke off")]
     Broken(#[source] io::Error),
+}
+
+impl ImapError {
+    /// Whether no other try can help until someone changes the account.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::LoginRefused { .. } | Self::NoLogin | Self::NotAString { .. })
+    }
+
+    /// What a person can do about it, where there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::LoginRefused { .. } => Some(LOGIN_HINT),
+            Self::NoLogin => Some(NO_LOGIN_HINT),
+            Self::Connect(error) => Some(error.hint()),
+            Self::Slow(_) => Some("look at security in the account; else the server is slow, and another time may do"),
+            _ => None,
+        }
+    }
 }
 
 impl From<io::Error> for ImapError {

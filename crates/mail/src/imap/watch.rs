@@ -76,7 +76,7 @@ pub async fn watch_mailbox(
             },
             () = listener.closed() => return,
         };
-        if matches!(error, ImapError::LoginRefused { .. } | ImapError::NoLogin | ImapError::NotAString { .. }) {
+        if error.is_final() {
             let _ = listener.send(Watched::Refused { error }).await;
             return;
         }

@@ -9,6 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,36 @@ impl Servers {
         let output = Command::new("doveadm").args(search).output().unwrap();
         assert!(output.status.success(), "doveadm: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).lines().count()
+    }
+
+    /// Puts a message into a mailbox of the user, as a delivery would.
+    pub fn save(&self, mailbox: &str, message: &[u8]) {
+        let config = self.path("dovecot.conf");
+        let saving = ["-c", &config, "save", "-u", USER, "-m", mailbox];
+        let mut saving = Command::new("doveadm").args(saving).stdin(Stdio::piped()).spawn().unwrap();
+        saving.stdin.take().unwrap().write_all(message).unwrap();
+        assert!(saving.wait().unwrap().success(), "doveadm saves: {}", self.log());
+    }
+
+    /// From now on Postfix files in Sent what it takes, as some providers do.
+    pub fn file_in_sent(&self) {
+        let path = self.path("etc/main.cf");
+        let settings = fs::read_to_string(&path).unwrap() + "always_bcc = sent@example.test\n";
+        fs::write(&path, settings).unwrap();
+        self.run("postfix", &["-c", &self.path("etc"), "reload"]);
+    }
+
+    /// Runs Dovecot's own tool, and gives what it says.
+    pub fn doveadm(&self, arguments: &[&str]) -> String {
+        let config = self.path("dovecot.conf");
+        let output = Command::new("doveadm").args(["-c", &config]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// How many messages there are in a mailbox of the user.
+    pub fn count_in(&self, mailbox: &str) -> usize {
+        self.doveadm(&["search", "-u", USER, "mailbox", mailbox, "ALL"]).lines().count()
     }
 
     /// The addresses from which Postfix took the message with this Message-ID, by the user who logged in.
