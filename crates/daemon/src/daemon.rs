@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use packetboat_core::delivery::Event;
 use packetboat_core::delivery::message::MAX_MESSAGE_BYTES;
+use packetboat_core::delivery::{Event, Moment};
 use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
 use packetboat_link::{Endpoint, Identity, Link, Local, Session};
@@ -37,6 +37,7 @@ use crate::outbox::desk::{Desk, Input, Tie};
 use crate::outbox::intake::{Intake, Reception};
 use crate::outbox::store::{Store, StoreError};
 use crate::outbox::transmit::{Routes, Transmit};
+use crate::outbox::view::wall_ms;
 use crate::pair::{Pair, Role};
 use crate::parting::{self, PartError, Parted, Parting};
 use crate::paths::PathWatch;
@@ -196,7 +197,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
     }
     let sent = Arc::new(SentFolder::new(sent_accounts(&parts, &lent)));
     let reports = Arc::new(Reports::new(parts.maildir.clone(), home.inbox(), reception));
-    let (mut hands, wakes, active) = DaemonHands::new(HandsParts {
+    let (mut hands, active) = DaemonHands::new(HandsParts {
         courier: courier.clone(),
         transmit: transmit.clone(),
         peer: peer_sender,
@@ -205,10 +206,10 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         reader: Arc::new(Mutex::new(reader)),
         bodies: home.bodies(),
         lifetime: parts.settings.outbox.lifetime.0,
-        clock: parts.clock.clone(),
     });
 
     let (stop, stopped) = watch::channel(false);
+    let (wakes, wake_clock) = (desk.wakes(), parts.clock.clone());
     let port = Port::new(&home, parts.host_name.clone(), token, &parts.settings.submission)?;
     for address in &parts.settings.submission.listen {
         let server = port.listen(*address, &parts.settings.submission, intake.clone()).await?;
@@ -227,7 +228,10 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         intake: intake.clone(),
         courier: courier.clone(),
         reader: Mutex::new(control_reader),
-        wakes: Arc::new(move |mail| wakes.of(mail)),
+        wakes: Arc::new(move |mail| {
+            let now = wake_clock.now();
+            wakes.of(mail).map(|since_boot_ms| wall_ms(Moment { boot: now.boot, since_boot_ms }, &now))
+        }),
         paths: Arc::new(move || {
             let inbox = json!({ "accounts": inbox_of.0.all(), "exchange_error": inbox_of.1.trouble() });
             let carried = carried.as_ref().map(|carried| carried.view());

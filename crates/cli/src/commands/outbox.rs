@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use packetboat_daemon::control::{Change, Request};
+use packetboat_daemon::outbox::advice;
 use packetboat_daemon::outbox::machine::Side;
 use packetboat_daemon::outbox::store::Reader;
 use packetboat_daemon::outbox::view::MailView;
@@ -120,9 +121,10 @@ fn list(context: &Context, carrier: &Carrier, finished: usize) -> Result<ExitCod
             read(carrier, finished)?
         }
     };
-    let views: Vec<MailView> = mails.iter().filter_map(|mail| serde_json::from_value(mail.clone()).ok()).collect();
+    let views = mails.into_iter().map(serde_json::from_value).collect::<Result<Vec<MailView>, _>>()?;
+    let views: Vec<MailView> = views.into_iter().map(advised).collect();
     context.ui.result(
-        || json!({ "schema": 1, "running": runs, "mails": mails }),
+        || json!({ "schema": 1, "running": runs, "mails": views }),
         || {
             let mut shown = String::new();
             if views.is_empty() {
@@ -131,7 +133,7 @@ fn list(context: &Context, carrier: &Carrier, finished: usize) -> Result<ExitCod
             for view in &views {
                 shown.push_str(&line(view, runs));
             }
-            shown
+            shown + &hints(&views)
         },
     );
     if !runs {
@@ -165,9 +167,25 @@ fn read(carrier: &Carrier, finished: usize) -> Result<Vec<Value>, Failure> {
 
 fn show(context: &Context, carrier: &Carrier, mail: &str) -> Result<ExitCode, Failure> {
     let value = carrier.ask(&Request::Show { mail: mail.to_owned() })?.done;
-    let view: MailView = serde_json::from_value(value.clone())?;
-    context.ui.result(|| json!({ "schema": 1, "mail": value }), || detail(&view));
+    let view = advised(serde_json::from_value(value)?);
+    context.ui.result(|| json!({ "schema": 1, "mail": view }), || detail(&view) + &hints(std::slice::from_ref(&view)));
     Ok(ExitCode::SUCCESS)
+}
+
+fn advised(mut view: MailView) -> MailView {
+    view.hints = advice::on_mail(&view);
+    view
+}
+
+/// What to do about all of these, each thing once: ten thousand mails mostly wait for the same.
+fn hints(views: &[MailView]) -> String {
+    let mut said: Vec<&str> = Vec::new();
+    for hint in views.iter().flat_map(|view| &view.hints) {
+        if !said.contains(&hint.as_str()) {
+            said.push(hint);
+        }
+    }
+    said.into_iter().fold(String::new(), |shown, hint| shown + &format!("Hint: {hint}\n"))
 }
 
 /// One mail in a line, and one for each path that failed.
@@ -252,5 +270,5 @@ fn standing(view: &MailView, runs: bool) -> String {
 const JSON: &str = "\
 JSON: running, and mails, each with id, number, side (own, copy), sender, size_bytes, submitted_ms, state, turn, held, \
 next_ms, copied, attempts, recipients (address, status, reply, path), paths (path, failures, last_failure, at_ms), \
-finished_ms. State is waiting, sending, ending, granted, handed-over, unknown, asks-you, settling, closing or finished, \
+finished_ms, hints. State is waiting, sending, ending, granted, handed-over, unknown, asks-you, settling, closing or finished, \
 and of a copy kept, asking, waiting, taken-over, returned or done.";

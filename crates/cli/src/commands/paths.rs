@@ -41,10 +41,20 @@ pub(crate) fn run(context: &Context, _: &PathsArgs) -> Result<ExitCode, Failure>
     if let Some(ahead) = stands["link"]["clock_ahead_ms"].as_i64()
         && ahead.unsigned_abs() > packetboat_daemon::peer::CLOCKS_APART_MS
     {
-        let days = ahead.unsigned_abs() / 86_400_000;
-        context.ui.warn(&format!("the clocks of the two devices are {days} days apart; set the one that is wrong"));
+        context.ui.warn(&clocks_apart(ahead));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What clocks that are apart do, and what they do not.
+fn clocks_apart(ahead_ms: i64) -> String {
+    let hours = ahead_ms.unsigned_abs() / 3_600_000;
+    let apart = if hours < 48 { text::count(hours, "hour", "hours") } else { text::count(hours / 24, "day", "days") };
+    let direction = if ahead_ms > 0 { "ahead of" } else { "behind" };
+    format!(
+        "the other device's clock is {apart} {direction} this one's: set the one that is wrong. Mails go their way all the \
+         same, since turns do not go by it; but their dates are wrong, and certificates may be refused"
+    )
 }
 
 fn shown(stands: &Value) -> String {
@@ -147,3 +157,18 @@ peer, up, since_ms, remote, round_trip_ms, error, tries, clock_ahead_ms), inbox 
 exchange_error), carried (null, or vaults with vault, place, reached, why_not, waiting, waiting_bytes, copies, copies_bytes, \
 aside, aside_bytes, since_ms, member (null, or last_round_ms, error); held_bytes, space_bytes), relayed (null, or asked_ms \
 and vaults with vault, member, reached, waiting, waiting_bytes, since_ms: what a host last heard of its companion). Times are milliseconds since 1970.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_by_how_much_and_in_which_direction_clocks_are_apart() {
+        let day = 86_400_000;
+        for (ahead, said) in
+            [(400 * day, "400 days ahead of"), (-3 * day, "3 days behind"), (30 * 3_600_000, "30 hours ahead of")]
+        {
+            assert!(clocks_apart(ahead).contains(said), "{}", clocks_apart(ahead));
+        }
+    }
+}

@@ -24,8 +24,12 @@ pub(crate) struct Device {
 impl Device {
     /// A device whose daemon does not run yet; `submission` are further settings of its port.
     pub(crate) fn new(submission: &str) -> Self {
+        Self::with_sink(submission, Sink::start(usize::MAX))
+    }
+
+    /// The same with a server of the test's own making.
+    pub(crate) fn with_sink(submission: &str, sink: Sink) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let sink = Sink::start(usize::MAX);
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let device = Self { directory, sink, port, daemon: None };
         device.file("config/daemon.toml", &format!("[submission]\nlisten = [\"127.0.0.1:{port}\"]\n{submission}"));
@@ -101,6 +105,14 @@ impl Device {
         self.until("the daemon runs", |device| {
             device.command(PACKETBOAT).arg("paths").output().unwrap().status.success()
         });
+    }
+
+    /// The most memory that the daemon has had, in KiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let id = self.daemon.as_ref().map_or(0, Child::id);
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

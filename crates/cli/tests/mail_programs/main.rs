@@ -1,12 +1,16 @@
 //! Real mail programs, the daemon that runs, and the binary under the name `sendmail`: what their users wrote comes to
 //! the server, with the envelope that was meant, and whatever does not go well is said in the way each program knows.
 
+mod by_hand;
 mod device;
+mod limits;
 #[path = "../common/network.rs"]
 #[allow(dead_code, reason = "other tests cut lines and count packets")]
 mod network;
 mod port;
 mod sendmail;
+#[path = "../../../mail/tests/servers/mod.rs"]
+mod servers;
 #[path = "../common/smtp_sink.rs"]
 mod smtp_sink;
 

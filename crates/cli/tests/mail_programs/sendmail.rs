@@ -149,6 +149,22 @@ fn what_is_no_fault_of_the_mail_is_answered_with_try_again_later() {
     assert_eq!(device.kept(), 0);
 }
 
+#[test]
+fn a_sender_whom_no_account_sends_for_is_refused_at_once_and_told_what_to_do() {
+    let mut device = Device::new("");
+    let accounts = fs::read_to_string(device.path("config/accounts.toml")).unwrap();
+    device.file("config/accounts.toml", &accounts.replace("default = true\n", ""));
+    device.start();
+    let sent = device.run(called(&device, "sendmail", &["-f", "eve@e.test", "b@b.test"]), "Subject: x\n\nhello\n");
+    assert_eq!(sent.status.code(), Some(67), "{sent:?}");
+    let said = text(&sent.stderr);
+    assert!(said.contains("eve@e.test") && said.contains("packetboat mail setup"), "{said}");
+    let smtp = "EHLO me\nMAIL FROM:<eve@e.test>\nRCPT TO:<b@b.test>\nDATA\n\nhello\n.\nQUIT\n";
+    let spoken = device.run(called(&device, "sendmail", &["-bs"]), smtp);
+    assert!(text(&spoken.stdout).contains("\r\n550 5.7.1 no account sends mail of <eve@e.test>\r\n"), "{spoken:?}");
+    assert_eq!(device.kept(), 0);
+}
+
 /// A call of the device's own programs, or of the binary.
 fn called(device: &Device, program: &str, arguments: &[&str]) -> Command {
     let mut command = device.command(device.path(program));

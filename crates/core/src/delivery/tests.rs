@@ -182,6 +182,55 @@ fn a_refused_recipient_bounces_at_once_and_stops_no_other() {
     assert!(host.asks_for(|effect| *effect == Effect::DropBody));
 }
 
+/// A server takes `accepted` and has no room for the others of `recipients` in one transaction.
+fn too_many(recipients: u32, accepted: u32, code: Option<Enhanced>) -> Replies {
+    let said =
+        |place| if place < accepted { reply(250) } else { Reply::new(452, code, "too many recipients").unwrap() };
+    (0..recipients).map(|place| (place, said(place))).collect()
+}
+
+#[test]
+fn the_rest_of_too_many_recipients_is_tried_at_once() {
+    for code in [Enhanced::new(4, 5, 3), None] {
+        let mut host = Bench::host(3, true);
+        let asked = Event::DotAsked { attempt: 1, refused: Replies::new() };
+        host.hear(Body::Ack).tell(asked).tell(Event::Answered { attempt: 1, replies: too_many(3, 1, code) });
+        let rest: Recipients = [1, 2].into_iter().collect();
+        assert!(host.asks_for(|effect| *effect == Effect::Try { attempt: 2, recipients: rest.clone() }));
+        assert!(host.said().is_empty(), "the companion is offered nothing");
+        let mut companion = Bench::sending(3);
+        companion.tell(Event::DotAsked { attempt: 1, refused: Replies::new() });
+        companion.tell(Event::Answered { attempt: 1, replies: too_many(3, 1, code) });
+        assert!(companion.asks_for(|effect| *effect == Effect::Try { attempt: 2, recipients: rest.clone() }));
+    }
+}
+
+#[test]
+fn a_server_that_takes_nobody_or_lacks_room_is_tried_later() {
+    let mailbox_full = too_many(2, 1, Enhanced::new(4, 2, 2));
+    for replies in [too_many(2, 0, Enhanced::new(4, 5, 3)), mailbox_full, some(&[(0, 250), (1, 451)])] {
+        let mut host = Bench::host(2, false);
+        host.tell(Event::DotAsked { attempt: 1, refused: Replies::new() });
+        host.tell(Event::Answered { attempt: 1, replies: replies.clone() });
+        assert!(!host.asks_for(|effect| matches!(effect, Effect::Try { .. })), "{replies:?}");
+        let mut companion = Bench::sending(2);
+        companion.tell(Event::DotAsked { attempt: 1, refused: Replies::new() });
+        companion.tell(Event::Answered { attempt: 1, replies: replies.clone() });
+        assert!(!companion.asks_for(|effect| matches!(effect, Effect::Try { .. })), "{replies:?}");
+    }
+}
+
+#[test]
+fn the_rest_is_not_sent_after_the_lease_is_over() {
+    let mut companion = Bench::sending(2);
+    companion.tell(Event::DotAsked { attempt: 1, refused: Replies::new() });
+    companion.after(890).tell(Event::Answered { attempt: 1, replies: too_many(2, 1, Enhanced::new(4, 5, 3)) });
+    companion.tell(Event::LinkDown).tell(Event::DotAsked { attempt: 2, refused: Replies::new() });
+    assert!(!companion.asks_for(|effect| matches!(effect, Effect::WriteDot { .. })));
+    companion.after(20).tell(Event::Timer);
+    assert!(!companion.asks_for(|effect| matches!(effect, Effect::WriteDot { .. })));
+}
+
 #[test]
 fn a_mail_that_outlived_its_time_bounces_after_one_more_failure() {
     let mut host = Bench::host(1, false);

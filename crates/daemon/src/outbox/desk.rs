@@ -16,16 +16,16 @@ use std::sync::Arc;
 
 use packetboat_core::delivery::Body as Said;
 use packetboat_core::delivery::{
-    Companion, CompanionLedger, Effect, Event, Frame, Host, HostLedger, Item, Message, Moment, Now, Path, Reply,
-    Settings, Verdict,
+    Companion, CompanionLedger, Effect, Event, Frame, Host, HostLedger, Item, Message, Now, Path, Reply, Settings,
+    Verdict,
 };
 use packetboat_core::ids::MailId;
 
 use super::body::{Body, Place};
 use super::machine::{Machine, Side};
 use super::store::{Batch, Store, StoreError};
-use super::timers::Timers;
-use super::view::{MailView, path_word, wall_ms};
+use super::timers::{Timers, Wakes};
+use super::view::{MailView, path_word};
 use crate::pair::Role;
 use crate::parting::holds_turn;
 
@@ -38,7 +38,7 @@ pub struct Desk {
     host_ledger: HostLedger,
     companion_ledger: CompanionLedger,
     machines: HashMap<MailId, Machine>,
-    timers: Timers,
+    timers: Wakes,
     link_up: bool,
     path_up: bool,
     handing_over: bool,
@@ -135,7 +135,7 @@ impl Desk {
             host_ledger: HostLedger::new(),
             companion_ledger: CompanionLedger::new(),
             machines: HashMap::new(),
-            timers: Timers::default(),
+            timers: Wakes::default(),
             link_up: false,
             path_up: true,
             handing_over: false,
@@ -210,7 +210,7 @@ impl Desk {
 
     /// When a mail wants to be woken, in milliseconds since boot.
     pub fn next_wake(&self) -> Option<u64> {
-        self.timers.next()
+        self.timers.lock().next()
     }
 
     /// Takes in a batch, all of it or, where the disk fails, nothing; the same batch may be given again then.
@@ -223,7 +223,7 @@ impl Desk {
         if outcome.is_err() {
             // What the machines in memory believe was not saved.
             self.machines.clear();
-            self.timers.set_all(&touched, now.since_boot_ms);
+            self.timers.lock().set_all(&touched, now.since_boot_ms);
             self.read_ledgers()?;
         } else if self.machines.len() > MACHINES_KEPT && !self.handing_over {
             self.machines.clear();
@@ -231,10 +231,9 @@ impl Desk {
         outcome
     }
 
-    /// When mails want to be woken, by the wall clock; those that come first.
-    pub fn wakes(&self, now: &Now, limit: usize) -> HashMap<MailId, u64> {
-        let wall = |since_boot_ms| wall_ms(Moment { boot: now.boot, since_boot_ms }, now);
-        self.timers.first(limit).map(|(at, mail)| (mail, wall(at))).collect()
+    /// When its mails want to be woken.
+    pub fn wakes(&self) -> Wakes {
+        self.timers.clone()
     }
 
     fn handle_in_transaction(
@@ -249,14 +248,15 @@ impl Desk {
             Some(sweep) => store.mails_after(sweep.after, PAGE)?,
             None => Vec::new(),
         };
-        let due = self.timers.due(now.since_boot_ms, PAGE);
+        let mut timers = self.timers.lock();
+        let due = timers.due(now.since_boot_ms, PAGE);
         let mut work = Work {
             settings: &mut self.settings,
             tie: self.tie,
             host_ledger: &mut self.host_ledger,
             companion_ledger: &mut self.companion_ledger,
             machines: &mut self.machines,
-            timers: &mut self.timers,
+            timers: &mut timers,
             link_up: &mut self.link_up,
             path_up: &mut self.path_up,
             handing_over: &mut self.handing_over,

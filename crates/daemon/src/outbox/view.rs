@@ -42,6 +42,9 @@ pub struct MailView {
     pub paths: Vec<PathView>,
     /// When it was finished, in milliseconds since 1970.
     pub finished_ms: Option<u64>,
+    /// What a person can do about it, filled in where it is shown ([`advice`](super::advice)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
 }
 
 /// What has become of a recipient.
@@ -90,6 +93,7 @@ impl MailView {
             recipients: Vec::new(),
             paths,
             finished_ms: None,
+            hints: Vec::new(),
         };
         match machine {
             Machine::Host(host) => view.fill_from_host(host),

@@ -163,6 +163,12 @@ impl Servers {
         taken.collect()
     }
 
+    /// How many messages Postfix has taken and not yet delivered.
+    pub fn queue_length(&self) -> usize {
+        let count = |queue: &str| fs::read_dir(self.path(&format!("postfix/spool/{queue}"))).map_or(0, Iterator::count);
+        ["incoming", "active"].into_iter().map(count).sum()
+    }
+
     fn wait_for_port(&self, port: u16) {
         let Some(namespace) = &self.place.namespace else { return wait_for_port(port) };
         // This process is in another namespace, so a shell within looks.
