@@ -53,6 +53,7 @@ use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
 use crate::sent::SentFolder;
 use crate::settings::Settings;
+use crate::sleep::{self, Sleeper};
 
 /// What a daemon is made of.
 pub struct Parts {
@@ -246,6 +247,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         let server = Server::new(listener, reach, settings, intake.clone())?;
         tasks.spawn(server.run(stopped.clone()));
     }
+    let link_again = link_up.clone();
     tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up, networks));
     tasks.spawn(fetcher::run(office, states, watch.clone(), fetching, appearing));
     tasks.spawn({
@@ -258,6 +260,10 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         }
     });
     let is_host = tie.is_some_and(|tie| tie.role == Role::Host);
+    if tie.is_some() {
+        let (courier, active, link) = (courier.clone(), active.clone(), link_again);
+        tasks.spawn(sleep::run(SleepyDevice { courier, active, is_host, link }));
+    }
     if is_host {
         lend.send_replace(Some(Arc::new(Lent::of(&parts.accounts).await.encode())));
     }
@@ -349,7 +355,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         // The command that asked is still to hear of it.
         tokio::time::sleep(ANSWERED).await;
     } else if is_host {
-        hand_over(&courier, active).await;
+        hand_over(&courier, active, HAND_OVER_PATIENCE).await;
     }
     transmit.stop();
     end_loop.send_replace(true);
@@ -498,11 +504,36 @@ fn take_lent(bytes: &[u8], home: &Home, key: &DeviceKey, nonce: Nonce) -> Result
 }
 
 /// Offers all turns to the companion, and waits until it has taken what it takes, or for as long as is seemly.
-async fn hand_over(courier: &Courier, mut active: watch::Receiver<u64>) {
+async fn hand_over(courier: &Courier, mut active: watch::Receiver<u64>, patience: Duration) {
     courier.tell(Input::HappenedToAll(Event::HandOver)).await;
     let quiet =
         async { while timeout(HAND_OVER_QUIET, active.changed()).await.is_ok_and(|changed| changed.is_ok()) {} };
-    let _in_time = timeout(HAND_OVER_PATIENCE, quiet).await;
+    let _in_time = timeout(patience, quiet).await;
+}
+
+/// A device whose computer sleeps now and then.
+struct SleepyDevice {
+    courier: Courier,
+    active: watch::Receiver<u64>,
+    is_host: bool,
+    link: Option<Arc<Link>>,
+}
+
+impl Sleeper for SleepyDevice {
+    async fn falls_asleep(&mut self) {
+        if self.is_host {
+            hand_over(&self.courier, self.active.clone(), sleep::HAND_OVER_PATIENCE).await;
+        }
+    }
+
+    async fn wakes_up(&mut self) {
+        if self.is_host {
+            self.courier.tell(Input::HappenedToAll(Event::TakeBack)).await;
+        }
+        if let Some(link) = &self.link {
+            link.dial_now();
+        }
+    }
 }
 
 /// Why a daemon does not run.

@@ -24,5 +24,6 @@ pub mod reports;
 pub mod routes;
 mod sent;
 pub mod settings;
+pub mod sleep;
 
 pub use self::files::JsonFileError;
