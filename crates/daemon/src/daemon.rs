@@ -5,15 +5,17 @@
 //! Ending: nothing more is taken in, a host hands its turns to the companion while the link stands, and what is left is
 //! on disk anyway.
 
+mod hand_over;
+mod link;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use packetboat_core::delivery::Event;
-use packetboat_core::delivery::message::MAX_MESSAGE_BYTES;
 use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
-use packetboat_link::{Endpoint, Identity, Link, Local, Session};
+use packetboat_link::Link;
 use packetboat_mail::account::Accounts;
 use packetboat_mail::submission::{self, Reach, Server, Token};
 use serde_json::{Value, json};
@@ -23,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::hand_over::{SleepyDevice, hand_over};
+use self::link::{open_link, serve_link, view_of_link};
 use crate::clock::Clock;
 use crate::control::server::{self, Control, PartRequest};
 use crate::files::with_causes;
@@ -53,7 +57,7 @@ use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
 use crate::sent::SentFolder;
 use crate::settings::Settings;
-use crate::sleep::{self, Sleeper};
+use crate::sleep;
 
 /// What a daemon is made of.
 pub struct Parts {
@@ -382,73 +386,6 @@ fn fetching(parts: &Parts, of_host: &Accounts) -> Fetching {
     }
 }
 
-fn open_link(
-    pair: &Pair,
-    key: &DeviceKey,
-    settings: &Settings,
-    incarnation: [u8; 16],
-) -> Result<(Endpoint, Link), RunError> {
-    let locals = pair.locals.iter().map(|local| Local { address: local.address, interface: local.interface.clone() });
-    let link_settings = packetboat_link::Settings {
-        keep_alive: settings.link.keep_alive.0,
-        idle: settings.link.idle.0,
-        retry_greatest: settings.link.retry.0,
-        limits: packetboat_link::Limits {
-            // A copy for the most recipients there may be, and the byte that says that it is about delivery.
-            message_bytes: MAX_MESSAGE_BYTES + 1,
-            ..packetboat_link::Limits::default()
-        },
-        ..packetboat_link::Settings::default()
-    };
-    let endpoint = Endpoint::bind(Identity::from_seed(&key.seed()), locals.collect(), link_settings, incarnation)?;
-    let peer = packetboat_link::Peer { key: pair.peer, addresses: pair.peer_addresses.clone() };
-    let link = endpoint.link(peer)?;
-    Ok((endpoint, link))
-}
-
-async fn serve_link(mut peer: Peer, link: Arc<Link>, session_now: watch::Sender<Option<Session>>) {
-    let mut sessions = link.sessions();
-    while let Some(session) = sessions.next().await {
-        tracing::info!("the link is up");
-        session_now.send_replace(Some(session.clone()));
-        peer.serve(session).await;
-        session_now.send_replace(None);
-        tracing::info!("the link is down");
-    }
-}
-
-fn view_of_link(
-    pair: Pair,
-    link: Arc<Link>,
-    skew: watch::Receiver<Option<i64>>,
-    clock: Arc<dyn Clock>,
-) -> Arc<dyn Fn() -> Value + Send + Sync> {
-    Arc::new(move || {
-        let now = clock.now().wall_ms;
-        let ago = |elapsed: Duration| now.saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        let (up, since_ms, detail) = match link.status() {
-            packetboat_link::Status::Up { since, remote, round_trip } => {
-                let round_trip_ms = round_trip.as_secs_f64() * 1000.0;
-                (true, ago(since.elapsed()), json!({ "remote": remote, "round_trip_ms": round_trip_ms }))
-            }
-            packetboat_link::Status::Down { since, error, tries, .. } => {
-                let error = error.map(|error| error.to_string());
-                (false, ago(since.elapsed()), json!({ "error": error, "tries": tries }))
-            }
-        };
-        json!({
-            "peer": pair.peer_name,
-            "up": up,
-            "since_ms": since_ms,
-            "remote": detail["remote"],
-            "round_trip_ms": detail["round_trip_ms"],
-            "error": detail["error"],
-            "tries": detail["tries"],
-            "clock_ahead_ms": *skew.borrow(),
-        })
-    })
-}
-
 fn submission_settings(parts: &Parts, token: &str, spool: PathBuf) -> submission::Settings {
     let wanted = &parts.settings.submission;
     submission::Settings {
@@ -503,39 +440,6 @@ fn take_lent(bytes: &[u8], home: &Home, key: &DeviceKey, nonce: Nonce) -> Result
     lent.accounts(home.state())
 }
 
-/// Offers all turns to the companion, and waits until it has taken what it takes, or for as long as is seemly.
-async fn hand_over(courier: &Courier, mut active: watch::Receiver<u64>, patience: Duration) {
-    courier.tell(Input::HappenedToAll(Event::HandOver)).await;
-    let quiet =
-        async { while timeout(HAND_OVER_QUIET, active.changed()).await.is_ok_and(|changed| changed.is_ok()) {} };
-    let _in_time = timeout(patience, quiet).await;
-}
-
-/// A device whose computer sleeps now and then.
-struct SleepyDevice {
-    courier: Courier,
-    active: watch::Receiver<u64>,
-    is_host: bool,
-    link: Option<Arc<Link>>,
-}
-
-impl Sleeper for SleepyDevice {
-    async fn falls_asleep(&mut self) {
-        if self.is_host {
-            hand_over(&self.courier, self.active.clone(), sleep::HAND_OVER_PATIENCE).await;
-        }
-    }
-
-    async fn wakes_up(&mut self) {
-        if self.is_host {
-            self.courier.tell(Input::HappenedToAll(Event::TakeBack)).await;
-        }
-        if let Some(link) = &self.link {
-            link.dial_now();
-        }
-    }
-}
-
 /// Why a daemon does not run.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -576,4 +480,3 @@ pub enum RunError {
 
 /// How long an answer may take to a command on this computer.
 const ANSWERED: Duration = Duration::from_millis(200);
-const HAND_OVER_QUIET: Duration = Duration::from_millis(500);

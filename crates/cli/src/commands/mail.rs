@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use packetboat_daemon::control::Request;
-use packetboat_mail::account::{Accounts, Checked, check};
+use packetboat_mail::account::{Accounts, Checked, Entry, Keyring, KeyringError, check};
 use serde_json::json;
 
 use crate::carrier::{Carrier, host_name, runtime};
@@ -29,7 +29,8 @@ pub(crate) struct MailArgs {
 enum Action {
     /// Add an account, from a file, from options, or by asking
     ///
-    /// The account is written to accounts.toml in the configuration directory, which only you can read.
+    /// The account is written to accounts.toml in the configuration directory, which only you can read. A password that is
+    /// typed goes to the desktop's keyring (Secret Service) where there is one, and to that file where there is none.
     Setup(Box<SetupArgs>),
     /// Test every account, or one
     Test {
@@ -67,6 +68,12 @@ struct SetupArgs {
     /// Read the password from this file each time
     #[arg(long, value_name = "PATH")]
     password_file: Option<PathBuf>,
+    /// Read the password from the first line of standard input, once, and keep it
+    #[arg(long, conflicts_with_all = ["password_command", "password_file"])]
+    password_stdin: bool,
+    /// Keep a password that is typed in accounts.toml, though the desktop has a keyring
+    #[arg(long)]
+    no_keyring: bool,
     /// Trust the certificates of this PEM file too
     #[arg(long, value_name = "PATH")]
     ca_file: Option<PathBuf>,
@@ -100,7 +107,10 @@ fn set_up(context: &Context, carrier: &Carrier, args: &SetupArgs) -> Result<Exit
             (text, None)
         }
         None => {
-            let account = Asked::gather(context, args)?;
+            let mut account = Asked::gather(context, args)?;
+            if account.secret.0 == "password" && !args.no_keyring {
+                account.keep_in_keyring(context)?;
+            }
             let known = match std::fs::read_to_string(carrier.home.accounts()) {
                 Ok(text) => text + "\n",
                 Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -172,11 +182,7 @@ impl Asked {
         let secret = match (&args.password_command, &args.password_file) {
             (Some(command), _) => ("password_command", command.clone()),
             (None, Some(path)) => ("password_file", std::path::absolute(path)?.to_string_lossy().into_owned()),
-            (None, None) if context.ui.can_ask() => ("password", rpassword::prompt_password("Password: ")?),
-            (None, None) => {
-                return Err(Failure::new("nobody is there to type the password")
-                    .hint("give --password-command or --password-file"));
-            }
+            (None, None) => ("password", typed_password(context, args.password_stdin)?),
         };
         Ok(Self {
             name: args.name.clone().unwrap_or_else(|| address.clone()),
@@ -190,19 +196,49 @@ impl Asked {
         })
     }
 
+    /// Keeps the password in the desktop's keyring, where there is one; else it stays in accounts.toml.
+    fn keep_in_keyring(&mut self, context: &Context) -> Result<(), Failure> {
+        let keyring = Keyring::of_user();
+        let servers = [Some(self.smtp.as_str()), self.imap.as_deref()];
+        let kept = runtime(1)?.block_on(async {
+            if !keyring.is_there().await {
+                return Ok(false);
+            }
+            for server in servers.into_iter().flatten() {
+                let entry = Entry { server: host_and_port(server).0.to_owned(), user: self.user.clone() };
+                keyring.keep(&entry, &self.secret.1).await?;
+            }
+            Ok(true)
+        });
+        match kept {
+            Ok(true) => {
+                self.secret = (KEYRING, String::new());
+                context.ui.note("The password is in the desktop's keyring.");
+            }
+            Ok(false) => {
+                context.ui.note("There is no keyring here; the password is in accounts.toml, which only you can read.")
+            }
+            Err::<_, KeyringError>(error) => {
+                return Err(Failure::from(error)
+                    .hint("unlock it and try again, or keep the password in accounts.toml by --no-keyring"));
+            }
+        }
+        Ok(())
+    }
+
     fn to_toml(&self, default: bool) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let server = |section: &str, server: &str| {
-            let (host, port) = match server.rsplit_once(':') {
-                Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => (host, Some(port)),
-                _ => (server, None),
-            };
+            let (host, port) = host_and_port(server);
             let mut text = format!("\n[account.{section}]\nhost = {}\n", quoted(host));
             if let Some(port) = port {
                 text.push_str(&format!("port = {port}\n"));
             }
             text.push_str(&format!("security = {}\nuser = {}\n", quoted(&self.security), quoted(&self.user)));
-            text.push_str(&format!("{} = {}\n", self.secret.0, quoted(&self.secret.1)));
+            match self.secret.0 {
+                KEYRING => text.push_str("keyring = true\n"),
+                place => text.push_str(&format!("{place} = {}\n", quoted(&self.secret.1))),
+            }
             if let Some(path) = &self.ca_file {
                 text.push_str(&format!("ca_file = {}\n", quoted(&path.to_string_lossy())));
             }
@@ -220,6 +256,30 @@ impl Asked {
     }
 }
 
+fn host_and_port(server: &str) -> (&str, Option<&str>) {
+    match server.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => (host, Some(port)),
+        _ => (server, None),
+    }
+}
+
+fn typed_password(context: &Context, from_stdin: bool) -> Result<String, Failure> {
+    if from_stdin {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        let password = line.trim_end_matches(['\r', '\n']);
+        return match password.is_empty() {
+            true => Err(Failure::new("the first line of standard input is empty")),
+            false => Ok(password.to_owned()),
+        };
+    }
+    if context.ui.can_ask() {
+        return Ok(rpassword::prompt_password("Password: ")?);
+    }
+    Err(Failure::new("nobody is there to type the password")
+        .hint("give --password-command, --password-file or --password-stdin"))
+}
+
 fn given_or_asked(context: &Context, given: Option<String>, question: &str, option: &str) -> Result<String, Failure> {
     if let Some(given) = given {
         return Ok(given);
@@ -234,3 +294,6 @@ fn given_or_asked(context: &Context, given: Option<String>, question: &str, opti
     io::stdin().lock().read_line(&mut answer)?;
     Ok(answer.trim().to_owned())
 }
+
+/// How accounts.toml says that the keyring holds a password.
+const KEYRING: &str = "keyring";

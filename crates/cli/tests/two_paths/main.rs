@@ -10,6 +10,7 @@ mod postfix;
 mod schedule;
 #[path = "../../../mail/tests/servers/mod.rs"]
 mod servers;
+mod sleep;
 mod unpair;
 mod uplink;
 mod windows;
