@@ -5,15 +5,17 @@
 //! Ending: nothing more is taken in, a host hands its turns to the companion while the link stands, and what is left is
 //! on disk anyway.
 
+mod hand_over;
+mod link;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use packetboat_core::delivery::message::MAX_MESSAGE_BYTES;
 use packetboat_core::delivery::{Event, Moment};
 use packetboat_core::keys::{DeviceKey, Nonce};
 use packetboat_engine::ports::Entropy;
-use packetboat_link::{Endpoint, Identity, Link, Local, Session};
+use packetboat_link::Link;
 use packetboat_mail::account::Accounts;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -21,6 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::hand_over::{SleepyDevice, hand_over};
+use self::link::{open_link, serve_link, view_of_link};
 use crate::clock::Clock;
 use crate::control::server::{self, Control, PartRequest};
 use crate::files::with_causes;
@@ -53,6 +57,7 @@ use crate::reports::Reports;
 use crate::routes::{AccountRoutes, Lent};
 use crate::sent::{SentAccounts, SentFolder};
 use crate::settings::Settings;
+use crate::sleep;
 
 /// What a daemon is made of.
 pub struct Parts {
@@ -247,6 +252,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         message_limit: parts.settings.submission.message_limit,
     };
     tasks.spawn(server::serve(listener, Arc::new(control)));
+    let link_again = link_up.clone();
     tasks.spawn(watch_network(courier.clone(), transmit.clone(), watch.clone(), link_up, networks));
     tasks.spawn(fetcher::run(office, states, watch.clone(), fetching, appearing));
     tasks.spawn({
@@ -259,6 +265,10 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         }
     });
     let is_host = tie.is_some_and(|tie| tie.role == Role::Host);
+    if tie.is_some() {
+        let (courier, active, link) = (courier.clone(), active.clone(), link_again);
+        tasks.spawn(sleep::run(SleepyDevice { courier, active, is_host, link }));
+    }
     if is_host {
         lend.send_replace(Some(Arc::new(lendable(&parts).await)));
     }
@@ -351,7 +361,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         // The command that asked is still to hear of it.
         tokio::time::sleep(ANSWERED).await;
     } else if is_host {
-        hand_over(&courier, active).await;
+        hand_over(&courier, active, HAND_OVER_PATIENCE).await;
     }
     transmit.stop();
     end_loop.send_replace(true);
@@ -390,73 +400,6 @@ fn fetching(parts: &Parts, of_host: &Accounts) -> Fetching {
         poll: parts.settings.inbox.poll.0,
         connect: parts.settings.outbox.connect.0,
     }
-}
-
-fn open_link(
-    pair: &Pair,
-    key: &DeviceKey,
-    settings: &Settings,
-    incarnation: [u8; 16],
-) -> Result<(Endpoint, Link), RunError> {
-    let locals = pair.locals.iter().map(|local| Local { address: local.address, interface: local.interface.clone() });
-    let link_settings = packetboat_link::Settings {
-        keep_alive: settings.link.keep_alive.0,
-        idle: settings.link.idle.0,
-        retry_greatest: settings.link.retry.0,
-        limits: packetboat_link::Limits {
-            // A copy for the most recipients there may be, and the byte that says that it is about delivery.
-            message_bytes: MAX_MESSAGE_BYTES + 1,
-            ..packetboat_link::Limits::default()
-        },
-        ..packetboat_link::Settings::default()
-    };
-    let endpoint = Endpoint::bind(Identity::from_seed(&key.seed()), locals.collect(), link_settings, incarnation)?;
-    let peer = packetboat_link::Peer { key: pair.peer, addresses: pair.peer_addresses.clone() };
-    let link = endpoint.link(peer)?;
-    Ok((endpoint, link))
-}
-
-async fn serve_link(mut peer: Peer, link: Arc<Link>, session_now: watch::Sender<Option<Session>>) {
-    let mut sessions = link.sessions();
-    while let Some(session) = sessions.next().await {
-        tracing::info!("the link is up");
-        session_now.send_replace(Some(session.clone()));
-        peer.serve(session).await;
-        session_now.send_replace(None);
-        tracing::info!("the link is down");
-    }
-}
-
-fn view_of_link(
-    pair: Pair,
-    link: Arc<Link>,
-    skew: watch::Receiver<Option<i64>>,
-    clock: Arc<dyn Clock>,
-) -> Arc<dyn Fn() -> Value + Send + Sync> {
-    Arc::new(move || {
-        let now = clock.now().wall_ms;
-        let ago = |elapsed: Duration| now.saturating_sub(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
-        let (up, since_ms, detail) = match link.status() {
-            packetboat_link::Status::Up { since, remote, round_trip } => {
-                let round_trip_ms = round_trip.as_secs_f64() * 1000.0;
-                (true, ago(since.elapsed()), json!({ "remote": remote, "round_trip_ms": round_trip_ms }))
-            }
-            packetboat_link::Status::Down { since, error, tries, .. } => {
-                let error = error.map(|error| error.to_string());
-                (false, ago(since.elapsed()), json!({ "error": error, "tries": tries }))
-            }
-        };
-        json!({
-            "peer": pair.peer_name,
-            "up": up,
-            "since_ms": since_ms,
-            "remote": detail["remote"],
-            "round_trip_ms": detail["round_trip_ms"],
-            "error": detail["error"],
-            "tries": detail["tries"],
-            "clock_ahead_ms": *skew.borrow(),
-        })
-    })
 }
 
 /// Tells the mails when a way out appears, and dials the other device at once, which may be reachable by it.
@@ -501,14 +444,6 @@ fn take_lent(bytes: &[u8], home: &Home, key: &DeviceKey, nonce: Nonce) -> Result
     lent.accounts(home.state())
 }
 
-/// Offers all turns to the companion, and waits until it has taken what it takes, or for as long as is seemly.
-async fn hand_over(courier: &Courier, mut active: watch::Receiver<u64>) {
-    courier.tell(Input::HappenedToAll(Event::HandOver)).await;
-    let quiet =
-        async { while timeout(HAND_OVER_QUIET, active.changed()).await.is_ok_and(|changed| changed.is_ok()) {} };
-    let _in_time = timeout(HAND_OVER_PATIENCE, quiet).await;
-}
-
 /// Why a daemon does not run.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -551,4 +486,3 @@ impl RunError {
 
 /// How long an answer may take to a command on this computer.
 const ANSWERED: Duration = Duration::from_millis(200);
-const HAND_OVER_QUIET: Duration = Duration::from_millis(500);

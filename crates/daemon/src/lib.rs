@@ -25,5 +25,6 @@ pub mod reports;
 pub mod routes;
 mod sent;
 pub mod settings;
+pub mod sleep;
 
 pub use self::files::JsonFileError;

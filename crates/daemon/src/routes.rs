@@ -110,6 +110,7 @@ impl Lent {
                 };
                 if let Some(secret) = secret {
                     (smtp.password_file, smtp.password_command, smtp.token_command) = (None, None, None);
+                    smtp.keyring = false;
                     smtp.password = secret;
                     certify(&mut certificates, smtp.ca_file.as_deref());
                     given.smtp = Some(smtp);
@@ -134,15 +135,19 @@ impl Lent {
         let lent: Self = serde_json::from_slice(bytes).map_err(|_| LentError::Malformed)?;
         let text = lent.accounts.write().map_err(|_| LentError::Malformed)?;
         let accounts = Accounts::parse(&text).map_err(|_| LentError::Malformed)?;
-        // A host that could have the companion run commands or read files would own the companion.
+        // A host that could have the companion run commands, read files or ask its keyring would own the companion.
         let harmless = accounts.iter().all(|account| {
             let out = account.smtp.as_ref().is_none_or(|smtp| {
-                smtp.password_file.is_none() && smtp.password_command.is_none() && smtp.token_command.is_none()
+                smtp.password_file.is_none()
+                    && smtp.password_command.is_none()
+                    && smtp.token_command.is_none()
+                    && !smtp.keyring
             });
             let within = |incoming: &Incoming| {
                 incoming.password_file.is_none()
                     && incoming.password_command.is_none()
                     && incoming.token_command.is_none()
+                    && !incoming.keyring
             };
             out && account.imap.as_ref().is_none_or(within) && account.pop3.as_ref().is_none_or(within)
         });
@@ -194,6 +199,7 @@ async fn incoming(
     let credentials = incoming.credentials().ok()?;
     incoming.password = Some(password(account, &credentials).await?);
     (incoming.password_file, incoming.password_command, incoming.token_command) = (None, None, None);
+    incoming.keyring = false;
     certify(certificates, incoming.ca_file.as_deref());
     Some(incoming)
 }
@@ -329,6 +335,7 @@ mod tests {
             "password_command = \"rm -r /\"",
             "password_file = \"/etc/shadow\"",
             "token_command = \"x\"",
+            "keyring = true",
             "password = \"p\"\n[account.imap]\nhost = \"h\"\nuser = \"a\"\npassword_command = \"rm -r /\"",
             "password = \"p\"\n[account.pop3]\nhost = \"h\"\nuser = \"a\"\npassword_file = \"/etc/shadow\"",
         ] {

@@ -12,7 +12,7 @@
 //! [account.smtp]
 //! host = "smtp.example.org"       # port 465 and TLS, unless told otherwise
 //! user = "ann"
-//! password_command = "pass show mail/work"
+//! password_command = "pass show mail/work"    # or keyring = true
 //!
 //! [account.imap]
 //! host = "imap.example.org"
@@ -26,6 +26,7 @@
 //! What cannot be right is an error when the file is read, and not when the first mail is sent.
 
 mod check;
+mod keyring;
 mod probe;
 mod secret;
 
@@ -45,6 +46,7 @@ use crate::pop3::Pop3Account;
 use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
 
 pub use check::{Checked, Mailboxes, Problem, Trying, check};
+pub use keyring::{Entry, Keyring, KeyringError};
 pub use probe::{Patience, ProbeError, probe_sent};
 pub use secret::{Credentials, Hidden, SecretError};
 
@@ -105,6 +107,9 @@ pub struct Smtp {
     pub password_command: Option<String>,
     /// A command whose first line of output is an access token (XOAUTH2).
     pub token_command: Option<String>,
+    /// Whether the desktop's keyring holds the password.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyring: bool,
 }
 
 /// How mail comes in.
@@ -130,6 +135,9 @@ pub struct Incoming {
     pub password_command: Option<String>,
     /// A command whose first line of output is an access token (XOAUTH2).
     pub token_command: Option<String>,
+    /// Whether the desktop's keyring holds the password.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyring: bool,
     /// The mailboxes to fetch, as people write their names; `*` is all. POP3 has but one.
     #[serde(default = "inbox")]
     pub mailboxes: Vec<String>,
@@ -221,7 +229,7 @@ impl Smtp {
     pub fn credentials(&self) -> Result<Option<Credentials>, SecretError> {
         let given = self.password.is_some() || self.password_command.is_some() || self.token_command.is_some();
         match &self.user {
-            None if given || self.password_file.is_some() => Err(SecretError::NoUser),
+            None if given || self.password_file.is_some() || self.keyring => Err(SecretError::NoUser),
             None => Ok(None),
             Some(user) => Credentials::new(
                 user,
@@ -229,6 +237,7 @@ impl Smtp {
                 self.password_file.as_ref(),
                 self.password_command.as_ref(),
                 self.token_command.as_ref(),
+                self.keyring.then_some(self.host.as_str()),
             )
             .map(Some),
         }
@@ -262,6 +271,7 @@ impl Incoming {
             self.password_file.as_ref(),
             self.password_command.as_ref(),
             self.token_command.as_ref(),
+            self.keyring.then_some(self.host.as_str()),
         )
     }
 

@@ -29,7 +29,8 @@ pub(crate) struct MailArgs {
 enum Action {
     /// Add an account, from a file, from options, or by asking
     ///
-    /// The account is written to accounts.toml in the configuration directory, which only you can read.
+    /// The account is written to accounts.toml in the configuration directory, which only you can read. A password that is
+    /// typed goes to the desktop's keyring (Secret Service) where there is one, and to that file where there is none.
     Setup(Box<setup::SetupArgs>),
     /// Test every account, or one: the server that takes mail, and those that mail is fetched from
     ///

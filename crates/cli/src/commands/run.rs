@@ -23,7 +23,8 @@ use crate::world::{SystemClock, SystemEntropy};
 ///
 /// Runs until it is stopped; `packetboat service install` has it run whenever you are logged in.
 /// Mail that was taken is on disk, so stopping loses none: a host hands its turns to the companion on the way out, if the
-/// link is up, and takes them back when it starts.
+/// link is up, and takes them back when it starts. It does the same before the computer sleeps, where logind says so.
+/// A companion brings its own replicas of vaults in step for its host (relay.members in daemon.toml).
 /// SIGHUP has settings and accounts read again; ports and the link change with the next start.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]

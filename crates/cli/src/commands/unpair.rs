@@ -9,6 +9,7 @@ use packetboat_daemon::parting;
 use packetboat_daemon::relay::deposits::Deposits;
 use packetboat_daemon::relay::shelf::Shelf;
 use packetboat_daemon::relay::socket::SocketAsk;
+use packetboat_replica::lock::ReplicaLock;
 use serde_json::json;
 
 use crate::carrier::{Carrier, clock};
@@ -77,7 +78,8 @@ pub(crate) fn run(context: &Context, args: &UnpairArgs) -> Result<ExitCode, Fail
 /// Sees to it that this device has what waits of its vaults on the companion, and says which folders went by it alone.
 fn bring_back_deposits(context: &Context, carrier: &Carrier, alone: bool) -> Result<(), Failure> {
     for entry in Registry::read(&context.state)?.entries() {
-        let directory = context.state.replica(&entry.replica).deposits();
+        let state = context.state.replica(&entry.replica);
+        let directory = state.deposits();
         let by_companion = names_companion(&entry.intermediary.canonical).is_some();
         let folder = text::path(&entry.folder);
         if by_companion {
@@ -88,6 +90,7 @@ fn bring_back_deposits(context: &Context, carrier: &Carrier, alone: bool) -> Res
         if !by_companion && !directory.exists() {
             continue;
         }
+        let _lock = ReplicaLock::acquire(&state.lock())?;
         let deposits = Deposits::new(Shelf::open(&directory, u64::MAX, clock())?.into(), entry.vault);
         match deposits.settle(&SocketAsk::new(&carrier.home)) {
             Ok(0) => {}

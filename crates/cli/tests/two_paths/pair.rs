@@ -130,6 +130,11 @@ impl Pair {
         self.directory.path().join(device)
     }
 
+    /// Where the daemons look for the system bus; nothing is there unless a test puts it there.
+    pub(crate) fn system_bus(&self) -> PathBuf {
+        self.path("system-bus")
+    }
+
     pub(crate) fn command(&self, device: &str, arguments: &[&str]) -> std::process::Command {
         let place = if device == "host" { Place::Host } else { Place::Companion };
         let mut command = self.network.command(place, PACKETBOAT);
@@ -138,6 +143,8 @@ impl Pair {
             .env("HOME", self.path(device))
             .env("PACKETBOAT_STATE_DIR", self.path(device).join("state"))
             .env("PACKETBOAT_CONFIG_DIR", self.path(device).join("config"))
+            // Not the computer's own, on which a test has no say.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.system_bus().display()))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         command

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::keyring::{Entry, Keyring, KeyringError};
 use crate::smtp::Login;
 
 /// Who logs in, and where the secret is.
@@ -28,22 +29,27 @@ enum Kept {
     File(PathBuf),
     Command(String),
     TokenCommand(String),
+    Keyring(Entry),
 }
 
 impl Credentials {
-    /// Exactly one place is given.
+    /// Exactly one place is given; `keyring` is the server whose password the keyring holds.
     pub(super) fn new(
         user: &str,
         password: Option<&Hidden>,
         file: Option<&PathBuf>,
         command: Option<&String>,
         token_command: Option<&String>,
+        keyring: Option<&str>,
     ) -> Result<Self, SecretError> {
-        let kept = match (password, file, command, token_command) {
-            (Some(password), None, None, None) => Kept::Here(password.0.clone()),
-            (None, Some(file), None, None) => Kept::File(file.clone()),
-            (None, None, Some(command), None) => Kept::Command(command.clone()),
-            (None, None, None, Some(command)) => Kept::TokenCommand(command.clone()),
+        let kept = match (password, file, command, token_command, keyring) {
+            (Some(password), None, None, None, None) => Kept::Here(password.0.clone()),
+            (None, Some(file), None, None, None) => Kept::File(file.clone()),
+            (None, None, Some(command), None, None) => Kept::Command(command.clone()),
+            (None, None, None, Some(command), None) => Kept::TokenCommand(command.clone()),
+            (None, None, None, None, Some(server)) => {
+                Kept::Keyring(Entry { server: server.to_owned(), user: user.to_owned() })
+            }
             _ => return Err(SecretError::NotOnePlace),
         };
         Ok(Self { user: user.to_owned(), kept })
@@ -62,6 +68,10 @@ impl Credentials {
             Kept::Here(password) => password.clone(),
             Kept::File(path) => read(path).await?,
             Kept::Command(command) => run(command).await?,
+            Kept::Keyring(entry) => {
+                let found = Keyring::of_user().find(entry).await?;
+                found.ok_or_else(|| SecretError::NotInKeyring { entry: entry.clone() })?.to_string()
+            }
         };
         Ok(Login::Password { user, password })
     }
@@ -93,6 +103,7 @@ impl fmt::Debug for Kept {
             Self::File(path) => write!(f, "File({path:?})"),
             Self::Command(_) => f.write_str("Command"),
             Self::TokenCommand(_) => f.write_str("TokenCommand"),
+            Self::Keyring(entry) => write!(f, "Keyring({entry:?})"),
         }
     }
 }
@@ -150,8 +161,17 @@ fn first_line(text: &[u8]) -> Option<String> {
 #[derive(Debug, Error)]
 pub enum SecretError {
     /// None of the places is given, or several are.
-    #[error("one of `password`, `password_file`, `password_command` and `token_command` is needed")]
+    #[error("one of `password`, `password_file`, `password_command`, `token_command` and `keyring = true` is needed")]
     NotOnePlace,
+    /// The keyring cannot be used.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The keyring does not know it.
+    #[error("the desktop's keyring has no password of {} at {}", entry.user, entry.server)]
+    NotInKeyring {
+        /// What it was asked for.
+        entry: Entry,
+    },
     /// A password without a user.
     #[error("a password needs a `user`")]
     NoUser,

@@ -77,6 +77,8 @@ fn what_cannot_be_right_is_said_when_the_file_is_read() {
         ("user = \"u\"", "password_command"),
         ("user = \"u\"\npassword = \"a\"\npassword_file = \"b\"", "password_command"),
         ("password = \"a\"", "`user`"),
+        ("keyring = true", "`user`"),
+        ("user = \"u\"\nkeyring = true\npassword = \"a\"", "keyring"),
         ("prot = 25", "prot"),
         ("port = 99999", "port"),
         ("security = \"none\"", "none"),

@@ -12,7 +12,7 @@ use clap::Args;
 use packetboat_daemon::control::Request;
 use packetboat_daemon::reports::check_maildir;
 use packetboat_engine::ports::{Clock as _, Entropy};
-use packetboat_mail::account::{Account, Accounts, Patience, Trying, probe_sent};
+use packetboat_mail::account::{Account, Accounts, Entry, Keyring, KeyringError, Patience, Trying, probe_sent};
 use packetboat_mail::message::{Moment, Stamp};
 use serde_json::json;
 
@@ -45,6 +45,12 @@ pub(super) struct SetupArgs {
     /// Run this to get an access token (XOAUTH2) in place of a password
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["password_command", "password_file"])]
     token_command: Option<String>,
+    /// Read the password from the first line of standard input, once, and keep it
+    #[arg(long, conflicts_with_all = ["password_command", "password_file", "token_command"])]
+    password_stdin: bool,
+    /// Keep a password that is typed in accounts.toml, though the desktop has a keyring
+    #[arg(long)]
+    no_keyring: bool,
     /// Trust the certificates of this PEM file too
     #[arg(long, value_name = "PATH")]
     ca_file: Option<PathBuf>,
@@ -135,6 +141,9 @@ pub(super) fn run(context: &Context, carrier: &Carrier, args: &SetupArgs) -> Res
         if let (Some(asked), Some(account)) = (&mut asked, account) {
             asked.provider_files_sent = ask_provider(context, carrier, args, account)?;
         }
+    }
+    if let (Some(asked), false) = (&mut asked, args.no_keyring) {
+        asked.keep_in_keyring(context)?;
     }
     let text = whole(&asked);
     let accounts = parse(&text)?;
@@ -275,6 +284,37 @@ impl Asked {
         })
     }
 
+    /// Keeps the passwords that were typed in the desktop's keyring, where there is one; else they stay in accounts.toml.
+    fn keep_in_keyring(&mut self, context: &Context) -> Result<(), Failure> {
+        if !self.servers.iter().any(|server| server.secret.0 == TYPED) {
+            return Ok(());
+        }
+        let keyring = Keyring::of_user();
+        let kept = runtime(1)?.block_on(async {
+            if !keyring.is_there().await {
+                return Ok(false);
+            }
+            for Server { server, user, secret, .. } in self.servers.iter_mut().filter(|server| server.secret.0 == TYPED)
+            {
+                let entry = Entry { server: host_and_port(server).0.to_owned(), user: user.clone() };
+                keyring.keep(&entry, &secret.1).await?;
+                *secret = (KEYRING, String::new());
+            }
+            Ok(true)
+        });
+        match kept {
+            Ok(true) => context.ui.note("The password is in the desktop's keyring."),
+            Ok(false) => {
+                context.ui.note("There is no keyring here; the password is in accounts.toml, which only you can read.")
+            }
+            Err::<_, KeyringError>(error) => {
+                return Err(Failure::from(error)
+                    .hint("unlock it and try again, or keep the password in accounts.toml by --no-keyring"));
+            }
+        }
+        Ok(())
+    }
+
     fn to_toml(&self, default: bool) -> String {
         let mut text = format!("[[account]]\nname = {}\naddresses = [{}]\n", quoted(&self.name), quoted(&self.address));
         if default {
@@ -284,16 +324,16 @@ impl Asked {
             text.push_str(&format!("provider_files_sent = {files}\n"));
         }
         for Server { section, server, security, user, secret, more } in &self.servers {
-            let (host, port) = match server.rsplit_once(':') {
-                Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => (host, Some(port)),
-                _ => (server.as_str(), None),
-            };
+            let (host, port) = host_and_port(server);
             text.push_str(&format!("\n[account.{section}]\nhost = {}\n", quoted(host)));
             if let Some(port) = port {
                 text.push_str(&format!("port = {port}\n"));
             }
             text.push_str(&format!("security = {}\nuser = {}\n", quoted(security), quoted(user)));
-            text.push_str(&format!("{} = {}\n", secret.0, quoted(&secret.1)));
+            match secret.0 {
+                KEYRING => text.push_str("keyring = true\n"),
+                place => text.push_str(&format!("{place} = {}\n", quoted(&secret.1))),
+            }
             if let Some(path) = &self.ca_file {
                 text.push_str(&format!("ca_file = {}\n", quoted(&path.to_string_lossy())));
             }
@@ -328,12 +368,32 @@ fn secret(context: &Context, args: &SetupArgs) -> Result<Secret, Failure> {
         (Some(command), ..) => ("password_command", command.clone()),
         (None, Some(path), _) => ("password_file", std::path::absolute(path)?.to_string_lossy().into_owned()),
         (None, None, Some(command)) => ("token_command", command.clone()),
-        (None, None, None) if context.ui.can_ask() => ("password", rpassword::prompt_password("Password: ")?),
-        (None, None, None) => {
-            return Err(Failure::new("nobody is there to type the password")
-                .hint("give --password-command, --password-file or --token-command"));
-        }
+        (None, None, None) => (TYPED, typed_password(context, args.password_stdin)?),
     })
+}
+
+fn typed_password(context: &Context, from_stdin: bool) -> Result<String, Failure> {
+    if from_stdin {
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        let password = line.trim_end_matches(['\r', '\n']);
+        return match password.is_empty() {
+            true => Err(Failure::new("the first line of standard input is empty")),
+            false => Ok(password.to_owned()),
+        };
+    }
+    if context.ui.can_ask() {
+        return Ok(rpassword::prompt_password("Password: ")?);
+    }
+    Err(Failure::new("nobody is there to type the password")
+        .hint("give --password-command, --password-file, --password-stdin or --token-command"))
+}
+
+fn host_and_port(server: &str) -> (&str, Option<&str>) {
+    match server.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => (host, Some(port)),
+        _ => (server, None),
+    }
 }
 
 /// A string as TOML has it, which JSON's escapes are a part of.
@@ -356,6 +416,10 @@ fn given_or_asked(context: &Context, given: Option<String>, question: &str, opti
     Ok(answer.trim().to_owned())
 }
 
+/// How accounts.toml says that the password stands there.
+const TYPED: &str = "password";
+/// How accounts.toml says that the keyring holds the password.
+const KEYRING: &str = "keyring";
 const HOW: [&str; 3] = ["tls", "starttls", "plain"];
 
 const JSON: &str = "JSON: accounts (their names), provider_files_sent (true, false, or null where it is not known).";
