@@ -3,6 +3,7 @@
 //! The server writes down the address that each mail came from, which tells the path.
 //! Lease, margin and answer time are seconds here; nothing else differs from what users run.
 
+mod doubt;
 mod mail_in;
 #[path = "../common/network.rs"]
 mod network;

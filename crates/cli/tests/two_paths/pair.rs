@@ -65,13 +65,7 @@ impl Pair {
     pub(crate) fn start() -> Option<Self> {
         let network = Network::new()?;
         let directory = tempfile::tempdir().unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/sink.py");
-        let log = directory.path().join("sink");
-        let sink = network.command(Place::Net, "python3").arg(script).args([SERVER, "2500"]).arg(&log).spawn();
-        let Ok(sink) = sink else {
-            println!("skipped: the server needs python3");
-            return None;
-        };
+        let sink = start_sink(&network, &directory)?;
         let account = format!(
             "[[account]]\nname = \"net\"\naddresses = [\"@example.org\"]\ndefault = true\n[account.smtp]\n\
              host = \"{SERVER}\"\nport = 2500\nsecurity = \"plain\"\n"
@@ -237,6 +231,17 @@ impl Pair {
         let outbox = self.json(device, &["outbox", "--finished", "0"]);
         outbox["mails"].as_array().map_or(usize::MAX, Vec::len)
     }
+}
+
+/// Starts a server of Python in the network between the two; nothing, where it cannot be had.
+pub(crate) fn start_sink(network: &Network, directory: &tempfile::TempDir) -> Option<Child> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/sink.py");
+    let log = directory.path().join("sink");
+    let sink = network.command(Place::Net, "python3").arg(script).args([SERVER, "2500"]).arg(&log).spawn();
+    if sink.is_err() {
+        println!("skipped: the server needs python3");
+    }
+    sink.ok()
 }
 
 impl Drop for Pair {

@@ -28,10 +28,22 @@ pub struct AccountState {
     pub state: String,
     /// When a round last went well, in milliseconds since 1970.
     pub last_success_ms: Option<u64>,
+    /// What that round fetched.
+    #[serde(flatten)]
+    pub fetched: Fetched,
     /// Why the last one did not.
     pub error: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+/// The mailboxes of an account, as people read their names.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Fetched {
+    /// All that are fetched.
+    pub mailboxes: Vec<String>,
+    /// Those of them in which the server tells what comes; the others are looked at in each interval.
+    pub at_once: Vec<String>,
 }
 
 /// How fetching stands for all accounts.
@@ -55,6 +67,7 @@ impl States {
             protocol: of.protocol.to_owned(),
             state: "starting".to_owned(),
             last_success_ms: None,
+            fetched: Fetched::default(),
             error: None,
             hint: None,
         });
@@ -65,8 +78,9 @@ impl States {
         self.change(of, |_| {});
     }
 
-    pub(super) fn succeeded(&self, of: &Labels, state: &str, now_ms: u64) {
+    pub(super) fn succeeded(&self, of: &Labels, state: &str, fetched: Fetched, now_ms: u64) {
         self.change(of, |of| {
+            of.fetched = fetched;
             (of.state, of.last_success_ms, of.error, of.hint) = (state.to_owned(), Some(now_ms), None, None);
         });
     }
