@@ -12,6 +12,7 @@ mod postfix;
 mod schedule;
 #[path = "../../../mail/tests/servers/mod.rs"]
 mod servers;
+mod tokens;
 mod uplink;
 mod windows;
 

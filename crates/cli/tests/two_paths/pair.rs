@@ -226,6 +226,11 @@ impl Pair {
         entries.into_iter().flatten().flatten().flatten().map(|entry| entry.path()).collect()
     }
 
+    /// Has the server of Python take mail only from who logs in by this token.
+    pub(crate) fn set_token(&self, token: &str) {
+        fs::write(self.directory.path().join("sink.token"), token).unwrap();
+    }
+
     /// How many mails are not finished on a device.
     pub(crate) fn open(&self, device: &str) -> usize {
         let outbox = self.json(device, &["outbox", "--finished", "0"]);

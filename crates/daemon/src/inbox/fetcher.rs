@@ -94,6 +94,7 @@ struct Fetcher {
 impl Fetcher {
     async fn run(mut self) {
         loop {
+            let began = Instant::now();
             let ended = match self.source.protocol {
                 Protocol::Imap => self.watch_imap().await,
                 Protocol::Pop3 => self.poll_pop3().await,
@@ -102,6 +103,10 @@ impl Fetcher {
             let pause = match ended {
                 Ok(()) => Duration::ZERO,
                 Err(trouble) => {
+                    if self.source.is_by_command() && trouble.is_refused_login() && began.elapsed() > TOKEN_AGE {
+                        // The token was good when the round began; the next round has another.
+                        continue;
+                    }
                     self.note(&trouble);
                     // Passwords are changed at servers too, and the account may be right again without a word to us.
                     if trouble.is_final() { REFUSED } else { self.backoff().pause(self.failures, self.office.chance()) }
@@ -113,6 +118,7 @@ impl Fetcher {
 
     /// Watches and pulls until something fails that a new connection may mend, or a network appears.
     async fn watch_imap(&mut self) -> Result<(), Trouble> {
+        self.source.still_good(self.office.now_ms())?;
         let account = self.source.incoming.imap_account(self.deadlines).await?;
         let (listener, mut watched) = mpsc::channel(8);
         let mut watching = JoinSet::new();
@@ -231,6 +237,7 @@ impl Fetcher {
     /// Pulls in each interval, until something fails.
     async fn poll_pop3(&mut self) -> Result<(), Trouble> {
         loop {
+            self.source.still_good(self.office.now_ms())?;
             let account = self.source.incoming.pop3_account(self.deadlines).await?;
             let mut session = Pop3Session::open(&account).await?;
             self.path.succeeded();
@@ -304,6 +311,9 @@ impl Fetcher {
 
 /// Servers end an IDLE after half an hour (RFC 2177).
 const RENEWAL: Duration = Duration::from_secs(29 * 60 - 10);
+
+/// Whoever is refused with a token that is this old has one that expired; one that is refused sooner was never good.
+const TOKEN_AGE: Duration = Duration::from_secs(60);
 
 /// After a login that was refused; many servers lock out who tries too often.
 const REFUSED: Duration = Duration::from_secs(15 * 60);

@@ -167,12 +167,19 @@ impl Trouble {
     /// Whether no further try can help until someone changes the account.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Account(ServerError::Secret(error)) => !matches!(error, SecretError::Deadline),
+            Self::Account(ServerError::Secret(error)) => {
+                !matches!(error, SecretError::Deadline | SecretError::Expired { .. })
+            }
             Self::Account(ServerError::Setting(_)) => true,
             Self::Imap(error) => error.is_final(),
             Self::Pop3(error) => error.is_final(),
             _ => false,
         }
+    }
+
+    /// Whether the server does not accept the login.
+    pub fn is_refused_login(&self) -> bool {
+        matches!(self, Self::Imap(ImapError::LoginRefused { .. }) | Self::Pop3(Pop3Error::LoginRefused { .. }))
     }
 
     /// Whether it is this device's way out that fails, and not the server or the disk.
@@ -195,6 +202,9 @@ impl Trouble {
             });
         }
         match self {
+            Self::Account(ServerError::Secret(SecretError::Expired { .. })) => {
+                Some("the host lends a fresh one when the link is up")
+            }
             Self::Account(ServerError::Secret(_)) => Some("look at how the account gets its password"),
             Self::Account(ServerError::Setting(_)) => Some("look at `ca_file` in the account"),
             Self::Imap(error) => error.hint(),
