@@ -34,6 +34,8 @@ use crate::inbox::exchange::Exchange;
 use crate::inbox::fetcher::{self, Fetching};
 use crate::inbox::office::{Office, OfficeParts};
 use crate::inbox::status::States;
+use crate::lender::{Lender, Lending};
+use crate::lent::{Lent, LentError};
 use crate::network::{Network, Ways};
 use crate::notify::Notifier;
 use crate::outbox::courier::{self, Courier};
@@ -54,7 +56,7 @@ use crate::relay::seen::Seen;
 use crate::relay::shelf::{Shelf, ShelfError};
 use crate::relay::work::{self, Often};
 use crate::reports::Reports;
-use crate::routes::{AccountRoutes, Lent};
+use crate::routes::AccountRoutes;
 use crate::sent::{SentAccounts, SentFolder};
 use crate::settings::Settings;
 use crate::sleep;
@@ -124,8 +126,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
             Accounts::default()
         }
     };
-    let routes: Arc<dyn Routes> =
-        Arc::new(AccountRoutes::new(parts.accounts.clone(), lent.clone(), parts.host_name.clone(), &parts.settings));
+    let routes: Arc<dyn Routes> = Arc::new(routes(&parts, &lent));
     let (courier, mut commands) = Courier::channel();
     let watch = PathWatch::new(parts.clock.clone());
     let transmit = Transmit::new(courier.clone(), routes.clone(), transmit_reader, parts.clock.clone(), watch.clone());
@@ -161,6 +162,8 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
     let mut endpoint = None;
     let mut link_up = None;
     let (session_now, session) = watch::channel(None);
+    let lending_session = session.clone();
+    let mut clock_ahead = None;
     let carried = match &parts.pair {
         Some(pair) if pair.role == Role::Companion => {
             let wanted = &parts.settings.relay;
@@ -191,6 +194,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
             parting,
         });
         peer_sender = Some(sender);
+        clock_ahead = Some(skew.clone());
         let mut incarnation = [0; 16];
         parts.entropy.fill(&mut incarnation);
         let (bound, link) = open_link(pair, &key, &parts.settings, incarnation)?;
@@ -269,8 +273,10 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         let (courier, active, link) = (courier.clone(), active.clone(), link_again);
         tasks.spawn(sleep::run(SleepyDevice { courier, active, is_host, link }));
     }
+    let lender = Lender::new(lending(&parts), lend, parts.clock.clone());
     if is_host {
-        lend.send_replace(Some(Arc::new(lendable(&parts).await)));
+        lender.lend().await;
+        tasks.spawn(lender.clone().keep_fresh(lending_session));
     }
 
     let (end_loop, loop_ends) = watch::channel(false);
@@ -292,7 +298,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
                     (parts.settings, parts.accounts) = (*settings, accounts);
                     port.reload(&parts.settings.submission);
                     if is_host {
-                        lend.send_replace(Some(Arc::new(lendable(&parts).await)));
+                        lender.set(lending(&parts)).await;
                     }
                     tracing::info!("settings and accounts were read again");
                     true
@@ -301,7 +307,10 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
             Some(bytes) = accounts_of_host.recv() => {
                 let mut nonce = [0; 24];
                 parts.entropy.fill(&mut nonce);
-                match take_lent(&bytes, &home, &key, Nonce(nonce)) {
+                let ahead_ms = clock_ahead.as_ref().and_then(|ahead| *ahead.borrow()).unwrap_or(0);
+                match take_lent(&bytes, ahead_ms, &home, &key, Nonce(nonce)) {
+                    // Each session says them again, and what is under way need not begin anew for that.
+                    Ok(accounts) if accounts == of_host => false,
                     Ok(accounts) => { of_host = accounts; true }
                     Err(error) => { tracing::warn!(%error, "the host's accounts were not taken"); false }
                 }
@@ -340,9 +349,7 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
             Some(_) = tasks.join_next() => false,
         };
         if rerouted {
-            let (own, host_name) = (parts.accounts.clone(), parts.host_name.clone());
-            let routes: Arc<dyn Routes> =
-                Arc::new(AccountRoutes::new(own, of_host.clone(), host_name, &parts.settings));
+            let routes: Arc<dyn Routes> = Arc::new(self::routes(&parts, &of_host));
             transmit.set_routes(routes.clone());
             intake.set_routes(routes);
             sent.set(sent_accounts(&parts, &of_host));
@@ -378,9 +385,16 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
     Ok(Ended::Stopped)
 }
 
-/// What a host lends its companion, for the link.
-async fn lendable(parts: &Parts) -> Vec<u8> {
-    Lent::of(&parts.accounts, &parts.settings.outbox.provider_files_sent).await.encode()
+/// Whose server sends a mail.
+fn routes(parts: &Parts, of_host: &Accounts) -> AccountRoutes {
+    let (own, host_name) = (parts.accounts.clone(), parts.host_name.clone());
+    AccountRoutes::new(own, of_host.clone(), host_name, &parts.settings, parts.clock.clone())
+}
+
+/// What a host lends its companion.
+fn lending(parts: &Parts) -> Lending {
+    let provider_files = parts.settings.outbox.provider_files_sent.clone();
+    Lending { accounts: parts.accounts.clone(), provider_files }
 }
 
 /// Where mail that went out is looked for and filed.
@@ -436,8 +450,8 @@ async fn watch_network(
     }
 }
 
-fn take_lent(bytes: &[u8], home: &Home, key: &DeviceKey, nonce: Nonce) -> Result<Accounts, crate::routes::LentError> {
-    let lent = Lent::decode(bytes)?;
+fn take_lent(bytes: &[u8], ahead_ms: i64, home: &Home, key: &DeviceKey, nonce: Nonce) -> Result<Accounts, LentError> {
+    let lent = Lent::decode(bytes)?.by_own_clock(ahead_ms);
     if Lent::kept(&home.sealed_accounts(), key).ok().flatten().as_ref() != Some(&lent) {
         lent.keep(&home.sealed_accounts(), key, nonce)?;
     }

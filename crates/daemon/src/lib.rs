@@ -12,6 +12,8 @@ mod hands;
 pub mod home;
 pub mod inbox;
 pub mod inbox_store;
+mod lender;
+pub mod lent;
 pub mod network;
 pub mod notify;
 pub mod outbox;

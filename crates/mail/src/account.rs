@@ -44,11 +44,12 @@ use crate::connection::{
 use crate::imap::ImapAccount;
 use crate::pop3::Pop3Account;
 use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
+use secret::Places;
 
 pub use check::{Checked, Mailboxes, Problem, Trying, check};
 pub use keyring::{Entry, Keyring, KeyringError};
 pub use probe::{Patience, ProbeError, probe_sent};
-pub use secret::{Credentials, Hidden, SecretError};
+pub use secret::{Credentials, Hidden, SecretError, Token};
 
 /// All accounts of a person.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -110,6 +111,10 @@ pub struct Smtp {
     /// Whether the desktop's keyring holds the password.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keyring: bool,
+    /// For how many seconds a token is good that the command gives; an hour, unless told otherwise.
+    pub token_lifetime: Option<u64>,
+    /// The token itself, which a host puts here when it lends the account.
+    pub token: Option<Token>,
 }
 
 /// How mail comes in.
@@ -138,6 +143,10 @@ pub struct Incoming {
     /// Whether the desktop's keyring holds the password.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keyring: bool,
+    /// For how many seconds a token is good that the command gives; an hour, unless told otherwise.
+    pub token_lifetime: Option<u64>,
+    /// The token itself, which a host puts here when it lends the account.
+    pub token: Option<Token>,
     /// The mailboxes to fetch, as people write their names; `*` is all. POP3 has but one.
     #[serde(default = "inbox")]
     pub mailboxes: Vec<String>,
@@ -229,18 +238,28 @@ impl Smtp {
     pub fn credentials(&self) -> Result<Option<Credentials>, SecretError> {
         let given = self.password.is_some() || self.password_command.is_some() || self.token_command.is_some();
         match &self.user {
-            None if given || self.password_file.is_some() || self.keyring => Err(SecretError::NoUser),
+            None if given || self.password_file.is_some() || self.keyring || self.token.is_some() => {
+                Err(SecretError::NoUser)
+            }
             None => Ok(None),
             Some(user) => Credentials::new(
                 user,
-                self.password.as_ref(),
-                self.password_file.as_ref(),
-                self.password_command.as_ref(),
-                self.token_command.as_ref(),
-                self.keyring.then_some(self.host.as_str()),
+                Places {
+                    password: self.password.as_ref(),
+                    file: self.password_file.as_ref(),
+                    command: self.password_command.as_ref(),
+                    token_command: self.token_command.as_ref(),
+                    keyring: self.keyring.then_some(self.host.as_str()),
+                    token: self.token.as_ref(),
+                },
             )
             .map(Some),
         }
+    }
+
+    /// Whether a token that was lent is good still; any other secret is found when it is needed.
+    pub fn still_good(&self, now_ms: u64) -> Result<(), SecretError> {
+        self.token.as_ref().map_or(Ok(()), |token| token.still_good(now_ms))
     }
 
     /// Finds the secret, which may take a while, and makes the server ready to be sent by.
@@ -267,12 +286,20 @@ impl Incoming {
     pub fn credentials(&self) -> Result<Credentials, SecretError> {
         Credentials::new(
             &self.user,
-            self.password.as_ref(),
-            self.password_file.as_ref(),
-            self.password_command.as_ref(),
-            self.token_command.as_ref(),
-            self.keyring.then_some(self.host.as_str()),
+            Places {
+                password: self.password.as_ref(),
+                file: self.password_file.as_ref(),
+                command: self.password_command.as_ref(),
+                token_command: self.token_command.as_ref(),
+                keyring: self.keyring.then_some(self.host.as_str()),
+                token: self.token.as_ref(),
+            },
         )
+    }
+
+    /// Whether a token that was lent is good still; any other secret is found when it is needed.
+    pub fn still_good(&self, now_ms: u64) -> Result<(), SecretError> {
+        self.token.as_ref().map_or(Ok(()), |token| token.still_good(now_ms))
     }
 
     /// The IMAP server, with the secret, which may take a while to find.

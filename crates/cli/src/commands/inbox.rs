@@ -84,4 +84,5 @@ fn line(mail: &Listed) -> String {
 
 const JSON: &str = "\
 JSON: running, maildir, mails (arrived_ms, path: own, link or report, folder, size_bytes, from, subject, file), and \
-accounts (account, protocol, state: starting, watching, polling, failing or refused, last_success_ms, error, hint).";
+accounts (account, protocol, state: starting, watching, polling, failing or refused, last_success_ms, mailboxes, at_once: \
+those in which what comes is noticed at once, error, hint).";

@@ -203,10 +203,23 @@ fn shown_to_people(account: &Account, state: Option<Value>) -> String {
         };
         lines.push(sent.to_owned());
     }
-    if let Some(now) = state.as_ref().and_then(|state| state["state"].as_str()) {
-        lines.push(format!("    now {now}"));
+    if let Some(state) = state {
+        lines.push(format!("    now {}", now(&state)));
     }
     lines.iter().fold(String::new(), |shown, line| shown + &text::plain(line.as_bytes()) + "\n")
+}
+
+/// How fetching stands, as the daemon says.
+fn now(state: &Value) -> String {
+    let names = |value: &Value| -> Vec<String> {
+        value.as_array().into_iter().flatten().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+    };
+    let stands = state["state"].as_str().unwrap_or("unknown");
+    let (mailboxes, at_once) = (names(&state["mailboxes"]), names(&state["at_once"]));
+    let later: Vec<String> = mailboxes.into_iter().filter(|mailbox| !at_once.contains(mailbox)).collect();
+    let noticed = [("noticed at once in", at_once), ("looked for in each inbox.poll in", later)];
+    let parts = noticed.iter().filter(|(_, names)| !names.is_empty());
+    parts.fold(stands.to_owned(), |shown, (how, names)| format!("{shown}; mail is {how} {}", names.join(", ")))
 }
 
 fn protection(security: Security) -> &'static str {

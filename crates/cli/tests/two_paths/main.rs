@@ -4,6 +4,7 @@
 //! Lease, margin and answer time are seconds here; nothing else differs from what users run.
 
 mod by_hand;
+mod doubt;
 mod mail_in;
 #[path = "../common/network.rs"]
 mod network;
@@ -13,6 +14,7 @@ mod schedule;
 #[path = "../../../mail/tests/servers/mod.rs"]
 mod servers;
 mod sleep;
+mod tokens;
 mod unpair;
 mod uplink;
 mod windows;

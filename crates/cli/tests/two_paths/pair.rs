@@ -70,13 +70,7 @@ impl Pair {
     pub(crate) fn start_with(settings: &str) -> Option<Self> {
         let network = Network::new()?;
         let directory = tempfile::tempdir().unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/sink.py");
-        let log = directory.path().join("sink");
-        let sink = network.command(Place::Net, "python3").arg(script).args([SERVER, "2500"]).arg(&log).spawn();
-        let Ok(sink) = sink else {
-            println!("skipped: the server needs python3");
-            return None;
-        };
+        let sink = start_sink(&network, &directory)?;
         let account = format!(
             "[[account]]\nname = \"net\"\naddresses = [\"@example.org\"]\ndefault = true\n[account.smtp]\n\
              host = \"{SERVER}\"\nport = 2500\nsecurity = \"plain\"\n"
@@ -260,11 +254,27 @@ impl Pair {
         entries.into_iter().flatten().flatten().flatten().map(|entry| entry.path()).collect()
     }
 
+    /// Has the server of Python take mail only from who logs in by this token.
+    pub(crate) fn set_token(&self, token: &str) {
+        fs::write(self.directory.path().join("sink.token"), token).unwrap();
+    }
+
     /// How many mails are not finished on a device.
     pub(crate) fn open(&self, device: &str) -> usize {
         let outbox = self.json(device, &["outbox", "--finished", "0"]);
         outbox["mails"].as_array().map_or(usize::MAX, Vec::len)
     }
+}
+
+/// Starts a server of Python in the network between the two; nothing, where it cannot be had.
+pub(crate) fn start_sink(network: &Network, directory: &tempfile::TempDir) -> Option<Child> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/sink.py");
+    let log = directory.path().join("sink");
+    let sink = network.command(Place::Net, "python3").arg(script).args([SERVER, "2500"]).arg(&log).spawn();
+    if sink.is_err() {
+        println!("skipped: the server needs python3");
+    }
+    sink.ok()
 }
 
 impl Drop for Pair {

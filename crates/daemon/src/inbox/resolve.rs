@@ -17,6 +17,18 @@ pub(super) struct Source {
     pub(super) incoming: Incoming,
 }
 
+impl Source {
+    /// Whether a command gives a fresh token for each login.
+    pub(super) fn is_by_command(&self) -> bool {
+        self.incoming.token_command.is_some()
+    }
+
+    /// Whether a token that was lent is good still.
+    pub(super) fn still_good(&self, now_ms: u64) -> Result<(), Trouble> {
+        self.incoming.still_good(now_ms).map_err(|error| Trouble::Account(error.into()))
+    }
+}
+
 /// How it is fetched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Protocol {

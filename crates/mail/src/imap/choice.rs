@@ -25,7 +25,7 @@ impl Chosen {
     /// Those of `listed` that are `wanted`.
     pub fn of(listed: &[RemoteMailbox], wanted: &[String]) -> Self {
         let mut chosen = Self::default();
-        let all = wanted.iter().any(|name| name == ALL);
+        let all = is_all(wanted);
         for mailbox in listed.iter().filter(|mailbox| mailbox.selectable) {
             if all || wanted.iter().any(|name| is_named(&mailbox.name, name)) {
                 match FolderName::for_mailbox(&mailbox.name, mailbox.delimiter.as_deref()) {
@@ -43,6 +43,11 @@ impl Chosen {
 /// Whether only the inbox is wanted, for which no server has to be asked.
 pub fn is_inbox_alone(wanted: &[String]) -> bool {
     wanted.iter().all(|name| is_inbox(name))
+}
+
+/// Whether every mailbox is wanted.
+pub fn is_all(wanted: &[String]) -> bool {
+    wanted.iter().any(|name| name == ALL)
 }
 
 /// A mailbox's name as people read it.
