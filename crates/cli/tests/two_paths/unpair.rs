@@ -18,7 +18,8 @@ fn unpairs(pair: &Pair, device: &str, arguments: &[&str]) -> serde_json::Value {
 fn stands_alone(pair: &Pair, device: &str) {
     pair.until("it stands alone", |pair| {
         let stands = pair.json(device, &["paths"]);
-        stands["schema"] == 1 && stands["link"].is_null() && stands["role"].is_null()
+        // In between no daemon answers.
+        stands["own"].is_object() && stands["link"].is_null() && stands["role"].is_null()
     });
 }
 
