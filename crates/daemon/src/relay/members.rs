@@ -51,10 +51,17 @@ pub struct Members {
     replicas: Box<dyn Replicas>,
     clock: Arc<dyn Clock>,
     alone: Mutex<()>,
-    /// The vaults and places, and when since boot they were read: the host's requests come by the hundred.
-    places: Mutex<Option<(u64, Vec<(VaultId, PathBuf)>)>>,
+    /// Remembered for a moment: the host's requests come by the hundred.
+    places: Mutex<Option<Known>>,
     last: Mutex<BTreeMap<VaultId, Last>>,
     stirred: watch::Sender<u64>,
+}
+
+/// Where vaults are, as it was a moment ago.
+struct Known {
+    /// When it was read, since boot.
+    read_ms: u64,
+    places: Vec<(VaultId, PathBuf)>,
 }
 
 /// How the last round went.
@@ -81,8 +88,8 @@ impl Members {
         let now = self.clock.now().since_boot_ms;
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         match &*places {
-            Some((read, known)) if now.saturating_sub(*read) < PLACES_HOLD_MS => known.clone(),
-            _ => places.insert((now, self.replicas.places())).1.clone(),
+            Some(known) if now.saturating_sub(known.read_ms) < PLACES_HOLD_MS => known.places.clone(),
+            _ => places.insert(Known { read_ms: now, places: self.replicas.places() }).places.clone(),
         }
     }
 

@@ -204,7 +204,7 @@ fn a_shelf_of_format_1_is_taken_over() {
     std::fs::create_dir_all(file.parent().unwrap()).unwrap();
     std::fs::write(&file, &pack.1).unwrap();
     let shelf = Shelf::open(directory.path(), 1 << 20, still()).unwrap();
-    assert_eq!(shelf.waiting(VAULT).unwrap(), [pack.0.clone()]);
+    assert_eq!(shelf.waiting(VAULT).unwrap(), std::slice::from_ref(&pack.0));
     assert_eq!(shelf.held(VAULT).unwrap().since_ms, None);
     drop(shelf);
     let shelf = Shelf::open(directory.path(), 1 << 20, still()).unwrap();

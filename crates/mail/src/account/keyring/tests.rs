@@ -15,7 +15,7 @@ struct PrivateBus {
 }
 
 impl PrivateBus {
-    fn start() -> Option<Self> {
+    async fn start() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("bus.conf");
         let address = format!("unix:path={}", directory.path().join("bus").display());
@@ -35,7 +35,7 @@ impl PrivateBus {
             if bus.directory.path().join("bus").exists() {
                 return Some(bus);
             }
-            std::thread::sleep(Duration::from_millis(50));
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("the bus did not start");
     }
@@ -184,7 +184,7 @@ fn entry(user: &str) -> Entry {
 
 #[tokio::test]
 async fn a_password_is_kept_replaced_found_and_forgotten() {
-    let Some(bus) = PrivateBus::start() else { return };
+    let Some(bus) = PrivateBus::start().await else { return };
     let (_serving, state) = serve(&bus).await;
     let keyring = Keyring::at(&bus.address());
     assert!(keyring.is_there().await);
@@ -201,7 +201,7 @@ async fn a_password_is_kept_replaced_found_and_forgotten() {
 
 #[tokio::test]
 async fn a_locked_keyring_asks_its_user_who_may_refuse() {
-    let Some(bus) = PrivateBus::start() else { return };
+    let Some(bus) = PrivateBus::start().await else { return };
     let (_serving, state) = serve(&bus).await;
     let keyring = Keyring::at(&bus.address());
     state.lock().unwrap().locked = true;
@@ -218,7 +218,7 @@ async fn without_a_keyring_that_is_said() {
     let nowhere = Keyring::at("unix:path=/nonexistent/bus");
     assert!(!nowhere.is_there().await);
     assert!(matches!(nowhere.find(&entry("ann")).await, Err(KeyringError::NoBus(_))));
-    let Some(bus) = PrivateBus::start() else { return };
+    let Some(bus) = PrivateBus::start().await else { return };
     let empty = Keyring::at(&bus.address());
     assert!(!empty.is_there().await);
     assert!(matches!(empty.find(&entry("ann")).await, Err(KeyringError::Call(_))));
