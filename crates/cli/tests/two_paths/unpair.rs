@@ -55,8 +55,8 @@ fn a_pair_that_ends_brings_back_what_was_handed_over() {
     let mut waiting = pair.command("host", &["pair", "--yes"]).stderr(Stdio::null()).spawn().unwrap();
     let paired = (0..50).any(|_| {
         std::thread::sleep(Duration::from_millis(200));
-        let asked = pair.command("other", &["pair", HOST_ON_LINK, "--yes"]).stderr(Stdio::null());
-        asked.status().unwrap().success()
+        let mut asked = pair.command("other", &["pair", HOST_ON_LINK, "--yes"]);
+        asked.stderr(Stdio::null()).status().unwrap().success()
     });
     assert!(paired && waiting.wait().unwrap().success());
     fs::write(state.join("pair.json"), former).unwrap();
