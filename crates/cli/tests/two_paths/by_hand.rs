@@ -56,6 +56,42 @@ fn once(pair: &mut Pair, cut: Cut, lingering: bool) -> Duration {
 }
 
 #[test]
+#[ignore = "a measurement of a minute"]
+fn measure_a_pair_at_rest() {
+    let Some(mut pair) = Pair::start_with(DEFAULTS) else { return };
+    let id = pair.send();
+    pair.arrives_once(&id, BY_HOST);
+    pair.until("both are done", |pair| pair.open("host") == 0 && pair.open("companion") == 0);
+    // The connection that lingers is closed, and what was said last is acknowledged.
+    std::thread::sleep(Duration::from_secs(10));
+    let devices = ["host", "companion"];
+    let before = devices.map(|device| wakeups(pair.process(device)));
+    let seconds = 60;
+    std::thread::sleep(Duration::from_secs(seconds));
+    for (device, before) in devices.into_iter().zip(before) {
+        let count = wakeups(pair.process(device)) - before;
+        let resident = status(pair.process(device), "VmRSS:");
+        println!("{device}: {count} wakeups in {seconds} s, {resident} KiB");
+        // A keep-alive of either side each five seconds, its acknowledgement and the timers of both.
+        assert!(count <= seconds * 2, "{count} wakeups in {seconds} s");
+        assert!(resident < 40 << 10, "{resident} KiB");
+    }
+}
+
+/// How often the threads of a process were put to sleep to wait for something.
+fn wakeups(process: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let ids = tasks.map(|task| task.unwrap().file_name().into_string().unwrap());
+    ids.map(|id| status(format!("{process}/task/{id}"), "voluntary_ctxt_switches:")).sum()
+}
+
+fn status(of: impl std::fmt::Display, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{of}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+#[test]
 #[ignore = "takes a minute"]
 fn with_the_times_that_users_have_mails_change_paths() {
     let Some(mut pair) = Pair::start_with(DEFAULTS) else { return };

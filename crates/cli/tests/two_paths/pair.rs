@@ -163,6 +163,11 @@ impl Pair {
         daemon.wait().unwrap();
     }
 
+    /// The process of a device's daemon.
+    pub(crate) fn process(&self, device: &str) -> u32 {
+        self.daemons[device].id()
+    }
+
     pub(crate) fn json(&self, device: &str, arguments: &[&str]) -> serde_json::Value {
         let output = self.command(device, arguments).arg("--json").stdout(Stdio::piped()).output().unwrap();
         serde_json::from_slice(&output.stdout).unwrap_or_default()
