@@ -220,7 +220,8 @@ fn a_host_that_is_unpaired_in_the_middle_ends_well() {
 /// The worlds of which a usual run sees a part, each with fewer faults at once, so that it is seen to its end.
 #[test]
 fn what_is_too_large_to_be_seen_whole_is_seen_whole_in_parts() {
-    let parts: [(&str, u32, u64, SentLookupModel, &[(Fault, u8)]); 8] = [
+    type Part<'a> = (&'a str, u32, u64, SentLookupModel, &'a [(Fault, u8)]);
+    let parts: [Part<'_>; 8] = [
         ("one loss", 1, 4, SentLookupModel::Nothing, &[(TryFailure, 1), (Drop, 1), (Drift, 1)]),
         ("one repetition", 1, 4, SentLookupModel::Nothing, &[(TryFailure, 1), (Duplicate, 1), (Drift, 1)]),
         ("one reboot", 1, 4, SentLookupModel::Nothing, &[(TryFailure, 1), (HostReboot, 1), (Drift, 1)]),
