@@ -104,6 +104,9 @@ impl std::fmt::Debug for Credentials {
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// A server of a fuzz target.
+    #[cfg(feature = "fuzzing")]
+    Script(crate::fuzzing::Script),
 }
 
 impl Stream {
@@ -139,6 +142,8 @@ impl Stream {
                 .await
                 .unwrap_or(Err(ConnectError::Deadline(deadlines.connect))),
             Self::Tls(_) => Ok(self),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(_) => Ok(self),
         }
     }
 }
@@ -163,6 +168,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -172,6 +179,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -179,6 +188,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -186,6 +197,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -116,6 +116,21 @@ async fn what_never_ends_is_ended() {
 }
 
 #[tokio::test]
+async fn words_that_the_parser_stumbles_over_cost_an_error_and_no_panic() {
+    for words in
+        ["* OK [UIDVALIDITY 7]\u{e9}\r\n", "* 1 FETCH (UID 1 INTERNALDATE NIL)\r\n", "* OK [ALERT]\u{fffd}ok\r\n"]
+    {
+        let (count, pulled) = pulled_with("FLAGS)", move |tag| say(format!("{words}{tag} OK done\r\n"))).await;
+        assert!(matches!(pulled, Err(PullError::Imap(ImapError::Unreadable))), "{words:?}: {pulled:?}");
+        assert_eq!(count, 0);
+        let logged_in = session(move |_, command| {
+            (command.starts_with("AUTHENTICATE") || command.starts_with("LOGIN")).then(|| say(words))
+        });
+        assert!(matches!(logged_in.await, Err(ImapError::Unreadable)), "{words:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_without_end_is_dropped() {
     // Each piece is full and at its place, but the message never comes to one that is not: the server breaks off.
     let (count, pulled) = pulled_with("BODY.PEEK", |tag| {

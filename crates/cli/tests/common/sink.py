@@ -1,7 +1,8 @@
 """A server that takes mail and writes one line for each: the address it came from, its Message-ID, and when.
 
-Usage: sink.py HOST PORT LOG. A file LOG.mode says how it behaves: accept, refuse (550), later (451), or mute, which accepts
-and closes without a word. Where there is a file LOG.token, only who logs in by it (XOAUTH2) may send. It speaks enough of SMTP for one client, and knows nothing of TLS.
+Usage: sink.py HOST PORT LOG. A file LOG.mode says how it behaves: accept, refuse (550), later (451), mute, which accepts and
+closes without a word, or slow, which says a second and a half later that it accepted. Where there is a file LOG.token, only
+who logs in by it (XOAUTH2) may send. It speaks enough of SMTP for one client, and knows nothing of TLS.
 """
 
 import base64
@@ -10,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+import time
 
 HOST, PORT, LOG = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 LOCK = threading.Lock()
@@ -99,6 +101,8 @@ def serve(connection, peer):
             if how == "mute":
                 connection.close()
                 return
+            if how == "slow":
+                time.sleep(1.5)
             say("250 2.0.0 taken")
         elif verb == b"QUIT":
             say("221 bye")

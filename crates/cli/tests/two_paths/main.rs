@@ -84,6 +84,24 @@ fn a_host_that_ends_hands_its_mails_to_the_companion() {
 }
 
 #[test]
+fn a_success_that_the_host_never_hears_of_is_the_documented_window() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.network.cut(Line::HostPath, Cut::Unplugged);
+    pair.how("slow");
+    let id = pair.send();
+    // The server has the mail from the companion, and the link goes before anybody can tell the host.
+    pair.until("the companion's mail is accepted", |pair| pair.arrivals(&id) == [BY_COMPANION]);
+    pair.network.cut(Line::Link, Cut::Unplugged);
+    pair.how("accept");
+    pair.network.mend(Line::HostPath);
+    pair.until("the host sends after the lease", |pair| pair.arrivals(&id) == [BY_COMPANION, BY_HOST]);
+    pair.network.mend(Line::Link);
+    pair.until("both are done", |pair| pair.open("host") == 0 && pair.open("companion") == 0);
+    let (_, windows) = windows::excuses(&pair, &id).expect("it came twice");
+    assert_eq!(windows, [windows::Window::UnreportedAtLeaseEnd]);
+}
+
+#[test]
 fn a_mail_waits_on_disk_while_no_daemon_runs() {
     let Some(mut pair) = Pair::start() else { return };
     pair.end("host", rustix::process::Signal::TERM);

@@ -1,5 +1,7 @@
 //! What the two machines do, case by case, and what holds for every event in every state.
 
+mod lies;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -502,7 +504,7 @@ fn the_largest_copy_fits_a_message() {
     let longest = || Address::new("a".repeat(item::MAX_ADDRESS_BYTES)).unwrap();
     let recipients = (0..item::MAX_RECIPIENTS).map(|_| longest()).collect();
     let item = Item::new(MailId([1; 16]), BodyHash([2; 32]), u64::MAX, longest(), recipients).unwrap();
-    let message = Message { number: u64::MAX, mail: MailId([1; 16]), body: Body::Copy(Arc::new(item)) };
+    let message = Message { number: 1 << 62, mail: MailId([1; 16]), body: Body::Copy(Arc::new(item)) };
     let frame = Frame::Mail(message);
     assert_eq!(Frame::decode(&frame.encode()), Ok(frame));
 }
@@ -622,7 +624,7 @@ proptest! {
     }
 
     #[test]
-    fn messages_round_trip_and_are_refused_when_cut(number in 1u64.., body in body()) {
+    fn messages_round_trip_and_are_refused_when_cut(number in 1u64..=1 << 62, body in body()) {
         let frame = Frame::Mail(Message { number, mail: MailId([1; 16]), body });
         let bytes = frame.encode();
         prop_assert_eq!(Frame::decode(&bytes), Ok(frame));

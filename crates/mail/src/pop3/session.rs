@@ -51,8 +51,13 @@ pub struct Listed {
 impl Pop3Session {
     /// Connects and logs in.
     pub async fn open(account: &Pop3Account) -> Result<Self, Pop3Error> {
-        let Pop3Account { endpoint, tls, credentials, deadlines } = account;
-        let stream = Stream::connect(endpoint, tls, deadlines).await?;
+        let stream = Stream::connect(&account.endpoint, &account.tls, &account.deadlines).await?;
+        Self::over(stream, account).await
+    }
+
+    /// Logs in over a connection that stands.
+    pub(crate) async fn over(stream: Stream, account: &Pop3Account) -> Result<Self, Pop3Error> {
+        let Pop3Account { endpoint, credentials, deadlines, .. } = account;
         let mut session =
             Self { lines: Lines::new(stream, deadlines.silence), deadlines: *deadlines, capabilities: BTreeSet::new() };
         match session.reply().await {

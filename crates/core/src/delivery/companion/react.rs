@@ -196,7 +196,9 @@ impl Companion {
                 if let GrantLength::WithoutEnd = length {
                     effects.push(self.say(Body::Taken { turn }));
                 }
-                self.kept.remaining = remaining;
+                // Whoever is no recipient of this mail could not be saved and read again.
+                let places = self.item.all();
+                self.kept.remaining = remaining.iter().filter(|place| places.contains(*place)).collect();
                 if lease.allows_dot(now, settings) {
                     self.begin_try(lease, effects);
                 } else {
