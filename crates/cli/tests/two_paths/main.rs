@@ -4,6 +4,7 @@
 //! Lease, margin and answer time are seconds here; nothing else differs from what users run.
 
 mod doubt;
+mod killed_at;
 mod mail_in;
 #[path = "../common/network.rs"]
 mod network;
