@@ -14,22 +14,22 @@ use crate::servers::{PASSWORD, Place, Servers, USER};
 
 /// By which protocol mail is fetched.
 #[derive(Clone, Copy, Debug)]
-enum Protocol {
+pub(crate) enum Protocol {
     Imap,
     Pop3,
 }
 
 /// The pair, the servers, and what was put into the mailbox there.
-struct MailIn {
-    pair: Pair,
+pub(crate) struct MailIn {
+    pub(crate) pair: Pair,
     servers: Servers,
     /// As a Maildir has them, where all line ends are LF.
-    saved: BTreeSet<Vec<u8>>,
+    pub(crate) saved: BTreeSet<Vec<u8>>,
 }
 
 impl MailIn {
     /// Starts everything, with one account of the host's; nothing, where it cannot be had. `more` is about the account.
-    fn start(protocol: Protocol, more: &str) -> Option<Self> {
+    pub(crate) fn start(protocol: Protocol, more: &str) -> Option<Self> {
         let network = Network::new()?;
         let namespace = Some(network.namespace(crate::network::Place::Net));
         let servers = Servers::start_at(Place { address: SERVER.to_owned(), namespace })?;
@@ -55,7 +55,7 @@ impl MailIn {
     }
 
     /// Puts messages into the mailbox: one of any text, one that POP3 doubles dots of, one of some size.
-    fn save(&mut self, count: usize) {
+    pub(crate) fn save(&mut self, count: usize) {
         for _ in 0..count {
             let number = self.saved.len();
             let body = match number % 3 {
@@ -70,13 +70,13 @@ impl MailIn {
         }
     }
 
-    fn has_all(&self, device: &str) -> bool {
+    pub(crate) fn has_all(&self, device: &str) -> bool {
         self.pair.maildir_files(device).len() >= self.saved.len()
     }
 
     /// Waits until devices have every message, and looks that each has it once and byte for byte.
     #[track_caller]
-    fn all_at(&self, devices: &[&str]) {
+    pub(crate) fn all_at(&self, devices: &[&str]) {
         for device in devices {
             self.pair.until("every message is there", |_| self.has_all(device));
             self.nothing_twice(device);
@@ -110,7 +110,7 @@ impl MailIn {
     }
 }
 
-const BOTH: [&str; 2] = ["host", "companion"];
+pub(crate) const BOTH: [&str; 2] = ["host", "companion"];
 
 /// What only the companion can fetch the host has by the link, and its own path brings none of it again.
 fn companion_fetches_for_the_host(protocol: Protocol, cut: Cut) {

@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod doubt;
+mod killed_at;
 mod mail_in;
 #[path = "../common/network.rs"]
 mod network;

@@ -132,27 +132,60 @@ impl Pair {
     pub(crate) fn command(&self, device: &str, arguments: &[&str]) -> std::process::Command {
         let place = if device == "host" { Place::Host } else { Place::Companion };
         let mut command = self.network.command(place, PACKETBOAT);
+        self.environment(command.args(arguments), device);
         command
-            .args(arguments)
+    }
+
+    fn environment<'a>(&self, command: &'a mut std::process::Command, device: &str) -> &'a mut std::process::Command {
+        command
             .env("HOME", self.path(device))
             .env("PACKETBOAT_STATE_DIR", self.path(device).join("state"))
             .env("PACKETBOAT_CONFIG_DIR", self.path(device).join("config"))
             // Not the computer's own, on which a test has no say.
             .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.system_bus().display()))
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        command
+            .stdout(Stdio::null())
     }
 
     pub(crate) fn run(&mut self, device: &'static str) {
-        let mut log = fs::OpenOptions::new().create(true).append(true).open(self.path(device).join("log")).unwrap();
-        // What is between a dot and this line was cut off by a kill.
-        writeln!(log, "{} {STARTED}", Timestamp::now()).unwrap();
+        let log = self.begin_log(device);
         let daemon = self.command(device, &["run", "--log", "debug"]).stderr(log).spawn().unwrap();
         self.daemons.insert(device, daemon);
         self.until("the daemon runs", |pair| {
             pair.command(device, &["paths"]).stderr(Stdio::null()).status().unwrap().success()
         });
+    }
+
+    /// Runs a daemon under strace, with these options, until it ends; it is killed after a while, if it does not.
+    /// Says whether it ended before.
+    pub(crate) fn run_traced(&mut self, device: &str, options: &[String], most: Duration) -> bool {
+        let log = self.begin_log(device);
+        let place = if device == "host" { Place::Host } else { Place::Companion };
+        let mut strace = self.network.command(place, "strace");
+        // The tracer is the grandchild, so the child is the daemon itself.
+        strace
+            .args(["-D", "-f", "-qq", "-o", "/dev/null"])
+            .args(options)
+            .arg(PACKETBOAT)
+            .args(["run", "--log", "debug"]);
+        let mut traced = self.environment(&mut strace, device).stderr(log).spawn().unwrap();
+        let began = Instant::now();
+        while began.elapsed() < most {
+            if traced.try_wait().unwrap().is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        traced.kill().unwrap();
+        traced.wait().unwrap();
+        false
+    }
+
+    fn begin_log(&self, device: &str) -> fs::File {
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(self.path(device).join("log")).unwrap();
+        // What is between a dot and this line was cut off by a kill.
+        writeln!(log, "{} {STARTED}", Timestamp::now()).unwrap();
+        log
     }
 
     /// Ends a daemon by a signal, and waits for its end. `ip netns exec` becomes the program, so the child is the daemon.
