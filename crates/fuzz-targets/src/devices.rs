@@ -6,8 +6,8 @@ use packetboat_core::compare::items::{Catalogue, Entry, Limits};
 use packetboat_core::compare::uids::UidCatalogue;
 use packetboat_daemon::control;
 use packetboat_daemon::inbox;
+use packetboat_daemon::lent::Lent;
 use packetboat_daemon::relay::message::{Answer, MAX_OBJECT_BYTES, Request};
-use packetboat_daemon::routes::Lent;
 use packetboat_link::fuzzing::{greeting, pairing_message};
 
 use crate::Outcome;

@@ -254,12 +254,30 @@ impl Place {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        let quiet = |program: &str, arguments: &[&str]| {
-            let _ = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        };
-        quiet("postfix", &["-c", &self.path("etc"), "stop"]);
-        quiet("dovecot", &["-c", &self.path("dovecot.conf"), "stop"]);
+        // By its process: `postfix stop` refuses to do anything where the address that it listens on is another
+        // namespace's, and the namespace may be gone by now.
+        let pid = fs::read_to_string(self.path("postfix/spool/pid/master.pid")).unwrap_or_default();
+        let pid = pid.trim();
+        let kill = |how: &str| Command::new("kill").args([how, pid]).stderr(Stdio::null()).status();
+        if !pid.is_empty() && kill("-TERM").is_ok_and(|status| status.success()) {
+            let ended = (0..60).any(|_| {
+                pause();
+                has_ended(pid)
+            });
+            if !ended {
+                let _ = kill("-KILL");
+            }
+        }
+        let mut dovecot = Command::new("dovecot");
+        dovecot.args(["-c", &self.path("dovecot.conf"), "stop"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = dovecot.status();
     }
+}
+
+/// Whether a process is gone, or only waits for whoever adopted it to look at how it ended.
+fn has_ended(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
 }
 
 /// Writes `authority.pem`, `cert.pem` and `key.pem` for `localhost` and 127.0.0.1 into a directory.
