@@ -47,10 +47,10 @@ pub fn restore_from(
     // A key that nobody else knows of: it stands for no device and signs nothing.
     let mut seed = [0; 32];
     entropy.fill(&mut seed);
-    let keys = Keys { ring, device: DeviceKey::from_seed(&seed) };
+    let mut keys = Keys { ring, device: DeviceKey::from_seed(&seed) };
     let mut index = Index::temporary()?;
     observer.phase(Phase::Learn, None, None);
-    learn(&mut index, &*store, &keys, PLACE, observer)?;
+    learn(&mut index, &*store, &mut keys, PLACE, observer)?;
     if let Some(at) = at {
         index = index_at(&index, &*store, &keys, at)?;
     }
