@@ -177,7 +177,7 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
         SyncError::NotTheFolder => "is the disk mounted? Nothing was changed anywhere",
         SyncError::Revoked { .. } => {
             "this device may read and write the vault no more; your files stay in the folder as they are, and \
-             `packetboat status` lists what was not synchronised. To come back, ask who revoked it for the new \
+             `packetboat sync --dry-run` lists what was not synchronised. To come back, ask who revoked it for the new \
              passphrase, and join as a new device with `packetboat sync FOLDER INTERMEDIARY --rebind`"
         }
         SyncError::LeftOut { .. } => {

@@ -765,7 +765,8 @@ mod tests {
 
     #[test]
     fn the_most_keys_fit_the_size_limit() {
-        assert!(HEADER_BYTES + 15 + 16 + 2 * SLOT_BYTES + BOX_OVERHEAD + MAX_KEYS * KEY_BYTES + 32 <= MAX_MARKER_BYTES);
+        const LARGEST: usize = HEADER_BYTES + 15 + 16 + 2 * SLOT_BYTES + BOX_OVERHEAD + MAX_KEYS * KEY_BYTES + 32;
+        const { assert!(LARGEST <= MAX_MARKER_BYTES) };
     }
 
     proptest! {

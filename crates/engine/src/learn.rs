@@ -91,7 +91,15 @@ pub(crate) fn learn(
     };
     learner.tips(&listing)?;
     learner.checkpoints()?;
+    let mut keys_before = learner.keys.ring.roots().count();
     learner.lanes()?;
+    // A key is taken only from a member, and who is one may be known only now.
+    while !learner.learned.locked.is_empty() && learner.keys.ring.roots().count() > keys_before {
+        keys_before = learner.keys.ring.roots().count();
+        learner.unlock(&listing)?;
+        learner.lanes()?;
+    }
+    learner.report_locked()?;
     learner.note_tips()?;
     let (members, mut learned) = (learner.members, learner.learned);
     learned.lacking = keys.adopt(&members).err().map(|Lacking(key)| key);
@@ -192,9 +200,26 @@ impl Learner<'_> {
             }
             locked = still;
         }
-        for (device, listed) in locked {
-            self.learned.locked.insert(device);
-            self.unusable("tip", &listed.name, LOCKED.to_owned())?;
+        self.learned.locked.extend(locked.into_iter().map(|(device, _)| device));
+        Ok(())
+    }
+
+    /// Reads the tips again that did not open.
+    fn unlock(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
+        let again = std::mem::take(&mut self.learned.locked);
+        let locked = listing.iter().filter_map(|listed| Some((Tip::device_of(&listed.name)?, listed)));
+        let locked = locked.filter(|(device, _)| again.contains(device)).collect();
+        let seen = self.index.tip_etags(self.place)?;
+        self.locked_tips(locked, &seen)
+    }
+
+    /// Tells of tips that did not open, unless this device is told better why: it was revoked.
+    fn report_locked(&mut self) -> Result<(), SyncError> {
+        if self.members.standing(&self.own_device).is_revoked() {
+            return Ok(());
+        }
+        for device in self.learned.locked.clone() {
+            self.unusable("tip", &Tip::name(&device), LOCKED.to_owned())?;
         }
         Ok(())
     }

@@ -47,8 +47,19 @@ pub struct Revoked {
 }
 
 impl Replica {
-    /// The device that people call by this name, or whose id begins with these digits.
-    pub fn device_named(&self, text: &str) -> Result<DeviceId, RemovalError> {
+    /// The device that people call by this name, or whose id begins with these digits; it may have joined just now.
+    pub fn device_named(&mut self, text: &str) -> Result<DeviceId, RemovalError> {
+        match self.device_known_as(text) {
+            Err(error @ RemovalError::NoSuchDevice { .. }) => {
+                // Whoever cannot be asked now is not known now.
+                self.learn(&mut crate::ports::Silent).map_err(|_| error)?;
+                self.device_known_as(text)
+            }
+            found => found,
+        }
+    }
+
+    fn device_known_as(&self, text: &str) -> Result<DeviceId, RemovalError> {
         let members = members::load(&self.parts.index)?;
         let mut found: Vec<DeviceId> = members.active().filter(|m| m.name == text).map(|m| m.device).collect();
         if found.is_empty() {
@@ -146,6 +157,18 @@ impl Replica {
         Ok(name)
     }
 
+    /// After how many days unheard of this device retires another; none where it never does.
+    pub fn retire_after_days(&self) -> Result<Option<u64>, SyncError> {
+        let set = self.parts.index.meta(RETIRE_AFTER)?.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        let days = set.map_or(self.parts.settings.retire_after_days, Some);
+        Ok(days.filter(|days| *days > 0))
+    }
+
+    /// Chooses after how many days unheard of this device retires another; none for never.
+    pub fn set_retire_after_days(&mut self, days: Option<u64>) -> Result<(), SyncError> {
+        Ok(self.parts.index.set_meta(RETIRE_AFTER, Some(&days.unwrap_or(0).to_le_bytes()))?)
+    }
+
     /// Learns what there is, so that a removal cuts off as little as it can, and refuses what makes no sense.
     fn learn_before_removing(
         &mut self,
@@ -227,7 +250,7 @@ impl Replica {
     /// Time is this device's own, between two things that it saw itself. A clock that was wrong for a moment retires
     /// nobody: what is overdue must be so for a day.
     pub(crate) fn retire_the_unheard_of(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
-        let Some(limit) = self.parts.settings.retire_after_ms else { return Ok(()) };
+        let Some(limit) = self.retire_after_days()?.map(|days| days.saturating_mul(DAY_MS)) else { return Ok(()) };
         let (own, now) = (self.keys.device.device(), self.parts.clock.now_ms());
         let members = members::load(&self.parts.index)?;
         let mut updates = Vec::new();
@@ -259,7 +282,7 @@ impl Replica {
         }
         for (device, name) in overdue {
             self.seal_retirement(&device)?;
-            let days = limit / 86_400_000;
+            let days = limit / DAY_MS;
             let text = format!("{name} was not heard of for {days} days and is retired; it may come back at any time");
             observer.note(Note::Warning { text });
         }
@@ -501,6 +524,9 @@ pub enum RemovalError {
 /// Where the index keeps that this device begins again from a checkpoint, with its entries as the base.
 const COMING_BACK: &str = "coming back";
 /// How long a device must be overdue before it is retired.
-const GRACE_MS: i64 = 86_400_000;
+const GRACE_MS: i64 = DAY_MS as i64;
+const DAY_MS: u64 = 86_400_000;
+/// Where the index keeps after how many days a device is retired, 8 bytes; 0 for never.
+const RETIRE_AFTER: &str = "retire after";
 const PAGE: usize = 1000;
 const LEAST_DIGITS: usize = 4;

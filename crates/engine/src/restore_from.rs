@@ -50,7 +50,12 @@ pub fn restore_from(
     let mut keys = Keys { ring, device: DeviceKey::from_seed(&seed) };
     let mut index = Index::temporary()?;
     observer.phase(Phase::Learn, None, None);
-    learn(&mut index, &*store, &mut keys, PLACE, observer)?;
+    let learned = learn(&mut index, &*store, &mut keys, PLACE, observer)?;
+    if let Some(key) = learned.lacking {
+        let members = crate::members::load(&index)?;
+        let by = members.name(&key.by.device).unwrap_or("another device").to_owned();
+        return Err(SyncError::LeftOut { by });
+    }
     if let Some(at) = at {
         index = index_at(&index, &*store, &keys, at)?;
     }

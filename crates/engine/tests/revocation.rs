@@ -263,6 +263,9 @@ fn an_older_marker_put_back_by_the_storage_is_noticed_and_replaced() {
     let mut joined = pair.joined(51, "misled", b"secret");
     let error = joined.sync_fails();
     assert!(matches!(&error, SyncError::LeftOut { by } if by == "laptop"), "{error}");
+    let faults = pair.desk.replica.verify(false, &mut Silent).unwrap().faults;
+    let about_marker = faults.iter().find(|(object, ..)| object == "packetboat").map(|(_, what, _)| what.as_str());
+    assert_eq!(about_marker, Some("it is from before a device was revoked"));
     pair.pass_hours(25);
     pair.desk.sync();
     assert_eq!(pair.store.get(&name, u64::MAX).unwrap(), new, "a member put its copy back");

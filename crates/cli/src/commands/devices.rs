@@ -25,7 +25,7 @@ use crate::world::SystemClock;
 /// A new name reaches other devices with the next round of both; files that are shown under a conflict name keep it.
 ///
 /// Revoke a device that is lost or not to be trusted any more. Retire one that is not used for the time being.
-/// A device unheard of for 180 days is retired by itself.
+/// A device unheard of for 180 days is retired by itself; `packetboat devices retire --unheard-for DAYS` changes that.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct DevicesArgs {
@@ -65,7 +65,11 @@ enum DevicesAction {
     /// meanwhile is not revived, and what it changed is published.
     Retire {
         /// The device's name, or the first digits of its id [default: this device, after a last sync]
+        #[arg(conflicts_with = "unheard_for")]
         device: Option<String>,
+        /// Choose after how many days unheard of this device retires another; 0 for never
+        #[arg(long, value_name = "DAYS")]
+        unheard_for: Option<u64>,
     },
 }
 
@@ -75,8 +79,10 @@ pub(crate) fn run(context: &Context, args: DevicesArgs) -> Result<ExitCode, Fail
     match args.action {
         None | Some(DevicesAction::List) => {
             let devices = session.replica.devices()?;
+            let retire_after = session.replica.retire_after_days()?;
+            let shown = || devices.iter().map(device_json).collect::<Vec<_>>();
             context.ui.result(
-                || json!({ "schema": 1, "devices": devices.iter().map(device_json).collect::<Vec<_>>() }),
+                || json!({ "schema": 1, "devices": shown(), "retire_after_days": retire_after }),
                 || list(&devices),
             );
         }
@@ -91,7 +97,20 @@ pub(crate) fn run(context: &Context, args: DevicesArgs) -> Result<ExitCode, Fail
         Some(DevicesAction::Revoke { device, passphrase_file }) => {
             revoke(context, &mut session, &device, passphrase_file)?;
         }
-        Some(DevicesAction::Retire { device }) => retire(context, &mut session, device.as_deref())?,
+        Some(DevicesAction::Retire { unheard_for: Some(days), .. }) => {
+            session.replica.set_retire_after_days(Some(days))?;
+            context.ui.result(
+                || json!({ "schema": 1, "retire_after_days": (days > 0).then_some(days) }),
+                || match days {
+                    0 => "This device retires none by itself.\n".to_owned(),
+                    days => format!(
+                        "This device retires others that are unheard of for {}.\n",
+                        text::count(days, "day", "days")
+                    ),
+                },
+            );
+        }
+        Some(DevicesAction::Retire { device, unheard_for: None }) => retire(context, &mut session, device.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -211,6 +230,6 @@ pub(crate) fn device_json(device: &DeviceInfo) -> Value {
 const JSON: &str = "\
 The new passphrase is asked for, or taken from --passphrase-file or PACKETBOAT_PASSPHRASE.
 
-JSON: devices, each with device, name, this, last_heard, packets, standing (active, retired, revoked). \
+JSON: devices, each with device, name, this, last_heard, packets, standing (active, retired, revoked); retire_after_days. \
 After rename: device_name. After revoke: revoked, name, epoch, recipients, left_out, recovery_key. \
-After retire: retired, name, this.";
+After retire: retired, name, this; with --unheard-for: retire_after_days.";
