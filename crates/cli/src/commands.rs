@@ -136,7 +136,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Restore(args) => restore::run(&context, args),
         Command::Conflicts(args) => conflicts::run(&context, &args),
         Command::Resolve(args) => resolve::run(&context, &args),
-        Command::Devices(args) => devices::run(&context, &args),
+        Command::Devices(args) => devices::run(&context, args),
         Command::Key(args) => key::run(&context, args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Ignore(args) => ignore::run(&context, &args),

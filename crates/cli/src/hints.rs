@@ -9,7 +9,7 @@ use packetboat_core::store::StoreError;
 use packetboat_daemon::daemon::RunError;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::scan::ScanError;
-use packetboat_engine::{JoinError, OpenError};
+use packetboat_engine::{JoinError, OpenError, RemovalError};
 use packetboat_replica::index::IndexError;
 use packetboat_replica::lock::LockError;
 
@@ -39,19 +39,23 @@ enum Kind<'a> {
     Marker(&'a MarkerError),
     Join(&'a JoinError),
     Query(&'a QueryError),
+    Removal(&'a RemovalError),
     DamagedIndex,
     Other(&'a (dyn Error + 'static)),
 }
 
 /// Looks through the errors that are transparent, since their source is their inner error's.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> Kind<'a> {
-    if let Some(error) = error.downcast_ref::<JoinError>() {
+    if let Some(error) = error.downcast_ref::<RemovalError>() {
         return match error {
-            JoinError::Store(error) => Kind::Store(error),
-            JoinError::Marker(error) => Kind::Marker(error),
-            JoinError::Index(error) => Kind::Index(error),
-            error => Kind::Join(error),
+            RemovalError::Sync(error) => sync_kind(error),
+            RemovalError::Join(error) => join_kind(error),
+            RemovalError::Index(error) => Kind::Index(error),
+            error => Kind::Removal(error),
         };
+    }
+    if let Some(error) = error.downcast_ref::<JoinError>() {
+        return join_kind(error);
     }
     if let Some(error) = error.downcast_ref::<OpenError>() {
         return match error {
@@ -85,6 +89,15 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> Kind<'a> {
     }
 }
 
+fn join_kind(error: &JoinError) -> Kind<'_> {
+    match error {
+        JoinError::Store(error) => Kind::Store(error),
+        JoinError::Marker(error) => Kind::Marker(error),
+        JoinError::Index(error) => Kind::Index(error),
+        error => Kind::Join(error),
+    }
+}
+
 fn sync_kind(error: &SyncError) -> Kind<'_> {
     match error {
         SyncError::Store(error) => Kind::Store(error),
@@ -112,6 +125,7 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         Kind::Marker(error) => Some(marker_hint(error)),
         Kind::Join(error) => join_hint(error),
         Kind::Query(error) => query_hint(error),
+        Kind::Removal(error) => removal_hint(error),
         Kind::DamagedIndex => Some(DAMAGED_INDEX),
         Kind::Other(error) => other_hint(error),
     }
@@ -163,8 +177,14 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
         }
         SyncError::NotTheFolder => "is the disk mounted? Nothing was changed anywhere",
         SyncError::Revoked { .. } => {
-            "this device may read and write the vault no more; your files stay in the folder as they are. To come \
-             back, ask who revoked it and join again as a new device"
+            "this device may read and write the vault no more; your files stay in the folder as they are, and \
+             `packetboat sync --dry-run` lists what was not synchronised. To come back, ask who revoked it for the new \
+             passphrase, and join as a new device with `packetboat sync FOLDER INTERMEDIARY --rebind`"
+        }
+        SyncError::LeftOut { .. } => {
+            "your files stay in the folder as they are. This device joined with a passphrase that was given up, or by \
+             an old copy of the vault's marker: join again with the new passphrase, by `packetboat sync FOLDER \
+             INTERMEDIARY --rebind`"
         }
         SyncError::NoSuchPacket { .. } => "`packetboat log` shows packets as `device:counter`",
         SyncError::Interrupted => "nothing was lost; run again to go on",
@@ -205,6 +225,27 @@ fn join_hint(error: &JoinError) -> Option<&'static str> {
             "the vault's keys were changed on another device: run `packetboat sync` to learn them, and try again"
         }
         _ => return None,
+    })
+}
+
+fn removal_hint(error: &RemovalError) -> Option<&'static str> {
+    Some(match error {
+        RemovalError::NoSuchDevice { .. } => {
+            "`packetboat devices` lists them; one that joined lately is known after a sync"
+        }
+        RemovalError::SeveralDevices { .. } => {
+            "name it by the first digits of its id, which `packetboat devices` shows"
+        }
+        RemovalError::Oneself => {
+            "to leave the vault, run `packetboat devices retire`; to lock this device out, revoke it from another"
+        }
+        RemovalError::LastDevice => {
+            "a vault needs a device. To give it up, delete the vault's directory at the intermediary yourself"
+        }
+        RemovalError::NotActive => "run `packetboat sync`: it goes on as a new device then",
+        RemovalError::AlreadyRevoked { .. } | RemovalError::AlreadyRetired { .. } => return None,
+        RemovalError::Forked => "run `packetboat sync`, which makes this one a new device, and try again",
+        RemovalError::Sync(_) | RemovalError::Join(_) | RemovalError::Index(_) => return None,
     })
 }
 

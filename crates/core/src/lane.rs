@@ -15,15 +15,17 @@
 //! result where that was folded before it than where it comes after, so no replica folds it, nor what follows in its lane.
 //! Whether it is refused follows from the packet and its lane alone, so all replicas refuse the same.
 //!
-//! A packet of a revoked lane beyond the cut is folded only where a member in good standing has it in its prerequisite:
-//! it was published before its carrier knew. [`Waiting::carries`] finds such carriers, which wait for what they carry.
+//! A packet of a removed lane beyond the cut is folded only where a member in good standing has it in its prerequisite:
+//! it was published before its carrier knew. So it is with the introduction of a device under a key that was given up:
+//! the revoked one, which has that key, could introduce itself anew. [`Waiting::carries`] finds the carriers, which wait
+//! for what they carry.
 
 mod waiting;
 
 use thiserror::Error;
 
 use crate::change::Change;
-use crate::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
+use crate::ids::{Counter, DeviceId, Dot, Epoch, Lamport, PacketHash};
 use crate::knowledge::{Knowledge, Learned};
 use crate::members::{Members, Standing};
 use crate::packet::Packet;
@@ -102,6 +104,18 @@ pub enum Refusal {
         /// The last counter that counts by itself.
         cut: Counter,
     },
+    /// Its author was retired, and nobody in good standing has built on it.
+    #[error("its author was retired as of packet {cut}")]
+    Retired {
+        /// The greatest counter that was known of it.
+        cut: Counter,
+    },
+    /// It introduces a device under a key that was given up, and nobody in good standing has built on it.
+    #[error("it joins with the key of epoch {epoch}, which was given up when a device was revoked")]
+    Outdated {
+        /// The epoch in which it is sealed.
+        epoch: Epoch,
+    },
     /// Its prerequisite is of another history than the one folded here.
     #[error("it builds on a packet {at} that is not the one known here")]
     OtherHistory {
@@ -138,11 +152,10 @@ impl Lanes<'_> {
         if !introduces_where_it_must(packet) {
             return Admission::Refused(Refusal::Introduction);
         }
-        if let Standing::Revoked { cut, .. } = self.members.standing(&device)
-            && counter > cut
+        if let Some(refusal) = objection(self.members, packet)
             && !(self.carried)(&packet.dot)
         {
-            return Admission::Refused(Refusal::Revoked { cut });
+            return Admission::Refused(refusal);
         }
         let missing = missing(self.knowledge, packet);
         if let Some(last) = self.knowledge.of(&device)
@@ -198,6 +211,19 @@ impl Lanes<'_> {
         match self.knowledge.of(device) {
             Some(last) if last.counter == counter => Some(last.hash),
             _ => (self.packet_at)(device, counter).map(|(hash, _)| hash),
+        }
+    }
+}
+
+/// Why a packet does not stand by itself, whatever it builds on.
+fn objection(members: &Members, packet: &Packet) -> Option<Refusal> {
+    let standing = members.standing(&packet.dot.device);
+    match standing {
+        Standing::Revoked { cut, .. } if !standing.covers(packet.dot.counter) => Some(Refusal::Revoked { cut }),
+        Standing::Retired { cut } if !standing.covers(packet.dot.counter) => Some(Refusal::Retired { cut }),
+        _ => {
+            let given_up = members.epoch_key().is_some_and(|key| key.epoch > packet.epoch);
+            (given_up && packet.dot.counter == 1).then_some(Refusal::Outdated { epoch: packet.epoch })
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod conflict_name;
 pub mod content;
 pub mod delivery;
+pub mod epoch_key;
 pub mod ids;
 pub mod item;
 pub mod keys;

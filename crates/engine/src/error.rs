@@ -77,6 +77,12 @@ pub enum SyncError {
         /// The name of the device that revoked it.
         by: String,
     },
+    /// The vault's key was renewed, and this device was not given the new one.
+    #[error("{by} renewed the vault's key and did not give it to this device")]
+    LeftOut {
+        /// The name of the device that renewed it.
+        by: String,
+    },
     /// A directory that was to be filled holds something.
     #[error("the directory is not empty")]
     NotEmpty,

@@ -10,6 +10,7 @@ mod checkpoints;
 mod chunk_source;
 mod conflicts;
 mod content_reader;
+mod epochs;
 pub mod error;
 pub(crate) mod fetch;
 mod history;
@@ -22,6 +23,7 @@ pub mod ports;
 pub mod prepare;
 mod publish;
 mod removal;
+mod removals;
 pub mod replica;
 mod resolve;
 mod restore;
@@ -38,6 +40,7 @@ use packetboat_core::keys::{DeviceKey, KeyRing};
 
 pub use absorb::Sent;
 pub use builder::Totals;
+pub use removals::{RemovalError, Revoked};
 pub use vault::{JoinError, OpenError};
 
 /// The keys with which a replica reads and writes its vault.

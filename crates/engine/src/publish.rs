@@ -82,7 +82,7 @@ fn is_tip_due(index: &Index, last: Counter, now_ms: i64) -> Result<bool, SyncErr
         return Ok(true);
     }
     let age = now_ms.saturating_sub(i64::from_le_bytes(*time)).unsigned_abs();
-    Ok(age > TIP_INTERVAL_MS && state != index.knowledge().state_hash())
+    Ok(age > SIGN_OF_LIFE_MS || (age > TIP_INTERVAL_MS && state != index.knowledge().state_hash()))
 }
 
 /// Puts this device's tip.
@@ -122,7 +122,15 @@ pub(crate) fn write_tip(
     Ok(())
 }
 
+/// Forgets which tip was written last, as a new device must.
+pub(crate) fn forget_tip(index: &mut Index) -> Result<(), SyncError> {
+    index.set_meta(TIP_WRITTEN, None)?;
+    Ok(index.set_meta(OWN_TIP_SIZE, None)?)
+}
+
 /// Where the index keeps which tip it wrote last: counter 8, time in ms 8, hash of what was learned 32.
 const TIP_WRITTEN: &str = "own tip written";
 const TIP_INTERVAL_MS: u64 = 3_600_000;
+/// A device with nothing to say writes its tip now and then, so that it is not taken for one that is gone.
+const SIGN_OF_LIFE_MS: u64 = 14 * 86_400_000;
 const MAX_RECENT_PACKETS: usize = 32;

@@ -44,7 +44,12 @@ pub struct Settings {
     pub ignore_overlay: String,
     /// What one attempt at a new passphrase costs.
     pub passphrase_cost: Argon2Cost,
+    /// After how many days unheard of a device is retired, unless this replica was told otherwise; `None` for never.
+    pub retire_after_days: Option<u64>,
 }
+
+/// After how many days unheard of a device is retired, unless told otherwise.
+pub const RETIRE_AFTER_DAYS: u64 = 180;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -53,6 +58,7 @@ impl Default for Settings {
             inline_bytes: 256 * 1024,
             ignore_overlay: String::new(),
             passphrase_cost: Argon2Cost::DEFAULT,
+            retire_after_days: Some(RETIRE_AFTER_DAYS),
         }
     }
 }

@@ -47,10 +47,15 @@ pub fn restore_from(
     // A key that nobody else knows of: it stands for no device and signs nothing.
     let mut seed = [0; 32];
     entropy.fill(&mut seed);
-    let keys = Keys { ring, device: DeviceKey::from_seed(&seed) };
+    let mut keys = Keys { ring, device: DeviceKey::from_seed(&seed) };
     let mut index = Index::temporary()?;
     observer.phase(Phase::Learn, None, None);
-    learn(&mut index, &*store, &keys, PLACE, observer)?;
+    let learned = learn(&mut index, &*store, &mut keys, PLACE, observer)?;
+    if let Some(key) = learned.lacking {
+        let members = crate::members::load(&index)?;
+        let by = members.name(&key.by.device).unwrap_or("another device").to_owned();
+        return Err(SyncError::LeftOut { by });
+    }
     if let Some(at) = at {
         index = index_at(&index, &*store, &keys, at)?;
     }

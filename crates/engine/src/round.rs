@@ -40,9 +40,14 @@ impl Replica {
         apply::recover_staging(&*self.parts.fs, &mut self.parts.index, now_ns)?;
         observer.phase(Phase::Learn, None, None);
         let mut learned = self.learn(observer)?;
+        self.refuse_if_removed(&learned)?;
+        if self.is_to_come_back(&learned)? {
+            learned = self.come_back(observer)?;
+        }
         match learned.own {
             OwnLane::Ahead => {
-                self.go_on_as_new_device(observer)?;
+                let why = "this device's record is older than what it published";
+                self.go_on_as_new_device(why, observer)?;
                 learned.own = OwnLane::AsLeft;
             }
             OwnLane::Forked => {
@@ -51,8 +56,10 @@ impl Replica {
             }
             OwnLane::AsLeft | OwnLane::Behind => {}
         }
-        self.refuse_if_revoked()?;
+        self.refuse_if_removed(&learned)?;
         self.introduce()?;
+        self.renew_leaked_key(observer)?;
+        self.retire_the_unheard_of(observer)?;
         let mut report =
             Report { packets_learned: learned.packets, rolled_back: learned.rolled_back, ..Report::default() };
         let rules = self.rules(observer)?;
@@ -72,6 +79,7 @@ impl Replica {
         if !withheld {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
         }
+        self.acknowledge_removals()?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
             // The other side of the fork appeared after this round had learned. What this side folded of its own is
@@ -82,6 +90,7 @@ impl Replica {
         apply::touch_unignored(&mut self.parts.index, &rules)?;
         report.received = self.apply(&rules, observer)?;
         self.checkpoint(observer)?;
+        self.keep_marker(observer)?;
         report.conflicts = self.count_conflicts()?;
         let problems = self.parts.index.problems()?;
         report.problems +=
@@ -122,7 +131,7 @@ impl Replica {
         while self.parts.index.in_transaction() {
             self.parts.index.rollback()?;
         }
-        Ok(())
+        self.reload_keys()
     }
 
     fn plan_within(&mut self, rules: &IgnoreRules, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
@@ -169,7 +178,7 @@ impl Replica {
 
     pub(crate) fn learn(&mut self, observer: &mut dyn Observer) -> Result<crate::learn::Learned, SyncError> {
         let parts = &mut self.parts;
-        learn(&mut parts.index, &*parts.store, &self.keys, &parts.place, observer)
+        learn(&mut parts.index, &*parts.store, &mut self.keys, &parts.place, observer)
     }
 
     pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {

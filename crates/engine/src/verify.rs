@@ -17,7 +17,7 @@ use packetboat_core::checkpoint::{
 use packetboat_core::content::{ChunkList, Content, PackIndex};
 use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
-use packetboat_core::marker::{MAX_MARKER_BYTES, Marker};
+use packetboat_core::marker::{MAX_MARKER_BYTES, Marker, MarkerStanding};
 use packetboat_core::name::RelPath;
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Listed, ObjectName, StoreError};
@@ -87,7 +87,11 @@ impl Verifier<'_> {
         let vault = self.replica.vault();
         let marker = self.object(&name, MAX_MARKER_BYTES as u64)?;
         let wrong = match marker.and_then(|bytes| Marker::decode(&bytes).map_err(|error| chain(&error))) {
-            Ok(marker) if marker.vault() == vault => return Ok(()),
+            Ok(marker) if marker.vault() == vault => match marker.compare(&self.replica.keys.ring) {
+                MarkerStanding::Older => "it is from before a device was revoked".to_owned(),
+                MarkerStanding::Unknown => "no member sealed it, or one that is not known yet".to_owned(),
+                MarkerStanding::Same | MarkerStanding::Lacks | MarkerStanding::Gives => return Ok(()),
+            },
             Ok(_) => "it is the marker of another vault".to_owned(),
             Err(reason) => reason,
         };

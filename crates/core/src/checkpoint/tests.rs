@@ -38,6 +38,7 @@ fn members() -> Members {
         hash: PacketHash([1; 32]),
         previous: PacketHash([0; 32]),
         author: PublicKey([1; 32]),
+        epoch: 0,
         body,
     });
     members

@@ -8,7 +8,7 @@ use crate::body::PacketBody;
 use crate::change::{Mark, Removed};
 use crate::content::Content;
 use crate::ids::ItemId;
-use crate::keys::PublicKey;
+use crate::keys::{KeyId, PublicKey};
 
 fn device(n: u8) -> DeviceId {
     DeviceId([n; 32])
@@ -77,6 +77,7 @@ impl Replica {
             hash: PacketHash(blake3::derive_key("test packet", &[&[author][..], &counter.to_le_bytes()].concat())),
             previous: last.map_or(PacketHash([0; 32]), |last| last.hash),
             author: PublicKey([author; 32]),
+            epoch: 0,
             body: PacketBody {
                 lamport: self.ends.values().map(|end| end.lamport).max().unwrap_or(0) + 1,
                 time: 0,
@@ -215,22 +216,62 @@ fn a_lane_begins_with_an_introduction_and_has_no_other() {
 fn beyond_the_cut_a_revoked_lane_needs_a_carrier() {
     let (mut replica, [_, _, b1]) = two_lanes();
     replica.take(&b1);
+    replica.make(3, vec![]);
     let mut unaware = replica.clone();
     let b2 = unaware.make(2, vec![]);
-    let c1 = unaware.make(3, vec![]);
-    let revoke = Change::Revoke { device: device(2), cut: 1, epoch: 1, keys: Vec::new() };
+    let c2 = unaware.make(3, vec![]);
+    let revoke = Change::Revoke { device: device(2), cut: 1, epoch: 1, key: KeyId([1; 32]), keys: Vec::new() };
     replica.make(1, vec![revoke.clone()]);
     assert_eq!(replica.take(&b2), Admission::Refused(Refusal::Revoked { cut: 1 }));
     let mut waiting = Waiting::new(1000);
     assert!(!waiting.carries(&b2.dot, &replica.members));
     waiting.insert(b2.clone(), 1);
     assert!(!waiting.carries(&b2.dot, &replica.members), "its own lane carries nothing");
-    waiting.insert(c1.clone(), 1);
+    waiting.insert(c2, 1);
     assert!(waiting.carries(&b2.dot, &replica.members));
     assert!(matches!(replica.admit(&b2, true), Admission::Fold { .. }));
     let mut both = replica.clone();
-    both.make(1, vec![Change::Revoke { device: device(3), cut: 0, epoch: 2, keys: Vec::new() }]);
+    both.make(1, vec![Change::Revoke { device: device(3), cut: 0, epoch: 2, key: KeyId([1; 32]), keys: Vec::new() }]);
     assert!(!waiting.carries(&b2.dot, &both.members), "a revoked carrier carries nothing");
+}
+
+#[test]
+fn beyond_the_cut_a_retired_lane_needs_a_carrier() {
+    let (mut replica, [_, _, b1]) = two_lanes();
+    replica.take(&b1);
+    let b2 = replica.clone().make(2, vec![]);
+    replica.make(1, vec![Change::Retire { device: device(2), cut: 1 }]);
+    assert_eq!(replica.take(&b2), Admission::Refused(Refusal::Retired { cut: 1 }));
+    assert!(matches!(replica.admit(&b2, true), Admission::Fold { .. }));
+}
+
+#[test]
+fn a_device_that_joins_with_a_key_that_was_given_up_needs_a_carrier() {
+    let (mut replica, [_, _, b1]) = two_lanes();
+    replica.take(&b1);
+    let mut unaware = replica.clone();
+    let (c1, c2) = (unaware.make(3, vec![]), unaware.make(3, vec![]));
+    let d1 = unaware.make(4, vec![]);
+    let b2 = unaware.make(2, vec![]);
+    let revoke = Change::Revoke { device: device(9), cut: 0, epoch: 1, key: KeyId([1; 32]), keys: Vec::new() };
+    replica.make(1, vec![revoke]);
+    assert_eq!(replica.take(&c1), Admission::Refused(Refusal::Outdated { epoch: 0 }));
+    let mut waiting = Waiting::new(1000);
+    waiting.insert(c2.clone(), 1);
+    waiting.insert(d1, 1);
+    assert!(!waiting.carries(&c1.dot, &replica.members), "strangers vouch for nobody");
+    waiting.insert(b2, 1);
+    assert!(waiting.carries(&c1.dot, &replica.members), "a member had let it in before it knew");
+    // Whoever joined with the key that holds is let in, and a member's late packet of the old epoch is as good as any.
+    let mut joined = c1.clone();
+    joined.epoch = 1;
+    assert!(matches!(replica.admit(&joined, false), Admission::Fold { .. }));
+    let b2 = {
+        let (mut behind, [_, _, b1]) = two_lanes();
+        behind.take(&b1);
+        behind.make(2, vec![])
+    };
+    assert!(matches!(replica.admit(&b2, false), Admission::Fold { .. }));
 }
 
 #[test]

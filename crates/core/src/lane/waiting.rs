@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::missing;
+use super::{missing, objection};
 use crate::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
 use crate::knowledge::Knowledge;
 use crate::members::Members;
@@ -135,7 +135,9 @@ impl Waiting {
     /// Whether a packet that waits here, of a member in good standing, has `dot` in its prerequisite.
     pub fn carries(&self, dot: &Dot, members: &Members) -> bool {
         self.packets.values().any(|Held { packet, .. }| {
-            packet.body.prerequisite.contains(dot) && members.standing(&packet.dot.device).covers(packet.dot.counter)
+            // Whoever is no member yet carries nothing but by a sound introduction: anyone who had the key once could.
+            let is_member = packet.dot.counter == 1 || members.get(&packet.dot.device).is_some();
+            is_member && packet.body.prerequisite.contains(dot) && objection(members, packet).is_none()
         })
     }
 

@@ -84,7 +84,7 @@ fn begin_from(
     for checkpoint in candidates {
         match read_root(store, keys, &checkpoint) {
             Ok(root) => roots.push((checkpoint, root)),
-            Err(LearnError::Unusable(reason)) => failures.push((checkpoint, reason)),
+            Err(LearnError::Unusable(reason) | LearnError::Locked(reason)) => failures.push((checkpoint, reason)),
             Err(LearnError::Sync(error)) => return Err(error),
         }
     }
@@ -97,7 +97,7 @@ fn begin_from(
         }
         let reason = match result {
             Ok(()) => return Ok(true),
-            Err(LearnError::Unusable(reason)) => reason,
+            Err(LearnError::Unusable(reason) | LearnError::Locked(reason)) => reason,
             // A storage that fails may recover; one that fails twice at the same checkpoint may never for this one.
             Err(LearnError::Sync(SyncError::Store(error))) if failed_before(index, &checkpoint)? => {
                 crate::error::chain(&error)
@@ -162,7 +162,7 @@ fn load(
         member.heard_time = heard.get(&member.device).copied().unwrap_or(0);
         index.put_member(&member)?;
     }
-    held::hold(index, checkpoint, root)?;
+    held::hold(index, checkpoint, root, keys.ring.current())?;
     held::set_packed(index, &root.knowledge)?;
     index.set_meta(FAILED, None)?;
     index.set_meta(LOADING, None)?;

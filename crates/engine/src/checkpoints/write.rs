@@ -68,7 +68,7 @@ fn put_root(
         if store.put_new(&checkpoint.name(), sealed.bytes())? == Put::Stored {
             index.begin()?;
             index.set_meta(NUMBER, Some(&root.number.to_le_bytes()))?;
-            held::hold(index, &checkpoint, &root)?;
+            held::hold(index, &checkpoint, &root, keys.ring.current())?;
             index.commit()?;
             return Ok(checkpoint);
         }

@@ -295,6 +295,6 @@ fn blobs<'a>(row: &'a Row<'_>, first: usize, second: usize) -> Result<(&'a [u8],
 }
 
 /// `item.dir` is the directory's number plus this: always four bytes, so that setting it never makes a row grow.
-const DIR_BASE: i64 = 1 << 23;
+pub(super) const DIR_BASE: i64 = 1 << 23;
 /// `item.dir` where no entry is promised.
 pub(super) const NOWHERE: i64 = i32::MIN as i64;
