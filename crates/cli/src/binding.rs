@@ -419,7 +419,8 @@ impl Binder<'_> {
             let lock = ReplicaLock::acquire(&state.lock())?;
             let (parts, meter) = self.context.parts(&self.folder.path, way, &state, joins)?;
             let (replica, recovery_key) = make(parts)?;
-            Ok((Context::begun(replica, meter, &self.folder.path, way, lock), recovery_key))
+            let evidence = state.evidence();
+            Ok((Context::begun(replica, meter, &self.folder.path, way, evidence, lock), recovery_key))
         });
         let (session, recovery_key) = match outcome {
             Ok(made) => made,

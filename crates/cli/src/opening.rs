@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_engine::consistency::Check;
 use packetboat_engine::paths::MARKER_DIR;
 use packetboat_engine::replica::{Parts, Replica, Settings};
 use packetboat_replica::index::Index;
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) state: StateDir,
     /// Worker threads.
     pub(crate) threads: usize,
+    /// Whether everything is checked after each round.
+    pub(crate) check: bool,
 }
 
 /// An open replica. It is let go of in this order: the lock last.
@@ -45,6 +48,8 @@ pub(crate) struct Session {
     pub(crate) folder: PathBuf,
     /// The intermediary.
     pub(crate) intermediary: PathBuf,
+    /// Where evidence is kept.
+    pub(crate) evidence: PathBuf,
     _lock: ReplicaLock,
 }
 
@@ -131,12 +136,20 @@ impl Context {
         let lock = ReplicaLock::acquire(&state.lock())?;
         let (parts, meter) = self.parts(folder, way, &state, Some(entry.vault))?;
         let replica = Replica::open(parts)?;
-        Ok(Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), _lock: lock })
+        let evidence = state.evidence();
+        Ok(Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), evidence, _lock: lock })
     }
 
     /// A session around a replica that was just made.
-    pub(crate) fn begun(replica: Replica, meter: TrafficMeter, folder: &Path, way: &Way, lock: ReplicaLock) -> Session {
-        Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), _lock: lock }
+    pub(crate) fn begun(
+        replica: Replica,
+        meter: TrafficMeter,
+        folder: &Path,
+        way: &Way,
+        evidence: PathBuf,
+        lock: ReplicaLock,
+    ) -> Session {
+        Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), evidence, _lock: lock }
     }
 
     /// What a replica is made of. With `vault`, the store refuses to work where that vault is not.
@@ -161,7 +174,12 @@ impl Context {
             place: way.place(),
             clock: Box::new(SystemClock),
             entropy: Box::new(SystemEntropy),
-            settings: Settings { threads: self.threads, ignore_overlay, ..Settings::default() },
+            settings: Settings {
+                threads: self.threads,
+                ignore_overlay,
+                check: if self.check { Check::Everything } else { Check::default() },
+                ..Settings::default()
+            },
         };
         Ok((parts, meter))
     }

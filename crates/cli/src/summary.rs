@@ -7,6 +7,7 @@ use packetboat_engine::replica::{Received, Report};
 use packetboat_storage::counting::Traffic;
 use serde_json::{Value, json};
 
+use crate::commands::repair::put_back;
 use crate::text;
 
 /// A finished round, and what is said around it.
@@ -64,6 +65,9 @@ impl Summary<'_> {
             (_, false, 0) => format!("  down       {}, from {packets}", changes(&down)),
             (_, false, written) => format!("  down       {}; {} from {packets}", changes(&down), text::bytes(written)),
         });
+        if let Some(put_back) = put_back(&report.repaired) {
+            lines.push(format!("  put back   {put_back} that the intermediary had lost"));
+        }
         if report.conflicts > 0 {
             lines.push(format!("  conflicts  {} waiting: see `packetboat conflicts`", report.conflicts));
         }
@@ -117,6 +121,11 @@ impl Summary<'_> {
             "conflicts": report.conflicts,
             "problems": report.problems,
             "left_out": report.specials,
+            "put_back": {
+                "packets": report.repaired.packets,
+                "chunks": report.repaired.chunks,
+                "checkpoints": report.repaired.checkpoints,
+            },
             "rolled_back": report.rolled_back.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "requests": {
                 "reads": traffic.gets,

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::lane::{Admission, Buffered, LaneEnd, Lanes, Waiting};
 use packetboat_core::members::Members;
 use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, SealedPacket};
 use packetboat_core::store::{Listed, ObjectName, Store, StoreError};
 use packetboat_core::tip::{MAX_TIP_BYTES, Tip, UnverifiedTip};
 use packetboat_core::tree::Folding;
+use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::Index;
 
 use crate::Keys;
@@ -28,6 +30,10 @@ pub(crate) struct Learned {
     pub(crate) packets: u64,
     /// Devices whose tip went back behind one that was seen before.
     pub(crate) rolled_back: Vec<DeviceId>,
+    /// Tips of others that were read.
+    pub(crate) tips: u64,
+    /// What could not be read.
+    pub(crate) damaged: BTreeSet<Wanted>,
     /// What the intermediary shows of this device's own lane.
     pub(crate) own: OwnLane,
 }
@@ -64,6 +70,7 @@ pub(crate) fn learn(
         lanes: BTreeMap::new(),
         tips_read: Vec::new(),
         stuck: false,
+        named: Knowledge::new(),
         checkpoints: BTreeSet::new(),
         learned: Learned::default(),
         index,
@@ -96,6 +103,8 @@ struct Learner<'a> {
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
     /// Whether a packet could not be read.
     stuck: bool,
+    /// What these tips say that their devices have learned.
+    named: Knowledge,
     /// The checkpoints that these tips name.
     checkpoints: BTreeSet<CheckpointRef>,
     learned: Learned,
@@ -131,15 +140,28 @@ impl Learner<'_> {
             }
             own_listed |= device == self.own_device;
         }
+        self.lanes_without_tip(listing);
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
         }
         Ok(())
     }
 
+    /// Looks on in lanes whose tips are gone, as far as others have learned them: their devices may never come again.
+    fn lanes_without_tip(&mut self, listing: &[Listed]) {
+        let listed: BTreeSet<DeviceId> = listing.iter().filter_map(|listed| Tip::device_of(&listed.name)).collect();
+        for (device, learned) in self.named.iter() {
+            let known = self.index.knowledge().counter(device);
+            if *device != self.own_device && !listed.contains(device) && known < learned.counter {
+                self.lanes.insert(*device, (known + 1..=learned.counter).take(MAX_WANTED).collect());
+            }
+        }
+    }
+
     /// Begins from a checkpoint where nothing was folded yet.
     fn checkpoints(&mut self) -> Result<(), SyncError> {
-        if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, self.observer)? {
+        let damaged = &mut self.learned.damaged;
+        if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, damaged, self.observer)? {
             self.members = crate::members::load(self.index)?;
         }
         crate::checkpoints::note_seen(self.index, &self.checkpoints)
@@ -184,6 +206,11 @@ impl Learner<'_> {
             self.learned.rolled_back.push(device);
             return Ok((seen, last, size));
         }
+        if device != self.own_device {
+            self.learned.tips += 1;
+            crate::wants::set_asked(self.index, device, &tip.wanted)?;
+        }
+        self.named.merge(&tip.learned);
         self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
         for bytes in tip.recent {
@@ -229,6 +256,7 @@ impl Learner<'_> {
                         }
                         Err(LearnError::Unusable(reason)) => {
                             self.stuck = true;
+                            self.learned.damaged.insert(Wanted::Packet(Dot { device, counter }));
                             self.unusable("packet", &packet_name(&Dot { device, counter }), reason)?;
                             self.lanes.remove(&device);
                             break;

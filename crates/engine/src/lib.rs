@@ -9,19 +9,23 @@ pub(crate) mod builder;
 mod checkpoints;
 mod chunk_source;
 mod conflicts;
+pub mod consistency;
 mod content_reader;
+pub mod doctor;
 pub mod error;
 pub(crate) mod fetch;
 mod history;
 pub mod ignore_rules;
 pub mod learn;
 mod members;
+pub mod merge;
 mod past;
 pub mod paths;
 pub mod ports;
 pub mod prepare;
 mod publish;
 mod removal;
+mod repair;
 pub mod replica;
 mod resolve;
 mod restore;
@@ -29,15 +33,18 @@ pub mod restore_from;
 mod round;
 pub mod scan;
 mod status;
+pub mod undo;
 mod unread;
 mod vault;
 mod vault_rules;
 mod verify;
+mod wants;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};
 
 pub use absorb::Sent;
 pub use builder::Totals;
+pub use repair::Repaired;
 pub use vault::{JoinError, OpenError};
 
 /// The keys with which a replica reads and writes its vault.
