@@ -54,7 +54,7 @@ fn sides_that_changed_the_same_lines_are_refused_and_stay() {
     pair.settle();
     let refused = pair.laptop.replica.resolve_merged(&path("notes.md"), &mut TextMerger, &mut Silent);
     assert!(matches!(refused, Err(QueryError::NotMergeable { .. })), "{refused:?}");
-    assert_eq!(pair.laptop.files().len(), 3, "{:?}", pair.laptop.files());
+    assert_eq!(pair.laptop.files().len(), 2, "{:?}", pair.laptop.files());
     assert_eq!(pair.laptop.replica.conflicts().unwrap().len(), 1);
 }
 
