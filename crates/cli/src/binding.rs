@@ -419,7 +419,7 @@ impl Binder<'_> {
             let lock = ReplicaLock::acquire(&state.lock())?;
             let (parts, reached) = self.context.parts(&self.folder.path, way, &state, joins)?;
             let (replica, recovery_key) = make(parts)?;
-            Ok((Context::begun(replica, reached, &self.folder.path, lock), recovery_key))
+            Ok((Context::begun(replica, reached, &self.folder.path, state.evidence(), lock), recovery_key))
         });
         let (session, recovery_key) = match outcome {
             Ok(made) => made,

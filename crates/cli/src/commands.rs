@@ -4,14 +4,17 @@ mod carry;
 mod completions;
 mod conflicts;
 mod devices;
+mod doctor;
 mod ignore;
 mod inbox;
 mod key;
 mod log;
 mod mail;
+mod man;
 mod outbox;
 mod pair;
 mod paths;
+pub(crate) mod repair;
 mod resolve;
 mod restore;
 mod round;
@@ -21,6 +24,7 @@ mod service;
 mod show;
 mod status;
 mod sync;
+mod undo;
 mod unpair;
 mod verify;
 
@@ -63,6 +67,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "N", env = "PACKETBOAT_THREADS", hide_env_values = true,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// Check after each round that vault, record and disk say the same, whatever time it takes
+    #[arg(long, global = true, env = "PACKETBOAT_CHECK", hide_env_values = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    check: bool,
 }
 
 /// The folder that a command is about.
@@ -101,6 +109,9 @@ enum Command {
     Devices(devices::DevicesArgs),
     Key(key::KeyArgs),
     Verify(verify::VerifyArgs),
+    Repair(repair::RepairArgs),
+    Undo(undo::UndoArgs),
+    Doctor(doctor::DoctorArgs),
     Ignore(ignore::IgnoreArgs),
     Pair(pair::PairArgs),
     Unpair(unpair::UnpairArgs),
@@ -113,17 +124,22 @@ enum Command {
     Sendmail(sendmail::SendmailArgs),
     Service(service::ServiceArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let Global { json, quiet, verbose, threads } = cli.global;
+    let Global { json, quiet, verbose, threads, check } = cli.global;
     let ui = Ui { json, quiet, verbose };
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args));
     }
+    if let Command::Man(args) = &cli.command {
+        return man::run(args);
+    }
     let threads = threads.map_or_else(own_threads, usize::from);
-    let context = || Ok::<_, Failure>(Context { ui, state: StateDir::locate(|name| std::env::var_os(name))?, threads });
+    let context =
+        || Ok::<_, Failure>(Context { ui, state: StateDir::locate(|name| std::env::var_os(name))?, threads, check });
     if let Command::Sendmail(args) = &cli.command {
         return Ok(sendmail::answer(context().and_then(|context| sendmail::run(&context, args))));
     }
@@ -149,7 +165,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Carry(args) => carry::run(&context, &args),
         Command::Mail(args) => mail::run(&context, &args),
         Command::Service(args) => service::run(&context, &args),
-        Command::Completions(_) | Command::Sendmail(_) => unreachable!("handled above"),
+        Command::Repair(args) => repair::run(&context, &args),
+        Command::Undo(args) => undo::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Completions(_) | Command::Man(_) | Command::Sendmail(_) => unreachable!("handled above"),
     }
 }
 

@@ -22,7 +22,10 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
 pub(crate) fn is_internal(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|error| {
         matches!(innermost(error), Kind::Index(IndexError::Sql(_) | IndexError::TakenBack))
-            || matches!(error.downcast_ref(), Some(SyncError::Packet(_) | SyncError::Signed(_)))
+            || matches!(
+                error.downcast_ref(),
+                Some(SyncError::Packet(_) | SyncError::Signed(_) | SyncError::Inconsistent { .. })
+            )
     })
 }
 
@@ -260,6 +263,10 @@ fn query_hint(error: &QueryError) -> Option<&'static str> {
         QueryError::NoSuchPacket { .. } => "`packetboat log` shows packets as `device:counter`",
         QueryError::NoConflict { .. } => "`packetboat conflicts` lists the conflicts that wait",
         QueryError::DirectoryInTheWay { .. } => "add `--keep both`",
+        QueryError::NothingToUndo => "`packetboat log` shows what was done; `packetboat restore` goes back further",
+        QueryError::NotMergeable { .. } => {
+            "name a program that merges with `--tool COMMAND`, or keep one side with `--keep mine` or `--keep theirs`"
+        }
         QueryError::SeveralPackets { .. } => "several devices go by that name: use the id that `packetboat log` shows",
         _ => return None,
     })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_engine::consistency::Check;
 use packetboat_engine::paths::MARKER_DIR;
 use packetboat_engine::replica::{Parts, Replica, Settings};
 use packetboat_replica::index::Index;
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) state: StateDir,
     /// Worker threads.
     pub(crate) threads: usize,
+    /// Whether everything is checked after each round.
+    pub(crate) check: bool,
 }
 
 /// An open replica. It is let go of in this order: the lock last.
@@ -44,6 +47,8 @@ pub(crate) struct Session {
     pub(crate) folder: PathBuf,
     /// The intermediary.
     pub(crate) intermediary: PathBuf,
+    /// Where evidence is kept.
+    pub(crate) evidence: PathBuf,
     _lock: ReplicaLock,
 }
 
@@ -130,13 +135,20 @@ impl Context {
         let lock = ReplicaLock::acquire(&state.lock())?;
         let (parts, reached) = self.parts(folder, way, &state, Some(entry.vault))?;
         let replica = Replica::open(parts)?;
-        Ok(Session { replica, reached, folder: folder.to_owned(), intermediary: way.shown(), _lock: lock })
+        let evidence = state.evidence();
+        Ok(Session { replica, reached, folder: folder.to_owned(), intermediary: way.shown(), evidence, _lock: lock })
     }
 
     /// A session around a replica that was just made.
-    pub(crate) fn begun(replica: Replica, reached: Reached, folder: &Path, lock: ReplicaLock) -> Session {
+    pub(crate) fn begun(
+        replica: Replica,
+        reached: Reached,
+        folder: &Path,
+        evidence: PathBuf,
+        lock: ReplicaLock,
+    ) -> Session {
         let intermediary = reached.way.shown();
-        Session { replica, reached, folder: folder.to_owned(), intermediary, _lock: lock }
+        Session { replica, reached, folder: folder.to_owned(), intermediary, evidence, _lock: lock }
     }
 
     /// What a replica is made of. With `vault`, the store refuses to work where that vault is not.
@@ -172,7 +184,12 @@ impl Context {
             place,
             clock: Box::new(SystemClock),
             entropy: Box::new(SystemEntropy),
-            settings: Settings { threads: self.threads, ignore_overlay, ..Settings::default() },
+            settings: Settings {
+                threads: self.threads,
+                ignore_overlay,
+                check: if self.check { Check::Everything } else { Check::default() },
+                ..Settings::default()
+            },
         })
     }
 

@@ -142,7 +142,12 @@ impl ReplicaDir {
         self.path.join("deposits")
     }
 
-    /// The lock.
+    /// What the check after a round found last.
+    pub(crate) fn evidence(&self) -> PathBuf {
+        self.path.join("evidence.txt")
+    }
+
+    /// The lock that one process holds.
     pub(crate) fn lock(&self) -> PathBuf {
         self.path.join("lock")
     }

@@ -7,6 +7,7 @@ use packetboat_engine::replica::{Received, Report};
 use packetboat_storage::counting::Traffic;
 use serde_json::{Value, json};
 
+use crate::commands::repair::put_back;
 use crate::text;
 use crate::way::WithCompanion;
 
@@ -87,6 +88,9 @@ impl Summary<'_> {
             }
             None => {}
         }
+        if let Some(put_back) = put_back(&report.repaired) {
+            lines.push(format!("  put back   {put_back} that the intermediary had lost"));
+        }
         if report.conflicts > 0 {
             lines.push(format!("  conflicts  {} waiting: see `packetboat conflicts`", report.conflicts));
         }
@@ -143,6 +147,11 @@ impl Summary<'_> {
             "companion": self.with_companion.map(|with| json!({
                 "name": with.name, "waiting": with.waiting, "waiting_bytes": with.waiting_bytes, "since_ms": with.since_ms,
             })),
+            "put_back": {
+                "packets": report.repaired.packets,
+                "chunks": report.repaired.chunks,
+                "checkpoints": report.repaired.checkpoints,
+            },
             "rolled_back": report.rolled_back.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "requests": {
                 "reads": traffic.gets,

@@ -31,4 +31,5 @@ pub mod store;
 pub mod tip;
 pub mod tree;
 pub mod view;
+pub mod wanted;
 pub mod wire;

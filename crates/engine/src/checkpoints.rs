@@ -24,7 +24,7 @@ use packetboat_replica::index::Index;
 use crate::Keys;
 use crate::error::SyncError;
 use crate::learn::{LearnError, described, unusable};
-use crate::ports::{Note, Observer};
+use crate::ports::{Entropy, Note, Observer};
 use crate::replica::Replica;
 
 pub(crate) use held::{newest, seen};
@@ -66,6 +66,27 @@ impl Replica {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether a checkpoint's root and all its segments can be read and are what they say.
+pub(crate) fn is_readable(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<bool, SyncError> {
+    match read_root(store, keys, checkpoint) {
+        Ok(root) => load::are_segments_readable(store, keys, &root),
+        Err(LearnError::Unusable(_) | LearnError::Locked(_)) => Ok(false),
+        Err(LearnError::Sync(error)) => Err(error),
+    }
+}
+
+/// Writes a checkpoint that takes nothing over from the one held.
+pub(crate) fn write_anew(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    entropy: &mut dyn Entropy,
+    observer: &mut dyn Observer,
+) -> Result<CheckpointRef, SyncError> {
+    held::let_go(index)?;
+    write::write(index, store, keys, entropy, observer)
 }
 
 /// Whether so much was folded since the newest checkpoint that another is due from this device.

@@ -98,6 +98,14 @@ pub enum SyncError {
         /// The packet.
         packet: packetboat_core::ids::Dot,
     },
+    /// Vault, record and disk contradict each other: a bug, or a disk that lies.
+    #[error("the check after the round found that {what}")]
+    Inconsistent {
+        /// The first finding.
+        what: String,
+        /// All findings, for whoever looks for the cause.
+        evidence: String,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -164,6 +172,17 @@ pub enum QueryError {
     DirectoryInTheWay {
         /// The directory.
         path: RelPath,
+    },
+    /// Nothing that this device published changed files.
+    #[error("this device has published nothing that could be undone")]
+    NothingToUndo,
+    /// The sides of a conflict cannot be made one.
+    #[error("{path} cannot be merged: {reason}")]
+    NotMergeable {
+        /// The path asked for.
+        path: RelPath,
+        /// Why.
+        reason: String,
     },
     /// The content could not be handed on.
     #[error("cannot write the content")]

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::lane::{Admission, Buffered, LaneEnd, Lanes, Waiting};
 use packetboat_core::members::{EpochKey, Members, Standing};
 use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
@@ -20,6 +21,7 @@ use packetboat_core::signed::SignedError;
 use packetboat_core::store::{Listed, ObjectName, Store, StoreError};
 use packetboat_core::tip::{MAX_TIP_BYTES, Tip, UnverifiedTip};
 use packetboat_core::tree::Folding;
+use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::Index;
 
 use crate::Keys;
@@ -35,6 +37,10 @@ pub(crate) struct Learned {
     pub(crate) packets: u64,
     /// Devices whose tip went back behind one that was seen before.
     pub(crate) rolled_back: Vec<DeviceId>,
+    /// Tips of others that were read.
+    pub(crate) tips: u64,
+    /// What could not be read.
+    pub(crate) damaged: BTreeSet<Wanted>,
     /// What the intermediary shows of this device's own lane.
     pub(crate) own: OwnLane,
     /// The key under which things are to be sealed, where it is not held here: this device was left out.
@@ -81,6 +87,7 @@ pub(crate) fn learn(
         refused: BTreeMap::new(),
         tips_read: Vec::new(),
         stuck: false,
+        named: Knowledge::new(),
         checkpoints: BTreeSet::new(),
         learned: Learned::default(),
         index,
@@ -127,6 +134,8 @@ struct Learner<'a> {
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
     /// Whether a packet could not be read.
     stuck: bool,
+    /// What these tips say that their devices have learned.
+    named: Knowledge,
     /// The checkpoints that these tips name.
     checkpoints: BTreeSet<CheckpointRef>,
     learned: Learned,
@@ -165,6 +174,7 @@ impl Learner<'_> {
             own_listed |= device == self.own_device;
         }
         self.locked_tips(locked, &seen)?;
+        self.lanes_without_tip(listing);
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
         }
@@ -244,9 +254,21 @@ impl Learner<'_> {
         Ok(self.keys.ring.roots().count() > before)
     }
 
+    /// Looks on in lanes whose tips are gone, as far as others have learned them: their devices may never come again.
+    fn lanes_without_tip(&mut self, listing: &[Listed]) {
+        let listed: BTreeSet<DeviceId> = listing.iter().filter_map(|listed| Tip::device_of(&listed.name)).collect();
+        for (device, learned) in self.named.iter() {
+            let known = self.index.knowledge().counter(device);
+            if *device != self.own_device && !listed.contains(device) && known < learned.counter {
+                self.lanes.insert(*device, (known + 1..=learned.counter).take(MAX_WANTED).collect());
+            }
+        }
+    }
+
     /// Begins from a checkpoint where nothing was folded yet.
     fn checkpoints(&mut self) -> Result<(), SyncError> {
-        if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, self.observer)? {
+        let damaged = &mut self.learned.damaged;
+        if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, damaged, self.observer)? {
             self.members = crate::members::load(self.index)?;
         }
         crate::checkpoints::note_seen(self.index, &self.checkpoints)
@@ -294,6 +316,11 @@ impl Learner<'_> {
             self.learned.rolled_back.push(device);
             return Ok((seen, last, size));
         }
+        if device != self.own_device {
+            self.learned.tips += 1;
+            crate::wants::set_asked(self.index, device, &tip.wanted)?;
+        }
+        self.named.merge(&tip.learned);
         self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
         for bytes in tip.recent {
@@ -348,11 +375,14 @@ impl Learner<'_> {
                             self.lanes.get_mut(&device).expect("it was there").push_front(counter);
                             break;
                         }
-                        Err(LearnError::Unusable(reason) | LearnError::Locked(reason)) => {
-                            self.stuck = true;
-                            self.refused.insert(Dot { device, counter }, HOPELESS);
-                            self.unusable("packet", &packet_name(&Dot { device, counter }), reason)?;
-                            self.lanes.remove(&device);
+                        // It is whole, and opens once its key is here.
+                        Err(LearnError::Locked(reason)) => {
+                            self.give_up(device, counter, reason)?;
+                            break;
+                        }
+                        Err(LearnError::Unusable(reason)) => {
+                            self.learned.damaged.insert(Wanted::Packet(Dot { device, counter }));
+                            self.give_up(device, counter, reason)?;
                             break;
                         }
                         Err(LearnError::Sync(error)) => return Err(error),
@@ -525,6 +555,15 @@ impl Learner<'_> {
             carried: &carried,
         };
         Ok(lanes.admit(packet))
+    }
+
+    /// Reads no further in a lane, whose next packet cannot be used now.
+    fn give_up(&mut self, device: DeviceId, counter: Counter, reason: String) -> Result<(), SyncError> {
+        let dot = Dot { device, counter };
+        self.stuck = true;
+        self.refused.insert(dot, HOPELESS);
+        self.lanes.remove(&device);
+        self.unusable("packet", &packet_name(&dot), reason)
     }
 
     fn unusable(&mut self, what: &str, name: &ObjectName, reason: String) -> Result<(), SyncError> {

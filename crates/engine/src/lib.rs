@@ -9,7 +9,9 @@ pub(crate) mod builder;
 mod checkpoints;
 mod chunk_source;
 mod conflicts;
+pub mod consistency;
 mod content_reader;
+pub mod doctor;
 mod epochs;
 pub mod error;
 pub(crate) mod fetch;
@@ -17,6 +19,7 @@ mod history;
 pub mod ignore_rules;
 pub mod learn;
 mod members;
+pub mod merge;
 mod past;
 pub mod paths;
 pub mod ports;
@@ -24,6 +27,7 @@ pub mod prepare;
 mod publish;
 mod removal;
 mod removals;
+mod repair;
 pub mod replica;
 mod resolve;
 mod restore;
@@ -31,16 +35,19 @@ pub mod restore_from;
 mod round;
 pub mod scan;
 mod status;
+pub mod undo;
 mod unread;
 mod vault;
 mod vault_rules;
 mod verify;
+mod wants;
 
 use packetboat_core::keys::{DeviceKey, KeyRing};
 
 pub use absorb::Sent;
 pub use builder::Totals;
 pub use removals::{RemovalError, Revoked};
+pub use repair::Repaired;
 pub use vault::{JoinError, OpenError};
 
 /// The keys with which a replica reads and writes its vault.

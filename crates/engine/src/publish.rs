@@ -54,7 +54,7 @@ pub(crate) fn publish(
         }
         index.set_published(place, counter)?;
     }
-    if again || is_tip_due(index, last, now_ms)? {
+    if again || crate::wants::is_untold(index)? || is_tip_due(index, last, now_ms)? {
         write_tip(index, store, keys, place, now_ms, entropy)?;
     }
     Ok(Published::Done)
@@ -107,6 +107,7 @@ pub(crate) fn write_tip(
         last,
         learned: knowledge.clone(),
         checkpoint: crate::checkpoints::newest(index)?,
+        wanted: crate::wants::told(index)?,
         recent: Tip::fit_recent(newest_first),
     };
     let sealed = SealedTip::seal(&keys.device, &keys.ring, entropy.nonce(), &tip)?;
@@ -118,6 +119,7 @@ pub(crate) fn write_tip(
     index.set_meta(TIP_WRITTEN, Some(&written))?;
     index.set_meta(OWN_TIP_SIZE, Some(&(sealed.bytes().len() as u64).to_le_bytes()))?;
     index.set_tip_etag(place, device, "", tip.sequence)?;
+    crate::wants::set_told(index)?;
     index.commit()?;
     Ok(())
 }

@@ -49,7 +49,7 @@ impl Replica {
     }
 
     /// Everything that stands against each other at a path, the holder of the plain name first.
-    fn sides(&self, path: &RelPath) -> Result<Vec<Shown>, QueryError> {
+    pub(crate) fn sides(&self, path: &RelPath) -> Result<Vec<Shown>, QueryError> {
         let viewer = Viewer::new(&self.parts.index);
         let no_conflict = || QueryError::NoConflict { path: path.clone() };
         let shown = viewer.at_path(path)?.ok_or_else(no_conflict)?;
@@ -195,7 +195,7 @@ impl Replica {
     }
 
     /// Seals and folds the settlement. Within the caller's transaction.
-    fn settle(&mut self, changes: Vec<Change>) -> Result<Dot, SyncError> {
+    pub(crate) fn settle(&mut self, changes: Vec<Change>) -> Result<Dot, SyncError> {
         let parts = &mut self.parts;
         let contents = changes.iter().filter_map(content_of);
         let needs = parts.index.packs_of(contents.flat_map(chunks_of).map(|chunk| &chunk.id))?;
@@ -224,7 +224,7 @@ fn all_of(item: &Item) -> Removed {
 }
 
 /// What two rounds did together.
-fn both(first: &Report, second: Report) -> Report {
+pub(crate) fn both(first: &Report, second: Report) -> Report {
     let (a, b) = (&first.sent, &second.sent);
     let sent = Sent {
         created: a.created + b.created,

@@ -87,9 +87,18 @@ fn apply_all(
     apply::recover_staging(fs, index, clock.now_ms().saturating_mul(1_000_000))?;
     loop {
         let before = index.touched_count()?;
-        let now_ns = clock.now_ms().saturating_mul(1_000_000);
-        let step =
-            Apply { fs, index, store, keys, rules, threads: settings.threads, now_ns, limits: Limits::default() };
+        let now_ms = clock.now_ms();
+        let step = Apply {
+            fs,
+            index,
+            store,
+            keys,
+            rules,
+            threads: settings.threads,
+            now_ns: now_ms.saturating_mul(1_000_000),
+            now_ms,
+            limits: Limits::default(),
+        };
         let more = apply::apply(step, observer)?;
         received.created += more.created;
         received.edited += more.edited;

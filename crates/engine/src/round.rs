@@ -4,10 +4,13 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
+use std::collections::BTreeSet;
+
 use packetboat_core::ids::Dot;
 use packetboat_core::plan::Cause;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
 use packetboat_core::view::ViewRead;
+use packetboat_core::wanted::Wanted;
 use packetboat_storage::chunker::Boundaries;
 
 use crate::absorb::{Sent, absorb, make_durable};
@@ -19,10 +22,11 @@ use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
 use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
-use crate::publish::{Published, publish};
+use crate::publish::{Published, publish, write_tip};
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
 use crate::scan::{Scanned, Skip, disk_time, scan};
 use crate::unread;
+use crate::wants;
 
 impl Replica {
     /// Brings folder and vault in step.
@@ -44,6 +48,7 @@ impl Replica {
         if self.is_to_come_back(&learned)? {
             learned = self.come_back(observer)?;
         }
+        self.note_damage(&learned.damaged)?;
         match learned.own {
             OwnLane::Ahead => {
                 let why = "this device's record is older than what it published";
@@ -80,6 +85,9 @@ impl Replica {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
         }
         self.acknowledge_removals()?;
+        let moved = learned.tips > 0 || learned.packets > 0;
+        report.repaired = self.mend(moved, observer)?;
+        report.merged = self.merge_by_patterns(observer)?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
             // The other side of the fork appeared after this round had learned. What this side folded of its own is
@@ -89,6 +97,7 @@ impl Replica {
         }
         apply::touch_unignored(&mut self.parts.index, &rules)?;
         report.received = self.apply(&rules, observer)?;
+        self.tell_wanted()?;
         self.checkpoint(observer)?;
         self.keep_marker(observer)?;
         report.conflicts = self.count_conflicts()?;
@@ -99,6 +108,7 @@ impl Replica {
             let now = self.parts.clock.now_ms();
             self.parts.index.set_meta(LAST_IN_STEP, Some(&now.to_le_bytes()))?;
         }
+        self.check_consistency(&rules)?;
         report.state = self.state();
         Ok(report)
     }
@@ -248,6 +258,22 @@ impl Replica {
         publish(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, again, &mut *parts.entropy)
     }
 
+    /// Notes what could not be read.
+    pub(crate) fn note_damage(&mut self, damaged: &BTreeSet<Wanted>) -> Result<(), SyncError> {
+        let now = self.parts.clock.now_ms();
+        wants::note(&mut self.parts.index, damaged, now)
+    }
+
+    /// Tells at once what this round could not read, so that others need not wait for the next.
+    fn tell_wanted(&mut self) -> Result<(), SyncError> {
+        if !wants::is_untold(&self.parts.index)? {
+            return Ok(());
+        }
+        let parts = &mut self.parts;
+        let now = parts.clock.now_ms();
+        write_tip(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, &mut *parts.entropy)
+    }
+
     pub(crate) fn apply(
         &mut self,
         rules: &IgnoreRules,
@@ -269,6 +295,7 @@ impl Replica {
             rules,
             threads: parts.settings.threads,
             now_ns,
+            now_ms: parts.clock.now_ms(),
             limits: apply::Limits::default(),
         };
         apply::apply(context, observer)

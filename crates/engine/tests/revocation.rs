@@ -264,7 +264,7 @@ fn an_older_marker_put_back_by_the_storage_is_noticed_and_replaced() {
     let error = joined.sync_fails();
     assert!(matches!(&error, SyncError::LeftOut { by } if by == "laptop"), "{error}");
     let faults = pair.desk.replica.verify(false, &mut Silent).unwrap().faults;
-    let about_marker = faults.iter().find(|(object, ..)| object == "packetboat").map(|(_, what, _)| what.as_str());
+    let about_marker = faults.iter().find(|fault| fault.object == "packetboat").map(|fault| fault.what.as_str());
     assert_eq!(about_marker, Some("it is from before a device was revoked"));
     pair.pass_hours(25);
     pair.desk.sync();

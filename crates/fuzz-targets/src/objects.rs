@@ -213,18 +213,20 @@ const TRAILER_BYTES: u64 = 12;
 
 /// Inputs that are understood.
 pub mod seeds {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use packetboat_core::change::{Change, Mark, Removed};
     use packetboat_core::checkpoint::{SegmentChunk, SegmentRef, SegmentStart};
     use packetboat_core::content::{ChunkList, ChunkRef, Content as ItemContent, FileContent, PackIndex, PackedChunk};
     use packetboat_core::ids::{ChunkId, Dot, ItemId, PacketHash, Stamp};
     use packetboat_core::item::{Head, Item, Placed};
+    use packetboat_core::keys::KeyId;
     use packetboat_core::knowledge::{Knowledge, Learned};
     use packetboat_core::lane::LaneEnd;
     use packetboat_core::marker::{Argon2Cost, NewPassphrase, NewRecovery};
     use packetboat_core::packet::Packet;
     use packetboat_core::tree::MoveRecord;
+    use packetboat_core::wanted::Wanted;
 
     use super::*;
 
@@ -293,7 +295,13 @@ pub mod seeds {
         ];
         let members = vec![
             Change::RenameDevice { device: OTHER, name: "phone".to_owned() },
-            Change::Revoke { device: OTHER, cut: 4, epoch: 2, keys: vec![(author().device(), vec![1; 60])] },
+            Change::Revoke {
+                device: OTHER,
+                cut: 4,
+                epoch: 2,
+                key: KeyId([3; 32]),
+                keys: vec![(author().device(), vec![1; 60])],
+            },
             Change::Retire { device: DeviceId([7; 32]), cut: 9 },
             Change::Condemn { packs: vec![PackId([1; 32])], history: knowledge() },
         ];
@@ -334,6 +342,7 @@ pub mod seeds {
             learned: knowledge(),
             checkpoint: Some(CheckpointRef { device: OTHER, number: 2 }),
             recent: packet(),
+            wanted: BTreeSet::from([Wanted::Packet(Dot { device: OTHER, counter: 3 })]),
         };
         vec![[&[5][..], &tip.encode()].concat()]
     }
@@ -364,7 +373,7 @@ pub mod seeds {
     fn packet_with(changes: Vec<Change>, device: DeviceId, counter: u64, hash: PacketHash) -> Packet {
         let body = PacketBody { changes, ..bodies().remove(1) };
         let author = packetboat_core::keys::PublicKey(device.0);
-        Packet { dot: Dot { device, counter }, hash, previous: PacketHash([0; 32]), author, body }
+        Packet { dot: Dot { device, counter }, hash, previous: PacketHash([0; 32]), author, epoch: 0, body }
     }
 
     fn folded_members() -> Members {
@@ -412,7 +421,7 @@ pub mod seeds {
         let first = Marker::create(ring.vault(), 1_700_000_000_000, &root, passphrase(), recovery());
         ring.add_epoch(1, RootKey([6; 32]));
         let mut second = first.clone();
-        second.add_epoch(&ring, nonce(3), passphrase(), recovery()).expect("the ring is the marker's");
+        second.begin_epoch(&ring, nonce(3), passphrase(), recovery()).expect("the ring is the marker's");
         vec![first.encode(), second.encode()]
     }
 

@@ -129,7 +129,7 @@ impl History {
             changes,
         };
         let zeros = PacketHash([0; 32]);
-        let packet = Packet { dot, hash: zeros, previous: zeros, author: PublicKey(dot.device.0), body };
+        let packet = Packet { dot, hash: zeros, previous: zeros, author: PublicKey(dot.device.0), epoch: 0, body };
         fold_checked(&mut maker.tree, &packet);
         self.packets.push(Made { lane: device, packet, requires });
     }

@@ -163,6 +163,13 @@ impl SimFs {
         self.lock().disk.sync_all();
     }
 
+    /// The disk is mounted anew on a file system that numbers its objects by chance: each has another's number.
+    pub fn renumber(&self) {
+        let mut world = self.lock();
+        world.disk.sync_all();
+        world.disk.rotate_inodes();
+    }
+
     /// How many changes of names are not durable.
     pub fn unsynced(&self) -> usize {
         self.lock().disk.journal.len()

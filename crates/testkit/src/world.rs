@@ -697,6 +697,12 @@ impl World {
         }
     }
 
+    /// Sets a device's clock wrong by so many milliseconds.
+    pub fn set_clock(&mut self, at: usize, wrong_by_ms: i64) {
+        self.devices[at].skew = wrong_by_ms;
+        self.restart(at, false);
+    }
+
     /// Lets some time pass, and synchronises one device; panics where that fails.
     pub fn sync_well(&mut self, at: usize) -> Report {
         self.pass(10_000);

@@ -11,6 +11,7 @@ use packetboat_storage::counting::Traffic;
 use crate::failure::Failure;
 use crate::opening::{Context, Session};
 use crate::progress::Progress;
+use crate::state::write_whole;
 use crate::summary::Summary;
 use crate::text;
 use crate::way::WithCompanion;
@@ -53,7 +54,7 @@ pub(crate) fn run_round<E: std::error::Error + 'static>(
     let mut progress = Progress::new(context.ui)?;
     let outcome = work(&mut session.replica, &mut progress);
     progress.finish();
-    let report = outcome.map_err(|error| stopped(&error))?;
+    let report = outcome.map_err(|error| with_evidence(session, &error))?;
     let devices = session.replica.devices()?;
     let own = devices.iter().find(|device| device.is_this);
     let name_of = |id: &DeviceId| {
@@ -75,6 +76,22 @@ pub(crate) fn run_round<E: std::error::Error + 'static>(
         with_companion: session.reached.with_companion(),
         elapsed: started.elapsed(),
     })
+}
+
+/// The failure of a round; of one that the check after it stopped, the evidence is kept.
+fn with_evidence(session: &Session, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let sync = error.downcast_ref::<SyncError>().or_else(|| match error.downcast_ref() {
+        Some(QueryError::Sync(error)) => Some(error),
+        _ => None,
+    });
+    let Some(SyncError::Inconsistent { evidence, .. }) = sync else { return stopped(error) };
+    let shown = text::path(&session.evidence);
+    match write_whole(&session.evidence, evidence.as_bytes()) {
+        Ok(()) => Failure::of(error).hint(format!(
+            "this is a bug, or a disk that lies; nothing was changed by the check. Please report it with {shown}"
+        )),
+        Err(_) => stopped(error),
+    }
 }
 
 /// The failure of a round; being asked to stop is told in other words than an error.

@@ -138,5 +138,5 @@ PACKETBOAT_RECOVERY_KEY). A recovery key is shown once when a vault is made.
 
 JSON: folder, intermediary, device, device_name, state, bound (created, joined, already), in_step, up and down (new, changed, \
 moved, deleted, attributes, packets; up also bytes_read and packs, down also bytes_written), waiting, conflicts, \
-companion (null, or name, waiting, waiting_bytes, since_ms), problems, left_out (sockets, pipes and devices), rolled_back, requests (reads, writes, listings, removals, bytes_sent, bytes_received), seconds; recovery_key \
+companion (null, or name, waiting, waiting_bytes, since_ms), problems, put_back (packets, chunks, checkpoints), left_out (sockets, pipes and devices), rolled_back, requests (reads, writes, listings, removals, bytes_sent, bytes_received), seconds; recovery_key \
 when a vault was made. With --dry-run: steps, each with direction (up, down, stay), action, path, to, cause.";

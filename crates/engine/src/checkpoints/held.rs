@@ -57,6 +57,15 @@ pub(super) fn hold(
     Ok(index.commit()?)
 }
 
+/// Holds none any more: no segment of it is relied on, nor that inline content lies in packs.
+pub(super) fn let_go(index: &mut Index) -> Result<(), SyncError> {
+    index.begin()?;
+    for key in [NAME, ROOT, COVERS, PACKED] {
+        index.set_meta(key, None)?;
+    }
+    Ok(index.commit()?)
+}
+
 /// The newest checkpoint of each author that tips were seen to name.
 pub(crate) fn seen(index: &Index) -> Result<BTreeMap<DeviceId, u64>, SyncError> {
     let bytes = index.meta(SEEN)?.unwrap_or_default();

@@ -113,7 +113,7 @@ fn packs(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) 
         let page = index.packs(after.as_ref(), PAGE)?;
         let Some(last) = page.last() else { break };
         after = Some(last.pack);
-        for row in page.iter().filter(|row| row.state == PackState::Stored) {
+        for row in page.iter().filter(|row| row.state != PackState::Pending) {
             if let Some(pack) = index.pack_index(&row.pack)? {
                 if let Some(segment) = cutter.push(&pack) {
                     segments.take(Some(segment), SegmentStart::Packs, &std::mem::take(&mut cuts).at, entropy)?;
@@ -165,7 +165,10 @@ fn pack_inline_content(
         for counter in packed.counter(device) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
             for (id, plain) in sealed.open(&keys.ring)?.body.inline {
-                if matches!(index.chunk_place(&id)?, Some(ChunkPlace::Pack { .. })) {
+                // A pack that is known to be damaged holds nothing for whoever begins from here.
+                if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
+                    && index.pack_row(&pack)?.is_some_and(|row| row.state != PackState::Damaged)
+                {
                     continue;
                 }
                 packing.add(id, &plain, entropy)?;

@@ -200,6 +200,12 @@ impl Index {
         Ok(count as u64)
     }
 
+    /// How many directories of this disk are recorded.
+    pub fn count_directories(&self) -> Result<u64, IndexError> {
+        let count: i64 = self.sql.prepare_cached("SELECT count(*) FROM dir")?.query_row([], |row| row.get(0))?;
+        Ok(count as u64)
+    }
+
     /// Forgets all entries: what stands on this disk is as if it had never been looked at.
     pub fn clear_entries(&mut self) -> Result<(), IndexError> {
         self.sql.execute_batch("DELETE FROM local; DELETE FROM dir; DELETE FROM stray;")?;

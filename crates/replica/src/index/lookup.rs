@@ -37,7 +37,8 @@ impl std::fmt::Debug for ChunkLookup {
 }
 
 impl Index {
-    /// A look-up of the chunks that are stored. A chunk that cannot be looked up counts as new.
+    /// A look-up of the chunks that are stored. A chunk that cannot be looked up counts as new, and so does one that
+    /// only packs hold that are known to be damaged.
     pub fn chunk_lookup(&self) -> Result<ChunkLookup, IndexError> {
         let Some(path) = self.sql.path().filter(|path| !path.is_empty()) else { return self.copied_lookup() };
         let sql =
@@ -53,7 +54,8 @@ impl Index {
 
     fn copied_lookup(&self) -> Result<ChunkLookup, IndexError> {
         let mut known: HashSet<Vec<u8>> = HashSet::new();
-        let mut statement = self.sql.prepare("SELECT chunks FROM part")?;
+        let mut statement =
+            self.sql.prepare("SELECT p.chunks FROM part p JOIN pack k ON k.n = p.pack WHERE k.state >= 0")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             for chunk in decode_part(row.get_ref(0)?.as_blob()?) {
@@ -71,8 +73,10 @@ impl Index {
 }
 
 fn is_stored(sql: &Connection, id: &ChunkId) -> Result<bool, IndexError> {
-    let mut statement =
-        sql.prepare_cached("SELECT p.chunks FROM chunk c JOIN part p ON p.n = c.part WHERE c.key = ?1")?;
+    let mut statement = sql.prepare_cached(
+        "SELECT p.chunks FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
+             WHERE c.key = ?1 AND k.state >= 0",
+    )?;
     let mut rows = statement.query([key(id)])?;
     while let Some(row) = rows.next()? {
         if find_in_part(row.get_ref(0)?.as_blob()?, id)?.is_some() {

@@ -182,6 +182,18 @@ impl Disk {
         })
     }
 
+    /// Gives each object the inode number of another; all of them are durable.
+    pub(super) fn rotate_inodes(&mut self) {
+        let numbers: Vec<u64> = self.objects.values().map(|object| object.inode).collect();
+        let rotated = numbers.iter().cycle().skip(1);
+        for ((id, object), inode) in self.objects.iter_mut().zip(rotated) {
+            object.inode = *inode;
+            if let Some(stable) = self.stable_objects.get_mut(id) {
+                stable.inode = *inode;
+            }
+        }
+    }
+
     pub(super) fn time(&self) -> i64 {
         self.now - self.now.rem_euclid(self.options.time_granularity.max(1))
     }

@@ -69,8 +69,14 @@ impl Author {
     }
 
     pub(super) fn tip(&mut self, number: u64) -> (ObjectName, Vec<u8>) {
-        let tip =
-            Tip { sequence: number, last: None, learned: Knowledge::default(), checkpoint: None, recent: Vec::new() };
+        let tip = Tip {
+            sequence: number,
+            last: None,
+            learned: Knowledge::default(),
+            checkpoint: None,
+            wanted: Default::default(),
+            recent: Vec::new(),
+        };
         let nonce = self.nonce();
         let sealed = SealedTip::seal(&self.key, &self.ring, nonce, &tip).unwrap();
         (Tip::name(&self.key.device()), sealed.bytes().to_vec())
