@@ -275,7 +275,8 @@ impl ConnectError {
             }
             Self::NoUpgrade => "use security = \"tls\" in the account, and the port for it",
             Self::Handshake(_) | Self::AheadOfTls | Self::Greeting { .. } | Self::Broken(_) => {
-                "look at host, port and security in the account"
+                "look at host, port and security in the account: at ports 993 and 995 TLS begins at once (`tls`), at \
+                 143 and 110 it is asked for (`starttls`)"
             }
         }
     }

@@ -125,3 +125,21 @@ async fn a_mail_to_oneself_shows_whether_the_provider_files_in_sent() {
     assert!(probe(&servers, 3).await.unwrap());
     assert_eq!(servers.count_in("INBOX"), 2);
 }
+
+/// Port 587 with what belongs to port 465, and the other way round: what most people get wrong at their first setup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_and_a_protection_that_do_not_go_together_are_told_with_what_does() {
+    let Some(servers) = Servers::start() else { return };
+    for (port, security) in [(servers.submission, "tls"), (servers.submissions, "starttls")] {
+        let lines = format!(
+            "host = \"localhost\"\nport = {port}\nsecurity = \"{security}\"\nuser = \"{USER}\"\npassword = \"{PASSWORD}\""
+        );
+        let account = account(&format!(
+            "[[account]]\nname = \"a\"\naddresses = [\"a@b.test\"]\n[account.smtp]\nca_file = {:?}\n{lines}\n",
+            servers.authority()
+        ));
+        let problem = check(&account, trying()).await.smtp.unwrap().unwrap_err();
+        let hint = problem.hint().unwrap_or_default();
+        assert!(hint.contains("587") && hint.contains("starttls"), "{}: {hint:?}", problem.in_words());
+    }
+}

@@ -54,7 +54,14 @@ pub async fn check(account: &Account, trying: Trying<'_>) -> Checked {
             Some(smtp) => Some(
                 async {
                     let mut server = smtp.server(trying.hello, trying.source).await?;
-                    server.deadlines.connect = server.deadlines.connect.min(trying.connect);
+                    let deadlines = &mut server.deadlines;
+                    deadlines.connect = deadlines.connect.min(trying.connect);
+                    // A server that waits for TLS says nothing in the clear, and a daemon would wait minutes for its word.
+                    for deadline in
+                        [&mut deadlines.lookup, &mut deadlines.tls, &mut deadlines.greeting, &mut deadlines.command]
+                    {
+                        *deadline = PATIENCE.min(*deadline);
+                    }
                     let connection = Connection::open(&server).await?;
                     let capabilities = connection.capabilities();
                     connection.close().await;
