@@ -196,11 +196,17 @@ impl Replica {
 
     /// Seals and folds the settlement. Within the caller's transaction.
     pub(crate) fn settle(&mut self, changes: Vec<Change>) -> Result<Dot, SyncError> {
+        let now_ms = self.parts.clock.now_ms();
+        self.settle_at(now_ms, changes)
+    }
+
+    /// The same at a given time: packets that belong together bear the same.
+    pub(crate) fn settle_at(&mut self, now_ms: i64, changes: Vec<Change>) -> Result<Dot, SyncError> {
         let parts = &mut self.parts;
         let contents = changes.iter().filter_map(content_of);
         let needs = parts.index.packs_of(contents.flat_map(chunks_of).map(|chunk| &chunk.id))?;
         let draft = Draft { needs, changes, ..Draft::default() };
-        let sealed = seal_own(&mut parts.index, &self.keys, parts.clock.now_ms(), draft, &mut *parts.entropy)?;
+        let sealed = seal_own(&mut parts.index, &self.keys, now_ms, draft, &mut *parts.entropy)?;
         Ok(sealed.dot())
     }
 

@@ -110,12 +110,14 @@ impl Replica {
     }
 
     fn seal_undo(&mut self, changes: Vec<Change>, removed: Vec<Removed>) -> Result<(), SyncError> {
+        // One time for all of them, by which they are known as one thing when this is undone in its turn.
+        let now_ms = self.parts.clock.now_ms();
         let mut changes = changes.into_iter().peekable();
         while changes.peek().is_some() {
-            self.settle(changes.by_ref().take(MAX_CHANGES).collect())?;
+            self.settle_at(now_ms, changes.by_ref().take(MAX_CHANGES).collect())?;
         }
         for removed in removed.chunks(MAX_CHANGES) {
-            self.settle(vec![Change::Delete { removed: removed.to_vec() }])?;
+            self.settle_at(now_ms, vec![Change::Delete { removed: removed.to_vec() }])?;
         }
         Ok(())
     }
