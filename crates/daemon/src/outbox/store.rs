@@ -119,7 +119,8 @@ impl Store {
     /// Mails of other pairs than this one: those that were submitted in one, and copies.
     pub fn of_other_pairs(&self, serial: Option<u64>) -> Result<Vec<MailId>, StoreError> {
         let mut query = self.connection.prepare_cached(
-            "SELECT id FROM mail WHERE (side = ?2 OR pair IS NOT NULL) AND pair IS NOT ?1 ORDER BY sequence",
+            "SELECT id FROM mail WHERE (pair IS NOT NULL AND pair IS NOT ?1) OR (side = ?2 AND pair IS NULL)
+             ORDER BY sequence",
         )?;
         let rows = query.query_map(params![serial.map(u64::cast_signed), side_number(Side::Copy)], mail_of)?;
         Ok(rows.collect::<Result<_, _>>()?)
