@@ -6,7 +6,8 @@
 //! at the start of the next, no number says anything in that round. A folder that was copied to another disk, or put back
 //! from a backup with its index, is the same case.
 //! A witness may get its own number again while others do not, so the scan has evidence of its own: a file that is
-//! recorded with every time that it has, and with another number. Replacing a file changes its status change time.
+//! recorded with every time that it has, and with another number (replacing a file changes its status change time), and a
+//! directory that seems to have moved and holds nothing by the name and number of what was recorded in it.
 //!
 //! A round whose numbers say nothing goes by paths, then by content; it reads every file, since equal size and times of
 //! an object that nothing else identifies are no proof, and it publishes only what really differs.

@@ -140,7 +140,7 @@ pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> 
     Ok(found)
 }
 
-/// Compares the disk with the index; says too whether a file was found that contradicts that numbers last.
+/// Compares the disk with the index; says too whether something was found that contradicts that numbers last.
 fn scan_by(
     numbering: Numbering,
     fs: &dyn Fs,
@@ -181,7 +181,8 @@ struct Scan<'a> {
     index: &'a Index,
     rules: &'a IgnoreRules,
     found: Scanned,
-    /// Whether a file has another number than was recorded, though nothing happened to it.
+    /// Whether something has a number that it cannot have where numbers last: a file another than was recorded, though
+    /// nothing happened to it, or a directory that of one which held other things.
     contradicted: bool,
     /// Recorded directories that were found at another place.
     moved: HashSet<DirId>,
@@ -283,14 +284,20 @@ impl Scan<'_> {
         let root = task.path.is_root();
         if let Holder::Known(dir) = task.holder {
             let index = self.index;
+            let moved = self.moved.contains(&dir);
+            let (mut held, mut met) = (false, false);
             index.for_each_fingerprint(dir, |row| {
                 while entries.peek().is_some_and(|entry| entry.name.as_slice() < row.name) {
                     let entry = entries.next().expect("peeked");
                     self.arrived(&task, root, entry);
                 }
                 let here = entries.next_if(|entry| entry.name.as_slice() == row.name);
+                held = true;
+                met |= here.as_ref().is_some_and(|here| here.stat.is_ok_and(|stat| stat.inode == row.stat.inode));
                 self.recorded(&task, dir, row, here)
             })?;
+            // Whoever moves a directory moves what it holds; this one is another that got its number.
+            self.contradicted |= moved && held && !met;
         }
         for entry in entries {
             self.arrived(&task, root, entry);
