@@ -99,6 +99,33 @@ fn staging_that_somebody_deleted_is_made_again_and_publishes_nothing() {
     }
 }
 
+/// What could not be looked at keeps its record, with a number that is another's by now; the next round sees it.
+#[test]
+fn a_refusal_at_any_call_after_such_a_mount_publishes_nothing() {
+    const EACCES: i32 = 13;
+    let mut world = world(false);
+    world.fs(0).make_dir("top").unwrap();
+    for n in 0..3 {
+        world.fs(0).rename(format!("dir{n}"), format!("top/dir{n}")).unwrap();
+    }
+    world.rest();
+    let before = world.files(1);
+    let mut refused = 0;
+    for at in 1..=120 {
+        world.fs(1).renumber();
+        let fs = world.fs(1).clone();
+        let calls = fs.calls();
+        fs.fail_at(at, EACCES);
+        let first = world.try_sync(1, SyncOptions::default());
+        refused += u32::from(fs.calls() >= calls + at);
+        let sent: u64 = first.map_or(0, |report| report.published.changes);
+        let next = world.sync_well(1);
+        assert_eq!((sent, next.published.changes), (0, 0), "refused at call {at}: {next:?}");
+    }
+    assert!(refused > 60, "only {refused} refusals");
+    assert_eq!(world.files(1), before);
+}
+
 /// A computer stops in the middle of a round, and the disk is mounted anew: what staging holds is told apart by numbers.
 #[test]
 fn a_stop_at_any_call_before_such_a_mount_loses_nothing() {
