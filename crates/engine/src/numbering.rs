@@ -7,7 +7,7 @@
 //! from a backup with its index, is the same case.
 //! A witness may get its own number again while others do not, so the scan has evidence of its own: a file that is
 //! recorded with every time that it has, and with another number (replacing a file changes its status change time), and a
-//! directory that seems to have moved and holds nothing by the name and number of what was recorded in it.
+//! directory that seems to stand in another's place and holds nothing by the name and number of what was recorded in it.
 //!
 //! A round whose numbers say nothing goes by paths, then by content; it reads every file, since equal size and times of
 //! an object that nothing else identifies are no proof, and it publishes only what really differs.

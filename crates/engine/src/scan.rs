@@ -154,6 +154,7 @@ fn scan_by(
         rules,
         found: Scanned { numbering, ..Scanned::default() },
         contradicted: false,
+        in_place_of_another: HashSet::new(),
         moved: HashSet::new(),
         lost_directories: Vec::new(),
         queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }],
@@ -184,6 +185,8 @@ struct Scan<'a> {
     /// Whether something has a number that it cannot have where numbers last: a file another than was recorded, though
     /// nothing happened to it, or a directory that of one which held other things.
     contradicted: bool,
+    /// Recorded directories that by their number stand where another was recorded.
+    in_place_of_another: HashSet<DirId>,
     /// Recorded directories that were found at another place.
     moved: HashSet<DirId>,
     /// Recorded directories that are not where they were.
@@ -284,7 +287,7 @@ impl Scan<'_> {
         let root = task.path.is_root();
         if let Holder::Known(dir) = task.holder {
             let index = self.index;
-            let moved = self.moved.contains(&dir);
+            let in_place_of_another = self.in_place_of_another.contains(&dir);
             let (mut held, mut met) = (false, false);
             index.for_each_fingerprint(dir, |row| {
                 while entries.peek().is_some_and(|entry| entry.name.as_slice() < row.name) {
@@ -296,8 +299,8 @@ impl Scan<'_> {
                 met |= here.as_ref().is_some_and(|here| here.stat.is_ok_and(|stat| stat.inode == row.stat.inode));
                 self.recorded(&task, dir, row, here)
             })?;
-            // Whoever moves a directory moves what it holds; this one is another that got its number.
-            self.contradicted |= moved && held && !met;
+            // Whoever exchanges directories moves what they hold; this one is another that got its number.
+            self.contradicted |= in_place_of_another && held && !met;
         }
         for entry in entries {
             self.arrived(&task, root, entry);
@@ -373,7 +376,8 @@ impl Scan<'_> {
         if let (Some(own_dir), true, false) = (row.own_dir, other_directory, frozen) {
             // Directories go by what they are, then by where they are: this may be one that was moved here, or the
             // recorded one may have been moved away.
-            if self.same_directory(&stat).is_some() {
+            if let Some(found) = self.same_directory(&stat) {
+                self.in_place_of_another.extend(found.own_dir);
                 let entry = self.entry(dir, row.name)?;
                 self.lost_directories.push(entry);
                 self.found.objects -= 1;
