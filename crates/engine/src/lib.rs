@@ -20,6 +20,7 @@ pub mod ignore_rules;
 pub mod learn;
 mod members;
 pub mod merge;
+pub mod numbering;
 mod past;
 pub mod paths;
 pub mod ports;

@@ -20,6 +20,7 @@ use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
+use crate::numbering::{self, Numbering};
 use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
 use crate::publish::{Published, publish, write_tip};
@@ -80,7 +81,12 @@ impl Replica {
         report.objects = scanned.objects;
         report.specials = scanned.skipped.iter().filter(|(_, skip)| *skip == Skip::Special).count() as u64;
         report.problems = scanned.skipped.len() as u64 - report.specials;
+        if scanned.numbering == Numbering::Renewed {
+            // Whatever this round cannot look at must not be taken for what has its former number now.
+            self.parts.index.forget_directory_numbers()?;
+        }
         (report.sent, report.published) = self.absorb(scanned, observer)?;
+        numbering::remember(&*self.parts.fs, &mut self.parts.index)?;
         if !withheld {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
         }

@@ -194,6 +194,13 @@ impl Index {
         rows.next()?.map(|row| self.read_entry(row)).transpose()
     }
 
+    /// Makes that no directory is found by its number until it is recorded anew: the disk has given its numbers to others.
+    pub fn forget_directory_numbers(&mut self) -> Result<(), IndexError> {
+        // None is looked up without a birth time.
+        self.sql.execute_batch("UPDATE dir SET btime = 0 WHERE btime <> 0")?;
+        Ok(())
+    }
+
     /// How many entries there are.
     pub fn count_entries(&self) -> Result<u64, IndexError> {
         let count: i64 = self.sql.prepare_cached("SELECT count(*) FROM local")?.query_row([], |row| row.get(0))?;

@@ -182,11 +182,13 @@ impl Disk {
         })
     }
 
-    /// Gives each object the inode number of another; all of them are durable.
-    pub(super) fn rotate_inodes(&mut self) {
-        let numbers: Vec<u64> = self.objects.values().map(|object| object.inode).collect();
+    /// Gives each object but the kept ones the inode number of another; all of them are durable.
+    pub(super) fn rotate_inodes(&mut self, kept: &[Id]) {
+        let is_turned = |id: &Id| !kept.contains(id);
+        let turned = self.objects.iter().filter(|(id, _)| is_turned(id));
+        let numbers: Vec<u64> = turned.map(|(_, object)| object.inode).collect();
         let rotated = numbers.iter().cycle().skip(1);
-        for ((id, object), inode) in self.objects.iter_mut().zip(rotated) {
+        for ((id, object), inode) in self.objects.iter_mut().filter(|(id, _)| is_turned(id)).zip(rotated) {
             object.inode = *inode;
             if let Some(stable) = self.stable_objects.get_mut(id) {
                 stable.inode = *inode;
