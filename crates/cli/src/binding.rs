@@ -210,7 +210,7 @@ impl Binder<'_> {
     fn join_by_companion(&mut self, companion: &Companion) -> Result<Bound, Failure> {
         self.refuse_dry_run()?;
         let way = Way::Companion(companion.clone());
-        let (store, _) = way.store(Some(companion.vault()));
+        let (store, _) = way.store(Some(companion.vault()), None);
         let missing = || Failure::new(format!("the vault is not where the companion {} looks", companion.shown()));
         let marker = Replica::read_marker(store.as_ref())?.ok_or_else(missing)?;
         if marker.vault() != companion.vault() {
@@ -417,9 +417,9 @@ impl Binder<'_> {
         let state = self.context.state.replica(&id);
         let outcome = state.create().and_then(|()| {
             let lock = ReplicaLock::acquire(&state.lock())?;
-            let (parts, meter) = self.context.parts(&self.folder.path, way, &state, joins)?;
+            let (parts, reached) = self.context.parts(&self.folder.path, way, &state, joins)?;
             let (replica, recovery_key) = make(parts)?;
-            Ok((Context::begun(replica, meter, &self.folder.path, way, lock), recovery_key))
+            Ok((Context::begun(replica, reached, &self.folder.path, state.evidence(), lock), recovery_key))
         });
         let (session, recovery_key) = match outcome {
             Ok(made) => made,

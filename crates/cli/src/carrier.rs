@@ -1,6 +1,7 @@
 //! What the commands about mail and link have in common: the daemon's home, its settings, and the way to the daemon.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use packetboat_daemon::clock::{BootClock, Clock};
@@ -88,6 +89,13 @@ impl Carrier {
         let entropy = Box::new(SystemEntropy);
         Arc::new(Reception::new(&self.home.bodies(), clock(), entropy, host_name(), offset_minutes()))
     }
+}
+
+/// What is said where the place for mail is taken by a file, or cannot be looked at.
+pub(crate) fn not_a_maildir(maildir: &Path, error: &io::Error) -> Failure {
+    Failure::new(format!("{} cannot be a Maildir", text::path(maildir)))
+        .because(error)
+        .hint("move the file away, or name another place as inbox.maildir in daemon.toml")
 }
 
 /// The computer's clocks.

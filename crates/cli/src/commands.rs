@@ -4,15 +4,18 @@ mod carry;
 mod completions;
 mod conflicts;
 mod devices;
+mod doctor;
 mod ignore;
 mod inbox;
 mod key;
 mod log;
 mod mail;
+mod man;
 mod outbox;
 mod pair;
 mod paths;
 mod prune;
+pub(crate) mod repair;
 mod resolve;
 mod restore;
 mod round;
@@ -22,6 +25,8 @@ mod service;
 mod show;
 mod status;
 mod sync;
+mod undo;
+mod unpair;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +68,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "N", env = "PACKETBOAT_THREADS", hide_env_values = true,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// Check after each round that vault, record and disk say the same, whatever time it takes
+    #[arg(long, global = true, env = "PACKETBOAT_CHECK", hide_env_values = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    check: bool,
 }
 
 /// The folder that a command is about.
@@ -102,8 +111,12 @@ enum Command {
     Key(key::KeyArgs),
     Verify(verify::VerifyArgs),
     Prune(prune::PruneArgs),
+    Repair(repair::RepairArgs),
+    Undo(undo::UndoArgs),
+    Doctor(doctor::DoctorArgs),
     Ignore(ignore::IgnoreArgs),
     Pair(pair::PairArgs),
+    Unpair(unpair::UnpairArgs),
     Run(run::RunArgs),
     Outbox(outbox::OutboxArgs),
     Inbox(inbox::InboxArgs),
@@ -113,18 +126,26 @@ enum Command {
     Sendmail(sendmail::SendmailArgs),
     Service(service::ServiceArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let Global { json, quiet, verbose, threads } = cli.global;
+    let Global { json, quiet, verbose, threads, check } = cli.global;
     let ui = Ui { json, quiet, verbose };
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args));
     }
-    let state = StateDir::locate(|name| std::env::var_os(name))?;
+    if let Command::Man(args) = &cli.command {
+        return man::run(args);
+    }
     let threads = threads.map_or_else(own_threads, usize::from);
-    let context = Context { ui, state, threads };
+    let context =
+        || Ok::<_, Failure>(Context { ui, state: StateDir::locate(|name| std::env::var_os(name))?, threads, check });
+    if let Command::Sendmail(args) = &cli.command {
+        return Ok(sendmail::answer(context().and_then(|context| sendmail::run(&context, args))));
+    }
+    let context = context()?;
     match cli.command {
         Command::Sync(args) => sync::run(&context, args),
         Command::Status(args) => status::run(&context, &args),
@@ -133,21 +154,24 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Restore(args) => restore::run(&context, args),
         Command::Conflicts(args) => conflicts::run(&context, &args),
         Command::Resolve(args) => resolve::run(&context, &args),
-        Command::Devices(args) => devices::run(&context, &args),
+        Command::Devices(args) => devices::run(&context, args),
         Command::Key(args) => key::run(&context, args),
         Command::Verify(args) => verify::run(&context, &args),
         Command::Prune(args) => prune::run(&context, &args),
         Command::Ignore(args) => ignore::run(&context, &args),
         Command::Pair(args) => pair::run(&context, &args),
+        Command::Unpair(args) => unpair::run(&context, &args),
         Command::Run(args) => run::run(&context, &args),
         Command::Outbox(args) => outbox::run(&context, &args),
         Command::Inbox(args) => inbox::run(&context, &args),
         Command::Paths(args) => paths::run(&context, &args),
         Command::Carry(args) => carry::run(&context, &args),
         Command::Mail(args) => mail::run(&context, &args),
-        Command::Sendmail(args) => sendmail::run(&context, &args),
         Command::Service(args) => service::run(&context, &args),
-        Command::Completions(_) => unreachable!("handled above"),
+        Command::Repair(args) => repair::run(&context, &args),
+        Command::Undo(args) => undo::run(&context, &args),
+        Command::Doctor(args) => doctor::run(&context, &args),
+        Command::Completions(_) | Command::Man(_) | Command::Sendmail(_) => unreachable!("handled above"),
     }
 }
 

@@ -6,9 +6,10 @@ use std::io;
 use packetboat_core::marker::{MarkerError, UnlockError};
 use packetboat_core::recovery::RecoveryTextError;
 use packetboat_core::store::StoreError;
+use packetboat_daemon::daemon::RunError;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::scan::ScanError;
-use packetboat_engine::{JoinError, OpenError};
+use packetboat_engine::{JoinError, OpenError, RemovalError};
 use packetboat_replica::index::IndexError;
 use packetboat_replica::lock::LockError;
 
@@ -21,7 +22,10 @@ pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
 pub(crate) fn is_internal(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|error| {
         matches!(innermost(error), Kind::Index(IndexError::Sql(_) | IndexError::TakenBack))
-            || matches!(error.downcast_ref(), Some(SyncError::Packet(_) | SyncError::Signed(_)))
+            || matches!(
+                error.downcast_ref(),
+                Some(SyncError::Packet(_) | SyncError::Signed(_) | SyncError::Inconsistent { .. })
+            )
     })
 }
 
@@ -38,19 +42,23 @@ enum Kind<'a> {
     Marker(&'a MarkerError),
     Join(&'a JoinError),
     Query(&'a QueryError),
+    Removal(&'a RemovalError),
     DamagedIndex,
     Other(&'a (dyn Error + 'static)),
 }
 
 /// Looks through the errors that are transparent, since their source is their inner error's.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> Kind<'a> {
-    if let Some(error) = error.downcast_ref::<JoinError>() {
+    if let Some(error) = error.downcast_ref::<RemovalError>() {
         return match error {
-            JoinError::Store(error) => Kind::Store(error),
-            JoinError::Marker(error) => Kind::Marker(error),
-            JoinError::Index(error) => Kind::Index(error),
-            error => Kind::Join(error),
+            RemovalError::Sync(error) => sync_kind(error),
+            RemovalError::Join(error) => join_kind(error),
+            RemovalError::Index(error) => Kind::Index(error),
+            error => Kind::Removal(error),
         };
+    }
+    if let Some(error) = error.downcast_ref::<JoinError>() {
+        return join_kind(error);
     }
     if let Some(error) = error.downcast_ref::<OpenError>() {
         return match error {
@@ -84,6 +92,15 @@ fn innermost<'a>(error: &'a (dyn Error + 'static)) -> Kind<'a> {
     }
 }
 
+fn join_kind(error: &JoinError) -> Kind<'_> {
+    match error {
+        JoinError::Store(error) => Kind::Store(error),
+        JoinError::Marker(error) => Kind::Marker(error),
+        JoinError::Index(error) => Kind::Index(error),
+        error => Kind::Join(error),
+    }
+}
+
 fn sync_kind(error: &SyncError) -> Kind<'_> {
     match error {
         SyncError::Store(error) => Kind::Store(error),
@@ -111,6 +128,7 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
         Kind::Marker(error) => Some(marker_hint(error)),
         Kind::Join(error) => join_hint(error),
         Kind::Query(error) => query_hint(error),
+        Kind::Removal(error) => removal_hint(error),
         Kind::DamagedIndex => Some(DAMAGED_INDEX),
         Kind::Other(error) => other_hint(error),
     }
@@ -162,8 +180,14 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
         }
         SyncError::NotTheFolder => "is the disk mounted? Nothing was changed anywhere",
         SyncError::Revoked { .. } => {
-            "this device may read and write the vault no more; your files stay in the folder as they are. To come \
-             back, ask who revoked it and join again as a new device"
+            "this device may read and write the vault no more; your files stay in the folder as they are, and \
+             `packetboat sync --dry-run` lists what was not synchronised. To come back, ask who revoked it for the new \
+             passphrase, and join as a new device with `packetboat sync FOLDER INTERMEDIARY --rebind`"
+        }
+        SyncError::LeftOut { .. } => {
+            "your files stay in the folder as they are. This device joined with a passphrase that was given up, or by \
+             an old copy of the vault's marker: join again with the new passphrase, by `packetboat sync FOLDER \
+             INTERMEDIARY --rebind`"
         }
         SyncError::NoSuchPacket { .. } => "`packetboat log` shows packets as `device:counter`",
         SyncError::HistoryEnds => {
@@ -213,6 +237,27 @@ fn join_hint(error: &JoinError) -> Option<&'static str> {
     })
 }
 
+fn removal_hint(error: &RemovalError) -> Option<&'static str> {
+    Some(match error {
+        RemovalError::NoSuchDevice { .. } => {
+            "`packetboat devices` lists them; one that joined lately is known after a sync"
+        }
+        RemovalError::SeveralDevices { .. } => {
+            "name it by the first digits of its id, which `packetboat devices` shows"
+        }
+        RemovalError::Oneself => {
+            "to leave the vault, run `packetboat devices retire`; to lock this device out, revoke it from another"
+        }
+        RemovalError::LastDevice => {
+            "a vault needs a device. To give it up, delete the vault's directory at the intermediary yourself"
+        }
+        RemovalError::NotActive => "run `packetboat sync`: it goes on as a new device then",
+        RemovalError::AlreadyRevoked { .. } | RemovalError::AlreadyRetired { .. } => return None,
+        RemovalError::Forked => "run `packetboat sync`, which makes this one a new device, and try again",
+        RemovalError::Sync(_) | RemovalError::Join(_) | RemovalError::Index(_) => return None,
+    })
+}
+
 fn query_hint(error: &QueryError) -> Option<&'static str> {
     Some(match error {
         QueryError::NotFound { .. } => "`packetboat log` shows what the vault holds and held",
@@ -224,6 +269,10 @@ fn query_hint(error: &QueryError) -> Option<&'static str> {
         QueryError::NoSuchPacket { .. } => "`packetboat log` shows packets as `device:counter`",
         QueryError::NoConflict { .. } => "`packetboat conflicts` lists the conflicts that wait",
         QueryError::DirectoryInTheWay { .. } => "add `--keep both`",
+        QueryError::NothingToUndo => "`packetboat log` shows what was done; `packetboat restore` goes back further",
+        QueryError::NotMergeable { .. } => {
+            "name a program that merges with `--tool COMMAND`, or keep one side with `--keep mine` or `--keep theirs`"
+        }
         QueryError::SeveralPackets { .. } => "several devices go by that name: use the id that `packetboat log` shows",
         _ => return None,
     })
@@ -239,6 +288,9 @@ fn other_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
     if error.is::<RecoveryTextError>() {
         return Some("it is the text of eleven groups of five characters that was shown when the vault was made");
+    }
+    if let Some(error) = error.downcast_ref::<RunError>() {
+        return error.hint();
     }
     match error.downcast_ref::<LockError>()? {
         LockError::Held { .. } => Some("wait until it has ended, and run again"),

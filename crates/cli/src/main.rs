@@ -12,6 +12,7 @@ mod failure;
 mod folder_marker;
 mod hints;
 mod json;
+mod member;
 mod opening;
 mod paths;
 mod places;
@@ -38,14 +39,22 @@ use crate::commands::Cli;
 use crate::failure::Failure;
 
 /// The arguments, as if they had been given to `packetboat`, where the binary was called in the place of another program.
+///
+/// What sendmail is given is its own, down to the `-q` and `-v` that mean something else to every other command.
 fn arguments(mut given: Vec<OsString>) -> Vec<OsString> {
     let name = given.first().and_then(|program| Path::new(program).file_name()).map(OsString::from);
     let in_place_of = match name.as_deref().and_then(OsStr::to_str) {
-        Some("sendmail") => [Some("sendmail"), None],
-        Some("mailq") => [Some("sendmail"), Some("-bp")],
-        _ => return given,
+        Some("sendmail") => &["sendmail", "--"][..],
+        Some("mailq") => &["sendmail", "--", "-bp"],
+        _ => {
+            let command = given.iter().skip(1).position(|argument| !argument.as_encoded_bytes().starts_with(b"-"));
+            if let Some(at) = command.filter(|at| given[at + 1] == "sendmail") {
+                given.insert(at + 2, OsString::from("--"));
+            }
+            return given;
+        }
     };
-    given.splice(1..1, in_place_of.into_iter().flatten().map(OsString::from));
+    given.splice(1..1, in_place_of.iter().map(OsString::from));
     given
 }
 

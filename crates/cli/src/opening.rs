@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_engine::consistency::Check;
 use packetboat_engine::paths::MARKER_DIR;
 use packetboat_engine::replica::{Parts, Replica, Settings};
 use packetboat_replica::index::Index;
 use packetboat_replica::lock::ReplicaLock;
 use packetboat_replica::real_fs::RealFs;
-use packetboat_storage::counting::TrafficMeter;
 
 use crate::failure::Failure;
 use crate::folder_marker::FolderMarker;
@@ -21,7 +21,7 @@ use crate::registry::{Entry, Registry};
 use crate::state::{ReplicaDir, StateDir};
 use crate::text;
 use crate::ui::Ui;
-use crate::way::{Companion, Way, names_companion};
+use crate::way::{Companion, Reached, Way, names_companion};
 use crate::world::{SystemClock, SystemEntropy};
 
 /// What every command works with.
@@ -33,18 +33,22 @@ pub(crate) struct Context {
     pub(crate) state: StateDir,
     /// Worker threads.
     pub(crate) threads: usize,
+    /// Whether everything is checked after each round.
+    pub(crate) check: bool,
 }
 
 /// An open replica. It is let go of in this order: the lock last.
 pub(crate) struct Session {
     /// The replica.
     pub(crate) replica: Replica,
-    /// Counts what is asked of the intermediary.
-    pub(crate) meter: TrafficMeter,
+    /// The way to the intermediary.
+    pub(crate) reached: Reached,
     /// The folder.
     pub(crate) folder: PathBuf,
     /// The intermediary.
     pub(crate) intermediary: PathBuf,
+    /// Where evidence is kept.
+    pub(crate) evidence: PathBuf,
     _lock: ReplicaLock,
 }
 
@@ -129,14 +133,22 @@ impl Context {
     pub(crate) fn open_by(&self, folder: &Path, entry: &Entry, way: &Way) -> Result<Session, Failure> {
         let state = self.state.replica(&entry.replica);
         let lock = ReplicaLock::acquire(&state.lock())?;
-        let (parts, meter) = self.parts(folder, way, &state, Some(entry.vault))?;
+        let (parts, reached) = self.parts(folder, way, &state, Some(entry.vault))?;
         let replica = Replica::open(parts)?;
-        Ok(Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), _lock: lock })
+        let evidence = state.evidence();
+        Ok(Session { replica, reached, folder: folder.to_owned(), intermediary: way.shown(), evidence, _lock: lock })
     }
 
     /// A session around a replica that was just made.
-    pub(crate) fn begun(replica: Replica, meter: TrafficMeter, folder: &Path, way: &Way, lock: ReplicaLock) -> Session {
-        Session { replica, meter, folder: folder.to_owned(), intermediary: way.shown(), _lock: lock }
+    pub(crate) fn begun(
+        replica: Replica,
+        reached: Reached,
+        folder: &Path,
+        evidence: PathBuf,
+        lock: ReplicaLock,
+    ) -> Session {
+        let intermediary = reached.way.shown();
+        Session { replica, reached, folder: folder.to_owned(), intermediary, evidence, _lock: lock }
     }
 
     /// What a replica is made of. With `vault`, the store refuses to work where that vault is not.
@@ -146,24 +158,39 @@ impl Context {
         way: &Way,
         state: &ReplicaDir,
         vault: Option<VaultId>,
-    ) -> Result<(Parts, TrafficMeter), Failure> {
+    ) -> Result<(Parts, Reached), Failure> {
+        let (store, reached) = way.reach(vault, &state.deposits())?;
+        Ok((self.parts_with(folder, store, way.place(), state)?, reached))
+    }
+
+    /// What a replica is made of that works through a given store.
+    pub(crate) fn parts_with(
+        &self,
+        folder: &Path,
+        store: Arc<dyn Store>,
+        place: String,
+        state: &ReplicaDir,
+    ) -> Result<Parts, Failure> {
         let fs = open_fs(folder)?;
         let index = Index::open(&state.index())?;
-        let (store, meter) = way.store(vault);
         let mut ignore_overlay = state.read_ignore()?;
         if let Some(own) = self.own_pattern(folder) {
             ignore_overlay.push_str(&format!("\n{own}\n"));
         }
-        let parts = Parts {
+        Ok(Parts {
             fs,
             index,
             store,
-            place: way.place(),
+            place,
             clock: Box::new(SystemClock),
             entropy: Box::new(SystemEntropy),
-            settings: Settings { threads: self.threads, ignore_overlay, ..Settings::default() },
-        };
-        Ok((parts, meter))
+            settings: Settings {
+                threads: self.threads,
+                ignore_overlay,
+                check: if self.check { Check::Everything } else { Check::default() },
+                ..Settings::default()
+            },
+        })
     }
 
     /// The pattern that keeps our own state from being synchronised, where it lies within the folder (a whole home).

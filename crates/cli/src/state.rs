@@ -137,7 +137,17 @@ impl ReplicaDir {
         self.path.join("index.db")
     }
 
-    /// The lock.
+    /// What waits on the companion; there only where something did.
+    pub(crate) fn deposits(&self) -> PathBuf {
+        self.path.join("deposits")
+    }
+
+    /// What the check after a round found last.
+    pub(crate) fn evidence(&self) -> PathBuf {
+        self.path.join("evidence.txt")
+    }
+
+    /// The lock that one process holds.
     pub(crate) fn lock(&self) -> PathBuf {
         self.path.join("lock")
     }

@@ -7,7 +7,9 @@ use packetboat_engine::replica::{Received, Report};
 use packetboat_storage::counting::Traffic;
 use serde_json::{Value, json};
 
+use crate::commands::repair::put_back;
 use crate::text;
+use crate::way::WithCompanion;
 
 /// A finished round, and what is said around it.
 pub(crate) struct Summary<'a> {
@@ -23,6 +25,8 @@ pub(crate) struct Summary<'a> {
     pub(crate) report: &'a Report,
     /// What it asked of the intermediary.
     pub(crate) traffic: Traffic,
+    /// What waits with the companion, where the round went by it.
+    pub(crate) with_companion: Option<&'a WithCompanion>,
     /// How long it took.
     pub(crate) elapsed: Duration,
 }
@@ -43,16 +47,25 @@ impl Summary<'_> {
             self.intermediary,
             text::plain(self.device_name.as_bytes())
         )];
-        let up = changes(&Counts::sent(report));
+        let counts = Counts::sent(report);
+        let up = changes(&counts);
         lines.push(match report.published.packets {
             0 => format!("  up         {up}"),
+            // As when a conflict is settled or this device renamed.
+            packets if counts.nothing() => {
+                format!(
+                    "  up         nothing from this folder; published {}",
+                    text::count(packets, "packet", "packets")
+                )
+            }
             packets => {
                 let packs = match report.published.packs {
                     0 => String::new(),
                     packs => format!(", {}", text::count(packs, "pack", "packs")),
                 };
                 let packets = text::count(packets, "packet", "packets");
-                format!("  up         {up}; {} in {packets}{packs}", text::bytes(traffic.bytes_up))
+                // How many bytes went is said of the requests: they are the tip's as well, and padded.
+                format!("  up         {up}, in {packets}{packs}")
             }
         });
         let down = Counts::received(&report.received);
@@ -64,6 +77,20 @@ impl Summary<'_> {
             (_, false, 0) => format!("  down       {}, from {packets}", changes(&down)),
             (_, false, written) => format!("  down       {}; {} from {packets}", changes(&down), text::bytes(written)),
         });
+        match self.with_companion {
+            Some(WithCompanion { name, waiting: 0, .. }) => {
+                lines.push(format!("  companion  {name} put everything at the intermediary"));
+            }
+            Some(WithCompanion { name, waiting, waiting_bytes, .. }) => {
+                let (objects, bytes) = (text::count(*waiting, "object", "objects"), text::bytes(*waiting_bytes));
+                let verb = if *waiting == 1 { "waits" } else { "wait" };
+                lines.push(format!("  companion  {objects} ({bytes}) {verb} with {name} until it reaches the vault"));
+            }
+            None => {}
+        }
+        if let Some(put_back) = put_back(&report.repaired) {
+            lines.push(format!("  put back   {put_back} that the intermediary had lost"));
+        }
         if report.conflicts > 0 {
             lines.push(format!("  conflicts  {} waiting: see `packetboat conflicts`", report.conflicts));
         }
@@ -117,6 +144,14 @@ impl Summary<'_> {
             "conflicts": report.conflicts,
             "problems": report.problems,
             "left_out": report.specials,
+            "companion": self.with_companion.map(|with| json!({
+                "name": with.name, "waiting": with.waiting, "waiting_bytes": with.waiting_bytes, "since_ms": with.since_ms,
+            })),
+            "put_back": {
+                "packets": report.repaired.packets,
+                "chunks": report.repaired.chunks,
+                "checkpoints": report.repaired.checkpoints,
+            },
             "rolled_back": report.rolled_back.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "requests": {
                 "reads": traffic.gets,
@@ -199,6 +234,10 @@ mod tests {
     use super::*;
 
     fn shown(report: &Report) -> String {
+        shown_with(report, None)
+    }
+
+    fn shown_with(report: &Report, with_companion: Option<&WithCompanion>) -> String {
         let traffic =
             Traffic { puts: 3, gets: 2, lists: 1, bytes_up: 4_299_161, bytes_down: 1229, ..Traffic::default() };
         let summary = Summary {
@@ -208,6 +247,7 @@ mod tests {
             state: Some("3f2a91c0".to_owned()),
             report,
             traffic,
+            with_companion,
             elapsed: Duration::from_millis(840),
         };
         summary.text()
@@ -223,7 +263,7 @@ mod tests {
         };
         insta::assert_snapshot!(shown(&report), @r#"
         In step with /mnt/stick/documents.vault (device "laptop", state 3f2a91c0)
-          up         12 new, 3 changed, 1 moved, 2 deleted; 4.1 MiB in 1 packet, 1 pack
+          up         12 new, 3 changed, 1 moved, 2 deleted, in 1 packet, 1 pack
           down       nothing
           conflicts  1 waiting: see `packetboat conflicts`
           requests   2 reads, 3 writes, 1 listing; 4.1 MiB sent, 1.2 KiB received; 0.8 s
@@ -242,6 +282,19 @@ mod tests {
           look at    1 problem: see `packetboat status`
           requests   2 reads, 3 writes, 1 listing; 4.1 MiB sent, 1.2 KiB received; 0.8 s
         "#);
+    }
+
+    #[test]
+    fn a_round_by_the_companion_says_where_its_packets_are() {
+        let with =
+            |waiting, waiting_bytes| WithCompanion { name: "phone".to_owned(), waiting, waiting_bytes, since_ms: None };
+        let there = shown_with(&Report::default(), Some(&with(0, 0)));
+        assert!(there.contains("  companion  phone put everything at the intermediary\n"), "{there}");
+        let waits = shown_with(&Report::default(), Some(&with(3, 2048)));
+        assert!(
+            waits.contains("  companion  3 objects (2.0 KiB) wait with phone until it reaches the vault\n"),
+            "{waits}"
+        );
     }
 
     #[test]

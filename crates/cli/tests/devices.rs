@@ -34,3 +34,64 @@ fn a_name_must_be_a_name() {
     let empty = world.packetboat("laptop", &["devices", "rename", " "]).within("docs").fails();
     assert_snapshot!(empty.seen);
 }
+
+#[test]
+fn a_revocation_says_what_it_does_and_what_it_cannot_take_back() {
+    let world = World::with_two_devices();
+    world.write("phone/own.txt", "on the phone");
+    world.sync("phone", "phone");
+    world.sync("laptop", "docs");
+    let revoked = world.packetboat("laptop", &["devices", "revoke", "phone"]).within("docs");
+    let revoked = revoked.with("PACKETBOAT_PASSPHRASE", "a new long passphrase").succeeds();
+    assert!(revoked.seen.contains("\"phone\" is revoked. The other device takes up the vault's new key by itself"));
+    assert!(revoked.seen.contains("This cannot be taken back:"), "{}", revoked.seen);
+    // The other goes on without any command, and without a passphrase.
+    world.write("docs/after.txt", "for two");
+    world.sync("laptop", "docs");
+    world.packetboat("desktop", &["sync"]).within("work").without_passphrase().succeeds();
+    assert_eq!(world.read("work/after.txt"), "for two");
+    // The revoked one is told, keeps its files and can see what it did not synchronise.
+    world.write("phone/own.txt", "edited since");
+    let told = world.packetboat("phone", &["sync"]).within("phone").fails();
+    assert_snapshot!(told.seen);
+    assert_eq!(world.read("phone/own.txt"), "edited since");
+    assert!(!world.exists("phone/after.txt"));
+    let status = world.packetboat("phone", &["status", "--json"]).within("phone").succeeds().json();
+    assert_eq!((&status["to_send"], &status["in_step"]), (&1.into(), &false.into()));
+    let unsent = world.packetboat("phone", &["sync", "--dry-run"]).within("phone").succeeds();
+    assert!(unsent.stdout.contains("own.txt"), "{}", unsent.seen);
+    let devices = world.packetboat("desktop", &["devices", "--json"]).within("work").succeeds().json();
+    let standing = |name: &str| {
+        let devices = devices["devices"].as_array().unwrap();
+        devices.iter().find(|device| device["name"] == name).unwrap()["standing"].clone()
+    };
+    assert_eq!((standing("phone"), standing("laptop")), ("revoked".into(), "active".into()));
+}
+
+#[test]
+fn a_revocation_that_makes_no_sense_is_refused_with_a_hint() {
+    let world = World::with_two_devices();
+    let oneself = world.packetboat("laptop", &["devices", "revoke", "laptop"]).within("docs").fails();
+    let nobody = world.packetboat("laptop", &["devices", "revoke", "nobody"]).within("docs").fails();
+    let retired = world.packetboat("laptop", &["devices", "retire", "desktop"]).within("docs").succeeds();
+    let last = world.packetboat("laptop", &["devices", "retire"]).within("docs").fails();
+    assert_snapshot!(oneself.seen + &nobody.seen + &retired.seen + &last.seen);
+}
+
+#[test]
+fn a_device_leaves_and_comes_back_reviving_nothing() {
+    let world = World::with_two_devices();
+    world.write("work/gone.txt", "soon");
+    world.packetboat("desktop", &["sync"]).within("work").succeeds();
+    world.sync("laptop", "docs");
+    let left = world.packetboat("desktop", &["devices", "retire", "--json"]).within("work").succeeds().json();
+    assert_eq!((&left["name"], &left["this"]), (&"desktop".into(), &true.into()));
+    std::fs::remove_file(world.path("docs/gone.txt")).unwrap();
+    world.sync("laptop", "docs");
+    world.write("work/new.txt", "made away");
+    let back = world.packetboat("desktop", &["sync"]).within("work").succeeds();
+    assert!(back.seen.contains("this device was retired: it goes on as a new device"), "{}", back.seen);
+    world.sync("laptop", "docs");
+    assert!(!world.exists("work/gone.txt") && !world.exists("docs/gone.txt"));
+    assert_eq!(world.read("docs/new.txt"), "made away");
+}

@@ -62,3 +62,18 @@ fn what_is_in_no_conflict_cannot_be_settled() {
     assert_snapshot!(ran.seen);
     assert_eq!(world.packetboat("laptop", &["resolve", "a.txt"]).within("docs").run().code, 2);
 }
+
+#[test]
+fn sides_that_cannot_be_merged_are_left_to_a_tool() {
+    let world = World::with_conflict();
+    let refused = world.packetboat("laptop", &["resolve", "a.txt", "--keep", "merged"]).within("docs").fails();
+    assert!(refused.stderr.contains("both sides changed the same lines"), "{}", refused.seen);
+    assert!(refused.stderr.contains("Hint: "), "{}", refused.seen);
+    let failed = ["resolve", "a.txt", "--keep", "merged", "--tool", "exit 3"];
+    assert!(world.packetboat("laptop", &failed).within("docs").fails().stderr.contains("exit status: 3"));
+    let tool = "cat $MINE $THEIRS > $MERGED; test -s $BASE";
+    world.packetboat("laptop", &["resolve", "a.txt", "--keep", "merged", "--tool", tool]).within("docs").succeeds();
+    assert_eq!(world.read("docs/a.txt"), "alpha of the laptop\nalpha of the desktop\n");
+    world.sync("desktop", "work");
+    assert_eq!(world.names("work"), ["a.txt", "sub"]);
+}

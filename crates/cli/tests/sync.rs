@@ -448,8 +448,8 @@ fn wrong_usage_has_its_own_exit_code() {
 }
 
 #[test]
-fn a_sparse_file_arrives_whole_and_takes_no_room_on_the_way() {
-    use std::os::unix::fs::FileExt;
+fn a_sparse_file_arrives_sparse_and_takes_no_room_on_the_way() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
     let world = World::with_vault();
     let file = std::fs::File::create(world.path("docs/sparse")).unwrap();
     file.set_len(32 * 1024 * 1024).unwrap();
@@ -460,6 +460,8 @@ fn a_sparse_file_arrives_whole_and_takes_no_room_on_the_way() {
     let bytes = std::fs::read(world.path("work/sparse")).unwrap();
     assert_eq!(bytes.len(), 32 * 1024 * 1024);
     assert!(bytes.ends_with(b"the end") && bytes[..bytes.len() - 7].iter().all(|byte| *byte == 0));
+    let room = std::fs::metadata(world.path("work/sparse")).unwrap().blocks() * 512;
+    assert!(room < 8 * 1024 * 1024, "{room} bytes on disk");
     let stored = std::process::Command::new("du").arg("-sb").arg(world.path("stick")).output().unwrap().stdout;
     let stored: u64 = String::from_utf8_lossy(&stored).split_whitespace().next().unwrap().parse().unwrap();
     assert!(stored < 1024 * 1024, "{stored} bytes for next to nothing");

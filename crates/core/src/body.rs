@@ -27,8 +27,10 @@ use crate::change::{
 use crate::content::{
     ChunkList, ChunkRef, Content, FileContent, MAX_CHUNK_BYTES, MAX_INLINE_CHUNKS, PackIndex, PackedChunk,
 };
+use crate::epoch_key::MAX_SEALED_KEY;
 use crate::garbage::Retention;
 use crate::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, Lamport, PackId};
+use crate::keys::KeyId;
 use crate::knowledge::Knowledge;
 use crate::name::Name;
 use crate::wire::{Reader, WireError, Writer};
@@ -340,13 +342,13 @@ impl Encoder {
                 self.device(device);
                 self.out.bytes(name.as_bytes());
             }
-            Change::Revoke { device, cut, epoch, keys } => {
+            Change::Revoke { device, cut, epoch, key, keys } => {
                 self.out.u8(10);
                 self.device(device);
-                self.out.varint(*cut).varint((*epoch).into()).varint(keys.len() as u64);
-                for (device, key) in keys {
+                self.out.varint(*cut).varint((*epoch).into()).raw(&key.0).varint(keys.len() as u64);
+                for (device, sealed) in keys {
                     self.device(device);
-                    self.out.bytes(key);
+                    self.out.bytes(sealed);
                 }
             }
             Change::Retire { device, cut } => {
@@ -631,11 +633,12 @@ impl<'a> Decoder<'a> {
                 let device = self.device()?;
                 let cut = self.input.varint()?;
                 let epoch = self.input.varint32()?;
+                let key = KeyId(self.input.array()?);
                 let mut keys = Vec::new();
                 for _ in 0..self.count(2)? {
                     keys.push((self.device()?, self.input.bytes(MAX_SEALED_KEY)?.to_vec()));
                 }
-                Change::Revoke { device, cut, epoch, keys }
+                Change::Revoke { device, cut, epoch, key, keys }
             }
             11 => Change::Retire { device: self.device()?, cut: self.input.varint()? },
             12 => {
@@ -658,7 +661,6 @@ fn index<T: Copy>(table: &[T], at: u64, what: &'static str) -> Result<T, WireErr
 }
 
 /// Longest sealed key in a revocation, in bytes.
-const MAX_SEALED_KEY: usize = 256;
 /// Most changes in one packet; a device's rounds are cut into packets of far fewer.
 pub const MAX_CHANGES: usize = 1 << 17;
 /// Most elements in all lists of a packet's changes together: versions, removed items, marks, chunks, attributes, keys.

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use crate::content::Content;
 use crate::garbage::Retention;
 use crate::ids::{Counter, DeviceId, Dot, Epoch, ItemId, Lamport, PackId};
+use crate::keys::KeyId;
 use crate::knowledge::Knowledge;
 use crate::name::Name;
 use crate::wire::WireError;
@@ -109,7 +110,9 @@ pub enum Change {
         cut: Counter,
         /// The epoch that begins with this.
         epoch: Epoch,
-        /// The epoch's root key, sealed to each remaining device.
+        /// What names the epoch's root key.
+        key: KeyId,
+        /// The epoch's root key, sealed to each remaining device (epoch_key.rs).
         keys: Vec<(DeviceId, Vec<u8>)>,
     },
     /// A device unheard of for long is no longer waited for.

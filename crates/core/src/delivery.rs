@@ -43,6 +43,6 @@ pub use item::{Address, Item, Recipients};
 pub use ledger::{CompanionLedger, HostLedger};
 pub use message::{Body, Frame, GrantLength, ItemNumber, Message, OfferReason, Turn, Why};
 pub use reply::{Enhanced, Replies, Reply, Verdict};
-pub use settings::{Settings, UnknownPolicy};
+pub use settings::{Settings, SettingsError, UnknownPolicy};
 pub use status::{Certainty, Path, Status};
 pub use time::{Moment, Now};

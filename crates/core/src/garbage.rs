@@ -15,6 +15,10 @@
 //! A condemnation of history is void where another was made without knowing of it and comes earlier in (Lamport, device)
 //! order: so the history that is left always begins at one knowledge, and one checkpoint contains it.
 //!
+//! A device that nobody knows of is not waited for. So it refers to nothing that it did not store itself until all know of
+//! it ([`is_known_to_all`]), and its introduction is folded only if it knows all that was condemned
+//! ([`Garbage::is_known_to`], [`Lanes`](crate::lane::Lanes)): what it changed could bring back something deleted.
+//!
 //! All of it is a function of the set of packets folded and of what was forgotten as done, never of the order of folding.
 //! Left out: which packs hold nothing that anyone needs, and the deleting.
 //!
@@ -22,6 +26,7 @@
 //! retained    0, or 1 | stamp | retention
 //! retention   0 all | 1 days varint | 2 versions varint, at least 1
 //! ended       knowledge
+//! finished    count, per device by id: device 32 | counter varint, from 1
 //! standing    count, by dot: device 32 | counter varint | lamport varint
 //!             | packs: count, by id: id 32 | 1 void, 0 not | history: knowledge | 1 void, 0 not
 //! ```
@@ -30,10 +35,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use crate::change::Change;
-use crate::ids::{DeviceId, Dot, Lamport, PackId, Stamp};
+use crate::ids::{Counter, DeviceId, Dot, Lamport, PackId, Stamp};
 use crate::item::Register;
 use crate::knowledge::Knowledge;
-use crate::members::{Members, decode_stamp, encode_stamp};
+use crate::members::{Awaited, decode_stamp, encode_stamp};
 use crate::packet::Packet;
 use crate::wire::{Reader, WireError, Writer};
 
@@ -82,6 +87,8 @@ pub struct Garbage {
     retained: Option<Register<Retention>>,
     /// History up to here was condemned, acknowledged and deleted.
     ended: Knowledge,
+    /// Of each device the last condemnation that was carried out.
+    finished: BTreeMap<DeviceId, Counter>,
     standing: BTreeMap<Dot, Condemnation>,
 }
 
@@ -210,6 +217,14 @@ impl Garbage {
         histories.fold(&self.ended, |horizon, history| if history.includes(horizon) { history } else { horizon })
     }
 
+    /// Whether somebody who had folded this much, and no more, knew all that was condemned here, done or not.
+    pub fn is_known_to(&self, known: &Knowledge) -> bool {
+        let standing = self.standing.iter().filter(|(_, condemnation)| !condemnation.is_void());
+        known.includes(self.horizon())
+            && standing.into_iter().all(|(dot, _)| known.contains(dot))
+            && self.finished.iter().all(|(device, counter)| known.counter(device) >= *counter)
+    }
+
     /// Whether the device `own` is to make an empty packet, where its last packet has this prerequisite and nothing else is
     /// to be said.
     pub fn awaits_answer(&self, own: &DeviceId, own_prerequisite: &Knowledge) -> bool {
@@ -219,20 +234,22 @@ impl Garbage {
 
     /// The condemnations that every device which is waited for has answered, by what was folded here.
     ///
-    /// `knows` says whether a packet is in the prerequisite of the last folded packet of a device. This device is asked
-    /// like any other: one that deleted and forgot before it had answered would leave the others waiting for ever.
-    pub fn answered(&self, waited_for: &[DeviceId], knows: impl Fn(&DeviceId, &Dot) -> bool) -> Vec<Dot> {
-        let answers = |device: &DeviceId, dot: &Dot| *device == dot.device || knows(device, dot);
-        let all_answer = |dot: &&Dot| waited_for.iter().all(|device| answers(device, dot));
-        self.standing.keys().filter(all_answer).copied().collect()
+    /// `known` is the prerequisite of the last folded packet of a device. This device is asked like any other: one that
+    /// deleted and forgot before it had answered would leave the others waiting for ever.
+    pub fn answered<'a>(&self, awaited: &Awaited, known: impl Fn(&DeviceId) -> Option<&'a Knowledge>) -> Vec<Dot> {
+        self.standing.keys().filter(|dot| awaited.lacking(dot, &known).is_empty()).copied().collect()
     }
 
     /// Notes that what was condemned there is deleted. Harmless when it is said too early by a crash: it is said last.
     pub fn finish(&mut self, dot: &Dot) {
-        if let Some(done) = self.standing.remove(dot)
-            && let Some(history) = done.condemned_history()
-        {
+        let Some(done) = self.standing.remove(dot) else { return };
+        if let Some(history) = done.condemned_history() {
             self.ended.merge(history);
+        }
+        // What is void for all that it names was never carried out.
+        if !done.is_void() {
+            let last = self.finished.entry(dot.device).or_default();
+            *last = dot.counter.max(*last);
         }
     }
 
@@ -241,6 +258,7 @@ impl Garbage {
     /// For a state folded anew up to an earlier point, so that whoever begins from it knows no less than whoever wrote it.
     pub fn adopt(&mut self, later: &Garbage) {
         self.ended = later.ended.clone();
+        self.finished = later.finished.clone();
         self.standing = std::mem::take(&mut self.standing)
             .into_keys()
             .filter_map(|dot| later.standing.get(&dot).map(|known| (dot, known.clone())))
@@ -258,6 +276,10 @@ impl Garbage {
             }
         }
         self.ended.encode(out);
+        out.varint(self.finished.len() as u64);
+        for (device, counter) in &self.finished {
+            out.raw(&device.0).varint(*counter);
+        }
         out.varint(self.standing.len() as u64);
         for (dot, Condemnation { lamport, packs, history, history_is_void }) in &self.standing {
             out.raw(&dot.device.0).varint(dot.counter).varint(*lamport).varint(packs.len() as u64);
@@ -277,6 +299,14 @@ impl Garbage {
             _ => return Err(WireError::NotCanonical),
         };
         let ended = Knowledge::decode(input)?;
+        let mut finished: BTreeMap<DeviceId, Counter> = BTreeMap::new();
+        for _ in 0..input.count(DeviceId::LEN + 1)? {
+            let (device, counter) = (DeviceId(input.array()?), input.varint()?);
+            if counter == 0 || finished.last_key_value().is_some_and(|(last, _)| *last >= device) {
+                return Err(WireError::NotCanonical);
+            }
+            finished.insert(device, counter);
+        }
         let mut standing: BTreeMap<Dot, Condemnation> = BTreeMap::new();
         for _ in 0..input.count(DeviceId::LEN + 5)? {
             let dot = Dot { device: DeviceId(input.array()?), counter: input.varint()? };
@@ -296,7 +326,7 @@ impl Garbage {
             }
             standing.insert(dot, Condemnation { lamport, packs, history, history_is_void });
         }
-        Ok(Self { retained, ended, standing })
+        Ok(Self { retained, ended, finished, standing })
     }
 }
 
@@ -317,21 +347,18 @@ pub fn concerns(packet: &Packet) -> bool {
     packet.body.changes.iter().any(says) || references(packet).next().is_some()
 }
 
-/// The devices whose answer a condemnation waits for.
-///
-/// One that was unheard of for [`RETIRED_AFTER_MS`] is to be retired in a packet of its own; from when that is folded, it
-/// is not waited for. Time never decides that by itself: it only says when somebody may say so.
-pub fn waited_for(members: &Members) -> Vec<DeviceId> {
-    members.active().map(|member| member.device).collect()
-}
-
 /// Whether a device may refer to packs that others wrote: all that are waited for know that it exists.
 ///
 /// Until then somebody may delete what it refers to without having waited for its answer.
-/// `knows` says whether a packet is in the prerequisite of the last folded packet of a device.
-pub fn is_known_to_all(own: &DeviceId, waited_for: &[DeviceId], knows: impl Fn(&DeviceId, &Dot) -> bool) -> bool {
+/// `known` is the prerequisite of the last folded packet of a device.
+pub fn is_known_to_all<'a>(
+    own: &DeviceId,
+    awaited: &Awaited,
+    known: impl Fn(&DeviceId) -> Option<&'a Knowledge>,
+) -> bool {
     let introduced = Dot { device: *own, counter: 1 };
-    waited_for.iter().filter(|device| *device != own).all(|device| knows(device, &introduced))
+    let knows = |device: &DeviceId| known(device).is_some_and(|knowledge| knowledge.contains(&introduced));
+    awaited.devices.iter().filter(|device| *device != own).all(knows)
 }
 
 fn void_referred(packs: &mut BTreeMap<PackId, bool>, referred: &BTreeSet<PackId>) {
@@ -347,9 +374,6 @@ fn decode_flag(input: &mut Reader<'_>) -> Result<bool, WireError> {
         _ => Err(WireError::NotCanonical),
     }
 }
-
-/// After how long without a packet a device may be retired, in milliseconds: half a year.
-pub const RETIRED_AFTER_MS: i64 = 180 * 24 * 3600 * 1000;
 
 #[cfg(test)]
 mod model;

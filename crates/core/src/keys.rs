@@ -1,7 +1,9 @@
 //! Keys and sealing: what keeps a vault's content from its intermediary.
 //!
-//! A vault has one root key per epoch; every other key is derived from it for one purpose.
+//! A vault has a root key per epoch; every other key is derived from it for one purpose.
 //! Ids of chunks come from the first epoch's key for ever, so that a new epoch does not store everything again.
+//! Two devices that begin an epoch without knowing of each other make two keys of one number: a ring holds both, opens
+//! with either, and seals with the one that all devices choose alike (members.rs).
 //!
 //! ```text
 //! sealed box     nonce 24 | commitment 32 | ciphertext | tag 16
@@ -28,11 +30,22 @@ use crate::ids::{ChunkId, ContentId, DeviceId, Epoch, VaultId};
 #[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
 pub struct RootKey(pub [u8; 32]);
 
+impl RootKey {
+    /// What names this key where it must not be told: whoever is given a key can tell that it is the one named.
+    pub fn id(&self) -> KeyId {
+        KeyId(blake3::derive_key("packetboat 2026 root key id", &self.0))
+    }
+}
+
 impl fmt::Debug for RootKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RootKey(..)")
     }
 }
+
+/// Names a root key without telling it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KeyId(pub [u8; 32]);
 
 /// The random part of a sealed box; used once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,27 +85,47 @@ impl Purpose {
 #[derive(Clone)]
 pub struct KeyRing {
     vault: VaultId,
-    epochs: BTreeMap<Epoch, RootKey>,
-    /// Chunk cipher per epoch: chunks are many and small, and deriving its key for each would cost more than sealing it.
-    chunk_ciphers: BTreeMap<Epoch, XChaCha20Poly1305>,
+    /// Never empty, and no list in it is: of each epoch the key that seals, if one does, stands first.
+    epochs: BTreeMap<Epoch, Vec<RootKey>>,
+    /// Chunk ciphers likewise: chunks are many and small, and deriving the key for each would cost more than sealing it.
+    chunk_ciphers: BTreeMap<Epoch, Vec<XChaCha20Poly1305>>,
     id_key: [u8; 32],
+    current: Epoch,
 }
 
 impl KeyRing {
     /// The ring of a vault with its first epoch's key.
     pub fn new(vault: VaultId, first: RootKey) -> Self {
         let id_key = blake3::derive_key("packetboat 2026 key: chunk ids", &first.0);
-        let mut ring = Self { vault, epochs: BTreeMap::new(), chunk_ciphers: BTreeMap::new(), id_key };
+        let (epochs, chunk_ciphers) = (BTreeMap::new(), BTreeMap::new());
+        let mut ring = Self { vault, epochs, chunk_ciphers, id_key, current: 0 };
         ring.add_epoch(0, first);
         ring
     }
 
-    /// Adds a later epoch's key.
+    /// Adds a key to open with, beside others of its epoch; one of a later epoch than all seals from now on.
     pub fn add_epoch(&mut self, epoch: Epoch, root: RootKey) {
+        let roots = self.epochs.entry(epoch).or_default();
+        if roots.contains(&root) {
+            return;
+        }
         let mut chunk_key = blake3::derive_key(Purpose::Chunk.context(), &root.0);
-        self.chunk_ciphers.insert(epoch, XChaCha20Poly1305::new((&chunk_key).into()));
+        self.chunk_ciphers.entry(epoch).or_default().push(XChaCha20Poly1305::new((&chunk_key).into()));
         chunk_key.zeroize();
-        self.epochs.insert(epoch, root);
+        roots.push(root);
+        self.current = self.current.max(epoch);
+    }
+
+    /// Seals with this key from now on; says whether it is held.
+    pub fn seal_under(&mut self, epoch: Epoch, id: &KeyId) -> bool {
+        let (Some(roots), Some(ciphers)) = (self.epochs.get_mut(&epoch), self.chunk_ciphers.get_mut(&epoch)) else {
+            return false;
+        };
+        let Some(at) = roots.iter().position(|root| root.id() == *id) else { return false };
+        roots[..=at].rotate_right(1);
+        ciphers[..=at].rotate_right(1);
+        self.current = epoch;
+        true
     }
 
     /// The vault these keys are of.
@@ -100,27 +133,49 @@ impl KeyRing {
         self.vault
     }
 
-    /// The newest epoch, with which things are sealed.
+    /// The epoch with which things are sealed.
     pub fn current(&self) -> Epoch {
+        self.current
+    }
+
+    /// The greatest epoch of which a key is held, whether or not it seals.
+    pub fn greatest(&self) -> Epoch {
         *self.epochs.last_key_value().expect("a ring holds at least its first epoch").0
     }
 
-    /// The root key of an epoch.
+    /// The root key of an epoch; where there are several, the one that seals.
     pub fn root(&self, epoch: Epoch) -> Option<&RootKey> {
-        self.epochs.get(&epoch)
+        self.epochs.get(&epoch).and_then(|roots| roots.first())
+    }
+
+    /// The root key that seals.
+    pub fn current_root(&self) -> &RootKey {
+        self.root(self.current).expect("the current epoch has a key")
+    }
+
+    /// Whether a key is held.
+    pub fn holds(&self, epoch: Epoch, id: &KeyId) -> bool {
+        self.epochs.get(&epoch).is_some_and(|roots| roots.iter().any(|root| root.id() == *id))
+    }
+
+    /// All root keys, in order of their epochs, those that seal first within one.
+    pub fn roots(&self) -> impl Iterator<Item = (Epoch, &RootKey)> {
+        self.epochs.iter().flat_map(|(epoch, roots)| roots.iter().map(|root| (*epoch, root)))
     }
 
     /// Seals `plain` under the current epoch's key for `purpose`, bound to `context`.
     pub fn seal(&self, purpose: Purpose, context: &[u8], nonce: Nonce, plain: &[u8]) -> Vec<u8> {
         let epoch = self.current();
-        let key = self.box_key(purpose, epoch).expect("the current epoch has a key");
+        let key = box_key(purpose, self.current_root());
         seal_with(&key, &self.associated(purpose, epoch, context), nonce, plain)
     }
 
     /// Opens what [`seal`](Self::seal) made in `epoch` with the same purpose and context.
     pub fn open(&self, purpose: Purpose, epoch: Epoch, context: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let key = self.box_key(purpose, epoch)?;
-        open_with(&key, &self.associated(purpose, epoch, context), sealed)
+        let roots = self.epochs.get(&epoch).ok_or(SealError::UnknownEpoch { epoch })?;
+        let associated = self.associated(purpose, epoch, context);
+        let opened = roots.iter().find_map(|root| open_with(&box_key(purpose, root), &associated, sealed).ok());
+        opened.ok_or(SealError::Forged)
     }
 
     /// Seals a chunk under the current epoch's key, bound to its id.
@@ -143,18 +198,20 @@ impl KeyRing {
         let associated = self.associated(Purpose::Chunk, epoch, &id.0);
         let (before, stored) = buffer.split_at_mut(CHUNK_ROOM_BEFORE);
         before.copy_from_slice(&nonce.0);
-        let cipher = &self.chunk_ciphers[&epoch];
+        let cipher = &self.chunk_ciphers[&epoch][0];
         let tag = cipher.encrypt_in_place_detached(XNonce::from_slice(&nonce.0), &associated, stored);
         buffer.extend_from_slice(&tag.expect("a chunk is far below the cipher's limit"));
     }
 
     /// Opens what [`seal_chunk`](Self::seal_chunk) made; the caller decompresses and then compares [`chunk_id`](Self::chunk_id).
     pub fn open_chunk(&self, id: &ChunkId, epoch: Epoch, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let cipher = self.chunk_ciphers.get(&epoch).ok_or(SealError::UnknownEpoch { epoch })?;
+        let ciphers = self.chunk_ciphers.get(&epoch).ok_or(SealError::UnknownEpoch { epoch })?;
         let (nonce, ciphertext) = sealed.split_at_checked(24).ok_or(SealError::Forged)?;
         let associated = self.associated(Purpose::Chunk, epoch, &id.0);
-        let payload = Payload { msg: ciphertext, aad: &associated };
-        cipher.decrypt(XNonce::from_slice(nonce), payload).map_err(|_| SealError::Forged)
+        let open = |cipher: &XChaCha20Poly1305| {
+            cipher.decrypt(XNonce::from_slice(nonce), Payload { msg: ciphertext, aad: &associated }).ok()
+        };
+        ciphers.iter().find_map(open).ok_or(SealError::Forged)
     }
 
     /// The id of a chunk with this plaintext.
@@ -184,11 +241,6 @@ impl KeyRing {
         u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))
     }
 
-    fn box_key(&self, purpose: Purpose, epoch: Epoch) -> Result<[u8; 32], SealError> {
-        let root = self.epochs.get(&epoch).ok_or(SealError::UnknownEpoch { epoch })?;
-        Ok(blake3::derive_key(purpose.context(), &root.0))
-    }
-
     fn associated(&self, purpose: Purpose, epoch: Epoch, context: &[u8]) -> Vec<u8> {
         let mut associated = Vec::with_capacity(21 + context.len());
         associated.extend_from_slice(&self.vault.0);
@@ -201,8 +253,12 @@ impl KeyRing {
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyRing({:?}, epochs 0..={})", self.vault, self.current())
+        write!(f, "KeyRing({:?}, epochs 0..={})", self.vault, self.greatest())
     }
+}
+
+fn box_key(purpose: Purpose, root: &RootKey) -> [u8; 32] {
+    blake3::derive_key(purpose.context(), &root.0)
 }
 
 /// Seals `plain` under a key made for this one purpose, with key commitment.
@@ -261,8 +317,11 @@ impl DeviceKey {
 
     /// The X25519 public key to which other devices seal a new epoch's key for this one.
     pub fn exchange_public(&self) -> [u8; 32] {
-        let secret = blake3::derive_key("packetboat 2026 key: device exchange", &self.seed());
-        x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(secret)).to_bytes()
+        x25519_dalek::PublicKey::from(&self.exchange_secret()).to_bytes()
+    }
+
+    pub(crate) fn exchange_secret(&self) -> x25519_dalek::StaticSecret {
+        blake3::derive_key("packetboat 2026 key: device exchange", &self.seed()).into()
     }
 
     /// Signs a hash.

@@ -9,26 +9,30 @@
 //! 30      4     current epoch, little-endian
 //! 34      ...   passphrase slot: memory KiB varint | passes varint | lanes varint | salt 16 | sealed slot 108
 //!         108   recovery slot: sealed slot
-//!         104   per earlier epoch from the newest to the first: sealed box of its root key under the next epoch's key
+//!         ...   other keys: where there are any, sealed box under the current root key of: per key, by epoch:
+//!               epoch 4, little-endian | root key 32
 //! end-32  32    BLAKE3 (derive-key context "packetboat 2026 marker") of all before
 //!
 //! sealed slot = sealed box (keys.rs) of: epoch 4, little-endian | root key 32
 //! ```
 //!
 //! The slots' associated data is the header (bytes 0..34), the kind of slot and, for the passphrase, its parameters and salt.
-//! So whoever opens a slot knows that everything before it is as a member wrote it.
+//! So whoever opens a slot knows that everything before it is as a member wrote it. The other keys' box is bound to the
+//! header as well: whoever holds the current root key can add to it, without passphrase or recovery key, and who opens it
+//! knows that no key was left out by whoever keeps the marker.
 //! The hash at the end is no proof of anything; it tells a damaged marker from a wrong passphrase.
 //!
 //! The intermediary chooses what is read here, so it could ask for a derivation that is too cheap or that never ends:
 //! [`Argon2Cost`] has a floor and a ceiling. There is one passphrase slot, so one attempt is one derivation.
 //! What this cannot prevent is an older marker put back: it opens with the older passphrase, and gives older keys.
+//! Members notice that and put theirs back ([`Marker::compare`]); who joins by it learns of a key that it was not given.
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::ids::{Epoch, VaultId};
-use crate::keys::{BOX_OVERHEAD, KeyRing, Nonce, Purpose, RootKey, open_with, seal_with};
+use crate::keys::{BOX_OVERHEAD, KeyId, KeyRing, Nonce, Purpose, RootKey, open_with, seal_with};
 use crate::recovery::RecoveryKey;
 use crate::wire::{Reader, WireError, Writer};
 
@@ -40,8 +44,23 @@ pub struct Marker {
     epoch: Epoch,
     passphrase: PassphraseSlot,
     recovery: Vec<u8>,
-    /// Root keys of earlier epochs, from the newest to the first, each sealed under the next one's.
-    earlier: Vec<Vec<u8>>,
+    /// All root keys but the current, sealed under that one; empty where there are none.
+    others: Vec<u8>,
+}
+
+/// How a marker stands to the keys that a member holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MarkerStanding {
+    /// It gives all these keys.
+    Same,
+    /// It is sealed under a key that is held, and lacks others.
+    Lacks,
+    /// It is of an earlier epoch than the one in which things are sealed.
+    Older,
+    /// It is of a later epoch than any that is known here, or of another key of the present one.
+    Unknown,
+    /// It gives keys that are not held here.
+    Gives,
 }
 
 /// A passphrase that is to open a vault, with the randomness to seal it.
@@ -82,7 +101,7 @@ impl Marker {
             epoch: 0,
             passphrase: PassphraseSlot::seal(&header, 0, root, passphrase),
             recovery: seal_recovery(&header, 0, root, recovery),
-            earlier: Vec::new(),
+            others: Vec::new(),
         }
     }
 
@@ -138,28 +157,76 @@ impl Marker {
         Ok(())
     }
 
-    /// Begins the next epoch, which `ring` holds already; `nonce` seals the last epoch's key under it.
+    /// Goes over to the epoch and the key with which `ring` seals; `nonce` seals all its other keys under that one.
     ///
-    /// Both slots are sealed anew, since a former member must not open what comes now:
-    /// the passphrase may stay or change, and a recovery key that is not at hand is replaced by a fresh one.
-    pub fn add_epoch(
+    /// Both slots are sealed anew, since a former member must not open what comes now: it may know the passphrase, and
+    /// a recovery key that is not at hand cannot be kept.
+    pub fn begin_epoch(
         &mut self,
         ring: &KeyRing,
         nonce: Nonce,
         passphrase: NewPassphrase<'_>,
         recovery: NewRecovery<'_>,
     ) -> Result<(), OtherKeys> {
-        let last = self.current_root_of(ring)?.clone();
-        let epoch = self.epoch.checked_add(1).filter(|epoch| *epoch <= MAX_EPOCH).ok_or(OtherKeys)?;
-        let root = ring.root(epoch).ok_or(OtherKeys)?;
-        let sealed =
-            next_epoch_ring(self.vault, root).seal(Purpose::RootKey, &self.epoch.to_le_bytes(), nonce, &last.0);
-        self.earlier.insert(0, sealed);
-        self.epoch = epoch;
-        let header = self.header();
-        self.passphrase = PassphraseSlot::seal(&header, epoch, root, passphrase);
-        self.recovery = seal_recovery(&header, epoch, root, recovery);
+        if ring.vault() != self.vault || ring.current() < self.epoch || ring.roots().count() > MAX_KEYS {
+            return Err(OtherKeys);
+        }
+        self.epoch = ring.current();
+        let (header, root) = (self.header(), ring.current_root());
+        self.passphrase = PassphraseSlot::seal(&header, self.epoch, root, passphrase);
+        self.recovery = seal_recovery(&header, self.epoch, root, recovery);
+        self.others = self.seal_others(ring.roots(), root, nonce);
         Ok(())
+    }
+
+    /// Adds what `ring` holds and this does not give, for whoever opens it; says whether there was anything.
+    ///
+    /// Only of epochs up to this marker's: a later key must not be had from a key that was given up for it.
+    pub fn add_keys(&mut self, ring: &KeyRing, nonce: Nonce) -> Result<bool, OtherKeys> {
+        let (root, mut given) = self.given(ring).ok_or(OtherKeys)?;
+        let before = given.len();
+        for (epoch, key) in ring.roots().filter(|(epoch, _)| *epoch <= self.epoch) {
+            if *key != root && !given.iter().any(|(_, known)| known == key) {
+                given.push((epoch, key.clone()));
+            }
+        }
+        if given.len() == before || given.len() >= MAX_KEYS {
+            return Ok(false);
+        }
+        self.others = self.seal_others(given.iter().map(|(epoch, key)| (*epoch, key)), &root, nonce);
+        Ok(true)
+    }
+
+    /// The keys that this gives to whoever holds the one under which it is sealed; none where `ring` does not.
+    pub fn keys_for(&self, ring: &KeyRing) -> Option<Vec<(Epoch, RootKey)>> {
+        let (root, mut given) = self.given(ring)?;
+        given.push((self.epoch, root));
+        Some(given)
+    }
+
+    /// What names the key under which this is sealed, where `ring` holds it.
+    pub fn sealed_under(&self, ring: &KeyRing) -> Option<KeyId> {
+        self.given(ring).map(|(root, _)| root.id())
+    }
+
+    /// How this stands to the keys that a member holds. That a marker of the first epoch is sound cannot be told.
+    pub fn compare(&self, ring: &KeyRing) -> MarkerStanding {
+        if self.epoch < ring.current() {
+            return MarkerStanding::Older;
+        }
+        match self.given(ring) {
+            Some((root, given)) => {
+                let is_given = |key: &RootKey| *key == root || given.iter().any(|(_, other)| other == key);
+                let gives_more = given.iter().any(|(epoch, key)| !ring.holds(*epoch, &key.id()));
+                let lacks = ring.roots().any(|(epoch, key)| epoch <= self.epoch && !is_given(key));
+                match (gives_more, lacks) {
+                    (true, _) => MarkerStanding::Gives,
+                    (false, true) => MarkerStanding::Lacks,
+                    (false, false) => MarkerStanding::Same,
+                }
+            }
+            None => MarkerStanding::Unknown,
+        }
     }
 
     /// The object's bytes.
@@ -168,10 +235,7 @@ impl Marker {
         let slot = &self.passphrase;
         out.raw(&self.header());
         slot.cost.encode(&mut out);
-        out.raw(&slot.salt).raw(&slot.sealed).raw(&self.recovery);
-        for sealed in &self.earlier {
-            out.raw(sealed);
-        }
+        out.raw(&slot.salt).raw(&slot.sealed).raw(&self.recovery).raw(&self.others);
         let mut bytes = out.finish();
         let hash = blake3::derive_key(HASH_CONTEXT, &bytes);
         bytes.extend_from_slice(&hash);
@@ -207,12 +271,14 @@ impl Marker {
         let salt = input.array()?;
         let passphrase = PassphraseSlot { cost, salt, sealed: input.raw(SLOT_BYTES)?.to_vec() };
         let recovery = input.raw(SLOT_BYTES)?.to_vec();
-        if u64::from(epoch) != (input.remaining() / EARLIER_BYTES) as u64 {
-            return Err(MarkerError::Malformed { source: WireError::Invalid { what: "epoch" } });
+        let others = input.raw(input.remaining())?.to_vec();
+        let keys = others.len().checked_sub(BOX_OVERHEAD).map_or(0, |keys| keys / KEY_BYTES);
+        // A vault that is beyond its first epoch has that one's key besides, and whole keys are sealed.
+        let is_sound = others.is_empty() || (keys > 0 && others.len() == BOX_OVERHEAD + keys * KEY_BYTES);
+        if !is_sound || (epoch > 0 && others.is_empty()) {
+            return Err(MarkerError::Malformed { source: WireError::Invalid { what: "other keys" } });
         }
-        let earlier = (0..epoch).map(|_| Ok(input.raw(EARLIER_BYTES)?.to_vec())).collect::<Result<_, WireError>>()?;
-        input.finish()?;
-        Ok(Self { vault, created, epoch, passphrase, recovery, earlier })
+        Ok(Self { vault, created, epoch, passphrase, recovery, others })
     }
 
     fn header(&self) -> [u8; HEADER_BYTES] {
@@ -227,35 +293,70 @@ impl Marker {
         if epoch != self.epoch || input.finish().is_err() {
             return Err(UnlockError::Damaged);
         }
-        let mut roots = vec![newest];
-        for (sealed, epoch) in self.earlier.iter().zip((0..self.epoch).rev()) {
-            let next = roots.last().expect("begins with the newest");
-            let plain = next_epoch_ring(self.vault, next)
-                .open(Purpose::RootKey, 0, &epoch.to_le_bytes(), sealed)
-                .map(Zeroizing::new)
-                .map_err(|_| UnlockError::Damaged)?;
-            roots.push(RootKey(plain.as_slice().try_into().map_err(|_| UnlockError::Damaged)?));
-        }
-        let mut ring = KeyRing::new(self.vault, roots.pop().expect("ends with the first"));
-        for (epoch, root) in (1..).zip(roots.into_iter().rev()) {
+        let others = self.open_others(&newest).ok_or(UnlockError::Damaged)?;
+        let mut keys = others.into_iter().chain([(epoch, newest.clone())]).peekable();
+        let first = keys.next_if(|(epoch, _)| *epoch == 0).ok_or(UnlockError::Damaged)?;
+        let mut ring = KeyRing::new(self.vault, first.1);
+        for (epoch, root) in keys {
             ring.add_epoch(epoch, root);
         }
-        Ok(ring)
-    }
-
-    /// The newest root key, which `ring` must hold as its newest.
-    fn current_root<'a>(&self, ring: &'a KeyRing) -> Result<&'a RootKey, OtherKeys> {
-        if ring.current() != self.epoch {
-            return Err(OtherKeys);
+        match ring.seal_under(epoch, &newest.id()) {
+            true => Ok(ring),
+            false => Err(UnlockError::Damaged),
         }
-        self.current_root_of(ring)
     }
 
-    fn current_root_of<'a>(&self, ring: &'a KeyRing) -> Result<&'a RootKey, OtherKeys> {
+    /// The key under which this is sealed, which must be one of the ring's, and all others that it gives.
+    fn given(&self, ring: &KeyRing) -> Option<(RootKey, Vec<(Epoch, RootKey)>)> {
         if ring.vault() != self.vault {
-            return Err(OtherKeys);
+            return None;
         }
-        ring.root(self.epoch).ok_or(OtherKeys)
+        let mut candidates = ring.roots().filter(|(epoch, _)| *epoch == self.epoch);
+        candidates.find_map(|(_, root)| Some((root.clone(), self.open_others(root)?)))
+    }
+
+    /// The other keys, in order of their epochs.
+    fn open_others(&self, root: &RootKey) -> Option<Vec<(Epoch, RootKey)>> {
+        if self.others.is_empty() {
+            return Some(Vec::new());
+        }
+        let sealing = sealing_ring(self.vault, root);
+        let plain = sealing.open(Purpose::RootKey, 0, &self.header(), &self.others).map(Zeroizing::new).ok()?;
+        let mut input = Reader::new(&plain);
+        let mut keys = Vec::new();
+        while input.remaining() > 0 {
+            let epoch = input.array().map(Epoch::from_le_bytes).ok()?;
+            keys.push((epoch, RootKey(input.array().ok()?)));
+        }
+        let sorted = keys.windows(2).all(|pair| pair[0].0 <= pair[1].0);
+        sorted.then_some(keys)
+    }
+
+    fn seal_others<'a>(
+        &self,
+        keys: impl Iterator<Item = (Epoch, &'a RootKey)>,
+        root: &RootKey,
+        nonce: Nonce,
+    ) -> Vec<u8> {
+        let mut others: Vec<_> = keys.filter(|(_, key)| *key != root).collect();
+        if others.is_empty() {
+            return Vec::new();
+        }
+        others.sort_by_key(|(epoch, _)| *epoch);
+        let mut plain = Zeroizing::new(Vec::with_capacity(others.len() * KEY_BYTES));
+        for (epoch, key) in others {
+            plain.extend_from_slice(&epoch.to_le_bytes());
+            plain.extend_from_slice(&key.0);
+        }
+        sealing_ring(self.vault, root).seal(Purpose::RootKey, &self.header(), nonce, &plain)
+    }
+
+    /// The root key that the slots hold, which must be the one with which `ring` seals.
+    fn current_root<'a>(&self, ring: &'a KeyRing) -> Result<&'a RootKey, OtherKeys> {
+        let seals = ring.vault() == self.vault && ring.current() == self.epoch;
+        // Of the first epoch there is one key, and nothing else to know it by.
+        let is_the_key = seals && (self.others.is_empty() || self.open_others(ring.current_root()).is_some());
+        is_the_key.then(|| ring.current_root()).ok_or(OtherKeys)
     }
 }
 
@@ -312,9 +413,9 @@ fn recovery_slot_key(key: &RecoveryKey) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(blake3::derive_key("packetboat 2026 key: recovery slot", &key.0))
 }
 
-/// A ring that holds nothing but `next`, to seal its predecessor under: a whole ring begins with the first epoch's key.
-fn next_epoch_ring(vault: VaultId, next: &RootKey) -> KeyRing {
-    KeyRing::new(vault, next.clone())
+/// A ring of nothing but `root`, to seal the others under: a whole ring begins with the first epoch's key.
+fn sealing_ring(vault: VaultId, root: &RootKey) -> KeyRing {
+    KeyRing::new(vault, root.clone())
 }
 
 fn header(vault: VaultId, created: i64, epoch: Epoch) -> [u8; HEADER_BYTES] {
@@ -444,7 +545,7 @@ const MAGIC: [u8; 4] = *b"PBMK";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 34;
 const SLOT_BYTES: usize = BOX_OVERHEAD + 36;
-const EARLIER_BYTES: usize = BOX_OVERHEAD + 32;
+const KEY_BYTES: usize = 36;
 const HASH_CONTEXT: &str = "packetboat 2026 marker";
 const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 const MAX_PASSES: u32 = 16;
@@ -454,8 +555,8 @@ const MAX_LANES: u32 = 8;
 pub const MARKER_NAME: &str = "packetboat";
 /// Greatest size of a marker in bytes.
 pub const MAX_MARKER_BYTES: usize = 64 * 1024;
-/// As many epochs as a marker has room for.
-const MAX_EPOCH: Epoch = 600;
+/// As many keys as a vault may have: a marker has room for them all.
+pub const MAX_KEYS: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -590,31 +691,82 @@ mod tests {
         assert_eq!(marker.replace_passphrase(&stranger, passphrase("x")), Err(OtherKeys));
     }
 
+    fn begin(marker: &mut Marker, ring: &KeyRing, key: &RecoveryKey) -> Result<(), OtherKeys> {
+        marker.begin_epoch(ring, Nonce([6; 24]), passphrase("b"), recovery(key))
+    }
+
     #[test]
     fn the_newest_epoch_opens_all_earlier_ones() {
         let mut marker = marker_without_argon2();
         let mut ring = KeyRing::new(VAULT, RootKey([1; 32]));
         let key = RecoveryKey([9; 32]);
-        assert_eq!(marker.add_epoch(&ring, Nonce([6; 24]), passphrase("a"), recovery(&key)), Err(OtherKeys));
         for epoch in 1..=3u8 {
             ring.add_epoch(epoch.into(), RootKey([epoch + 1; 32]));
-            marker.add_epoch(&ring, Nonce([epoch; 24]), passphrase("b"), recovery(&key)).unwrap();
+            begin(&mut marker, &ring, &key).unwrap();
         }
         let marker = Marker::decode(&marker.encode()).unwrap();
+        assert_eq!(marker.compare(&ring), MarkerStanding::Same);
         let opened = marker.unlock_with_recovery(&key).unwrap();
         assert_eq!(opened.current(), 3);
-        for epoch in 0..=3 {
-            assert_eq!(opened.root(epoch), ring.root(epoch));
-        }
+        assert!(opened.roots().eq(ring.roots()));
         assert_eq!(opened.chunk_id(b"x"), ring.chunk_id(b"x"));
         let mut damaged = marker.clone();
-        damaged.earlier.swap(0, 1);
+        damaged.others.truncate(damaged.others.len() - KEY_BYTES);
         assert_eq!(damaged.unlock_with_recovery(&key).unwrap_err(), UnlockError::Damaged);
+        damaged.others.clear();
+        assert_eq!(damaged.unlock_with_recovery(&key).unwrap_err(), UnlockError::Damaged);
+        assert!(matches!(Marker::decode(&damaged.encode()), Err(MarkerError::Malformed { .. })));
     }
 
     #[test]
-    fn the_most_epochs_fit_the_size_limit() {
-        assert!(HEADER_BYTES + 15 + 16 + 2 * SLOT_BYTES + MAX_EPOCH as usize * EARLIER_BYTES + 32 <= MAX_MARKER_BYTES);
+    fn a_member_tells_an_older_marker_and_one_of_a_stranger_from_its_own() {
+        let old = marker_without_argon2();
+        let key = RecoveryKey([9; 32]);
+        let mut ring = KeyRing::new(VAULT, RootKey([1; 32]));
+        assert_eq!(old.compare(&ring), MarkerStanding::Same);
+        ring.add_epoch(1, RootKey([2; 32]));
+        let mut marker = old.clone();
+        begin(&mut marker, &ring, &key).unwrap();
+        assert_eq!(old.compare(&ring), MarkerStanding::Older);
+        // A former member has the first key, and seals a marker of a new epoch of its own.
+        let mut stranger = KeyRing::new(VAULT, RootKey([1; 32]));
+        stranger.add_epoch(1, RootKey([7; 32]));
+        assert_eq!(marker.compare(&stranger), MarkerStanding::Unknown);
+        let mut forged = old;
+        begin(&mut forged, &stranger, &key).unwrap();
+        assert_eq!(forged.compare(&ring), MarkerStanding::Unknown);
+        assert_eq!(marker.replace_passphrase(&stranger, passphrase("x")), Err(OtherKeys));
+        assert_eq!(begin(&mut marker, &KeyRing::new(VAULT, RootKey([1; 32])), &key), Err(OtherKeys), "never back");
+    }
+
+    #[test]
+    fn who_holds_the_key_adds_others_without_the_passphrase() {
+        let key = RecoveryKey([9; 32]);
+        let mut ring = KeyRing::new(VAULT, RootKey([1; 32]));
+        ring.add_epoch(1, RootKey([2; 32]));
+        let mut marker = marker_without_argon2();
+        begin(&mut marker, &ring, &key).unwrap();
+        // Another device began the same epoch, and a later one came since.
+        let mut fuller = ring.clone();
+        fuller.add_epoch(1, RootKey([3; 32]));
+        assert_eq!(marker.compare(&fuller), MarkerStanding::Lacks);
+        fuller.add_epoch(2, RootKey([4; 32]));
+        assert_eq!(marker.add_keys(&fuller, Nonce([8; 24])), Ok(true));
+        assert_eq!(marker.add_keys(&fuller, Nonce([8; 24])), Ok(false));
+        assert_eq!(marker.compare(&ring), MarkerStanding::Gives);
+        let opened = Marker::decode(&marker.encode()).unwrap().unlock_with_recovery(&key).unwrap();
+        assert!(opened.holds(1, &RootKey([3; 32]).id()));
+        assert_eq!(opened.root(1), Some(&RootKey([2; 32])), "the slot's own key seals");
+        assert_eq!(opened.greatest(), 1, "a later key is not had from one that was given up for it");
+        assert_eq!(marker.keys_for(&ring).unwrap().len(), 3);
+        let stranger = KeyRing::new(VAULT, RootKey([5; 32]));
+        assert_eq!(marker.add_keys(&stranger, Nonce([8; 24])), Err(OtherKeys));
+    }
+
+    #[test]
+    fn the_most_keys_fit_the_size_limit() {
+        const LARGEST: usize = HEADER_BYTES + 15 + 16 + 2 * SLOT_BYTES + BOX_OVERHEAD + MAX_KEYS * KEY_BYTES + 32;
+        const { assert!(LARGEST <= MAX_MARKER_BYTES) };
     }
 
     proptest! {
@@ -636,6 +788,6 @@ mod tests {
         let header = header(VAULT, 12345, 0);
         let passphrase = PassphraseSlot { cost: Argon2Cost::MINIMUM, salt: [3; 16], sealed: vec![0; SLOT_BYTES] };
         let recovery = seal_recovery(&header, 0, &RootKey([1; 32]), recovery(&RecoveryKey([9; 32])));
-        Marker { vault: VAULT, created: 12345, epoch: 0, passphrase, recovery, earlier: Vec::new() }
+        Marker { vault: VAULT, created: 12345, epoch: 0, passphrase, recovery, others: Vec::new() }
     }
 }

@@ -124,7 +124,8 @@ impl SealedPacket {
         let plain = zstd::bulk::decompress(&compressed, MAX_BODY_BYTES)
             .map_err(|_| PacketError::Body { source: WireError::Invalid { what: "compressed body" } })?;
         let body = PacketBody::decode(&plain, self.device()).map_err(|source| PacketError::Body { source })?;
-        Ok(Packet { dot: self.dot(), hash: self.hash, previous: self.previous(), author: self.author(), body })
+        let (dot, hash, previous, author) = (self.dot(), self.hash, self.previous(), self.author());
+        Ok(Packet { dot, hash, previous, author, epoch: self.header.epoch, body })
     }
 
     /// The author's lane and the packet's place in it.
@@ -135,6 +136,11 @@ impl SealedPacket {
     /// The vault that it says it belongs to.
     pub fn vault(&self) -> VaultId {
         self.header.vault
+    }
+
+    /// The epoch in which it is sealed.
+    pub fn epoch(&self) -> Epoch {
+        self.header.epoch
     }
 
     /// The author.
@@ -174,6 +180,8 @@ pub struct Packet {
     pub previous: PacketHash,
     /// The author's key.
     pub author: PublicKey,
+    /// The epoch in which it is sealed.
+    pub epoch: Epoch,
     /// What it says.
     pub body: PacketBody,
 }

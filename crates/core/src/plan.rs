@@ -120,7 +120,12 @@ struct Planner<'a, T> {
 impl<T: PlanRead> Planner<'_, T> {
     /// Plans the place where an item belongs, and the places on disk where it is seen now.
     fn item(&mut self, id: ItemId) -> Result<(), <T as TreeRead>::Error> {
-        let Some(item) = self.viewer.tree().item(id)? else { return Ok(()) };
+        let Some(item) = self.viewer.tree().item(id)? else {
+            // It was deleted so long ago that nothing is left of it but what stands here.
+            let removal = |entry| Planned { step: Step::Remove { entry }, cause: Cause::Deleted(None) };
+            self.plan.removals.extend(self.viewer.tree().entries_of(id)?.into_iter().map(removal));
+            return Ok(());
+        };
         let (parent, name) = self.viewer.place_of(&item)?;
         self.place(parent, name)?;
         for entry in self.viewer.tree().entries_of(id)? {

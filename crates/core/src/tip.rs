@@ -5,17 +5,22 @@
 //! ```text
 //! last        counter varint, and where it is not 0 the hash of the device's last packet 32
 //! learned     knowledge (knowledge.rs)
-//! checkpoint  0 | 1, then the device 32 and number varint of the newest checkpoint the device knows
+//! checkpoint  flags u8: 1 a checkpoint follows, 2 a list of what is wanted follows after it;
+//!             the device 32 and number varint of the newest checkpoint the device knows
+//! wanted      what the device could not read here (wanted.rs); left out where there is nothing
 //! recent      count, per packet its bytes: the newest of the device's own lane, in order, 64 KiB in all
 //! padding     0 to 63 zero bytes, so that the object's size and its number leave the same remainder by 64
 //! ```
 //!
 //! The padding is for storages whose listing shows a time and a size and nothing else: of 64 tips in a row no two have
 //! one size, so a rewrite within one tick of the storage's clock is still seen.
-//! The recent packets are for the readers of a small edit, who then need no other read.
+//! The recent packets are for the readers of a small edit, who then need no other read; what is wanted is for whoever
+//! can put it there again, and costs them no request to hear of.
 //!
 //! A storage may put an old tip back. Its number then is smaller than one that was seen,
 //! and knowledge and lanes are not taken back for it; what a tip says is never a reason to forget.
+
+use std::collections::BTreeSet;
 
 use crate::checkpoint::CheckpointRef;
 use crate::ids::{Counter, DeviceId, PacketHash};
@@ -23,6 +28,7 @@ use crate::keys::Purpose;
 use crate::knowledge::{Knowledge, Learned};
 use crate::signed::{Content, OVERHEAD, Sealed, SignedError, Unverified};
 use crate::store::ObjectName;
+use crate::wanted::{Wanted, decode_wanted, encode_wanted};
 use crate::wire::{Reader, WireError, Writer};
 
 /// What a device says of itself.
@@ -36,6 +42,8 @@ pub struct Tip {
     pub learned: Knowledge,
     /// The newest checkpoint that the device knows of.
     pub checkpoint: Option<CheckpointRef>,
+    /// What the device could not read at this intermediary; at most [`MAX_WANTED`](crate::wanted::MAX_WANTED).
+    pub wanted: BTreeSet<Wanted>,
     /// The newest packets of the device's own lane, sealed, in order; at most [`MAX_RECENT_BYTES`] in all.
     pub recent: Vec<Vec<u8>>,
 }
@@ -92,10 +100,16 @@ impl Content for Tip {
             None => out.varint(0),
         };
         self.learned.encode(&mut out);
+        let wanted = if self.wanted.is_empty() { 0 } else { FLAG_WANTED };
         match &self.checkpoint {
-            Some(checkpoint) => out.u8(1).raw(&checkpoint.device.0).varint(checkpoint.number),
-            None => out.u8(0),
-        };
+            Some(checkpoint) => {
+                out.u8(FLAG_CHECKPOINT | wanted).raw(&checkpoint.device.0).varint(checkpoint.number);
+            }
+            None => drop(out.u8(wanted)),
+        }
+        if wanted != 0 {
+            encode_wanted(&self.wanted, &mut out);
+        }
         out.varint(self.recent.len() as u64);
         for packet in &self.recent {
             out.bytes(packet);
@@ -114,11 +128,21 @@ impl Content for Tip {
             counter => Some(Learned { counter, hash: PacketHash(input.array()?) }),
         };
         let learned = Knowledge::decode(&mut input)?;
-        let checkpoint = match input.u8()? {
+        let flags = input.u8()?;
+        if flags & !(FLAG_CHECKPOINT | FLAG_WANTED) != 0 {
+            return Err(WireError::NotCanonical);
+        }
+        let checkpoint = match flags & FLAG_CHECKPOINT {
             0 => None,
-            1 => Some(CheckpointRef::decode(&mut input)?),
-            _ => return Err(WireError::NotCanonical),
+            _ => Some(CheckpointRef::decode(&mut input)?),
         };
+        let mut wanted = BTreeSet::new();
+        if flags & FLAG_WANTED != 0 {
+            wanted = decode_wanted(&mut input)?;
+            if wanted.is_empty() {
+                return Err(WireError::NotCanonical);
+            }
+        }
         let mut room = MAX_RECENT_BYTES;
         let mut recent = Vec::new();
         for _ in 0..input.count(1)? {
@@ -131,7 +155,7 @@ impl Content for Tip {
         if zeros.len() != padding(sequence, read) || zeros.iter().any(|byte| *byte != 0) {
             return Err(WireError::NotCanonical);
         }
-        Ok(Self { sequence, last, learned, checkpoint, recent })
+        Ok(Self { sequence, last, learned, checkpoint, wanted, recent })
     }
 }
 
@@ -140,6 +164,9 @@ fn padding(sequence: u64, len: usize) -> usize {
     let size = ((OVERHEAD + len) as u64) % SIZE_STEPS;
     ((sequence % SIZE_STEPS + SIZE_STEPS - size) % SIZE_STEPS) as usize
 }
+
+const FLAG_CHECKPOINT: u8 = 1;
+const FLAG_WANTED: u8 = 2;
 
 /// The sizes of this many tips in a row differ.
 const SIZE_STEPS: u64 = 64;
@@ -157,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::VaultId;
+    use crate::ids::{PackId, VaultId};
     use crate::keys::{DeviceKey, KeyRing, Nonce, RootKey, SealError};
 
     fn ring() -> KeyRing {
@@ -173,7 +200,8 @@ mod tests {
         let mut learned = Knowledge::new();
         learned.advance(key().device(), last);
         let checkpoint = Some(CheckpointRef { device: DeviceId([2; 32]), number: 5 });
-        Tip { sequence, last: Some(last), learned, checkpoint, recent: vec![vec![1; 30], vec![2; 20]] }
+        let wanted = BTreeSet::new();
+        Tip { sequence, last: Some(last), learned, checkpoint, wanted, recent: vec![vec![1; 30], vec![2; 20]] }
     }
 
     fn sealed(tip: &Tip) -> SealedTip {
@@ -189,7 +217,14 @@ mod tests {
         let sealed = sealed(&tip(8));
         assert_eq!(sealed.number(), 8);
         assert_eq!(open(sealed.bytes()), Ok(tip(8)));
-        let empty = Tip { sequence: 1, last: None, learned: Knowledge::new(), checkpoint: None, recent: Vec::new() };
+        let empty = Tip {
+            sequence: 1,
+            last: None,
+            learned: Knowledge::new(),
+            checkpoint: None,
+            wanted: BTreeSet::new(),
+            recent: Vec::new(),
+        };
         assert_eq!(open(self::sealed(&empty).bytes()), Ok(empty));
     }
 
@@ -198,6 +233,17 @@ mod tests {
         assert_eq!(
             blake3::hash(sealed(&tip(8)).bytes()).to_hex().as_str(),
             "cf4cf60803d2c20574f9e8ecbef65d31acb8610b641a2543ce40a807fd07f620"
+        );
+    }
+
+    #[test]
+    fn a_tip_that_wants_something_keeps_its_format() {
+        let mut tip = tip(9);
+        tip.wanted = [Wanted::Pack(PackId([3; 32])), Wanted::Checkpoint(tip.checkpoint.unwrap())].into();
+        assert_eq!(open(sealed(&tip).bytes()), Ok(tip.clone()));
+        assert_eq!(
+            blake3::hash(sealed(&tip).bytes()).to_hex().as_str(),
+            "ad5054ead56e4d994bb7707eb1ced7401d5b6202fe78db4922f18f52d89ec92e"
         );
     }
 
@@ -282,6 +328,7 @@ mod tests {
             counter in 0..u64::MAX,
             lanes in vec((any::<[u8; 32]>(), 1..u64::MAX, any::<[u8; 32]>()), 0..5),
             checkpoint in proptest::option::of((any::<[u8; 32]>(), 1..u64::MAX)),
+            wanted in vec(any::<[u8; 32]>(), 0..3),
             recent in vec(vec(any::<u8>(), 0..50), 0..4),
         ) {
             let mut learned = Knowledge::new();
@@ -290,7 +337,8 @@ mod tests {
             }
             let last = (counter > 0).then_some(Learned { counter, hash: PacketHash([1; 32]) });
             let checkpoint = checkpoint.map(|(device, number)| CheckpointRef { device: DeviceId(device), number });
-            let tip = Tip { sequence, last, learned, checkpoint, recent };
+            let wanted = wanted.into_iter().map(|pack| Wanted::Pack(PackId(pack))).collect();
+            let tip = Tip { sequence, last, learned, checkpoint, wanted, recent };
             let plain = tip.encode();
             prop_assert_eq!(Tip::decode(sequence, &plain), Ok(tip));
             prop_assert!(Tip::decode(sequence.wrapping_add(1), &plain).is_err());

@@ -47,6 +47,13 @@ pub enum Request {
     Paths,
     /// Which process this is.
     Who,
+    /// End the pair.
+    Unpair {
+        /// Though the other device cannot be told.
+        alone: bool,
+    },
+    /// Put up what waits of the vaults that are carried.
+    PutUp,
     /// What follows is for the companion: relay/socket.rs.
     Relay,
 }

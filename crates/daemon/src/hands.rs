@@ -3,7 +3,7 @@
 //! An outcome may come twice. A try is known by its number, a report by its name, a look-up by its mail; a body that is
 //! gone stays gone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,10 +12,9 @@ use packetboat_core::delivery::{Effect, Event, Frame, Item, Recipients, Status};
 use packetboat_core::ids::MailId;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
 use crate::outbox::body;
 use crate::outbox::courier::{Courier, Hands};
-use crate::outbox::desk::{Desk, Outcome};
+use crate::outbox::desk::Outcome;
 use crate::outbox::machine::Machine;
 use crate::outbox::store::Reader;
 use crate::outbox::transmit::Transmit;
@@ -27,7 +26,6 @@ use crate::sent::SentFolder;
 pub(crate) struct DaemonHands {
     parts: HandsParts,
     looking: Arc<Mutex<HashSet<MailId>>>,
-    wakes: Wakes,
     activity: watch::Sender<u64>,
 }
 
@@ -49,27 +47,13 @@ pub(crate) struct HandsParts {
     pub(crate) bodies: PathBuf,
     /// How long a mail is tried.
     pub(crate) lifetime: Duration,
-    /// Tells when mails are to be woken.
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// When mails are to be woken, for whoever shows them; filled in from the desk after each batch.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Wakes(Arc<Mutex<HashMap<MailId, u64>>>);
-
-impl Wakes {
-    /// When a mail is to be woken, by the wall clock.
-    pub(crate) fn of(&self, mail: &MailId) -> Option<u64> {
-        lock(&self.0).get(mail).copied()
-    }
 }
 
 impl DaemonHands {
-    /// Hands, and what others may watch of them: wake times, and a count of what was carried out.
-    pub(crate) fn new(parts: HandsParts) -> (Self, Wakes, watch::Receiver<u64>) {
+    /// Hands, and a count of what they carried out, for others to watch.
+    pub(crate) fn new(parts: HandsParts) -> (Self, watch::Receiver<u64>) {
         let (activity, active) = watch::channel(0);
-        let wakes = Wakes::default();
-        (Self { parts, looking: Arc::default(), wakes: wakes.clone(), activity }, wakes, active)
+        (Self { parts, looking: Arc::default(), activity }, active)
     }
 
     fn look_up(&self, item: Arc<Item>) {
@@ -172,11 +156,6 @@ impl Hands for DaemonHands {
     fn has_room(&self) -> bool {
         self.parts.peer.as_ref().is_none_or(PeerSender::has_room)
     }
-
-    fn committed(&mut self, desk: &Desk) {
-        let now = self.parts.clock.now();
-        *lock(&self.wakes.0) = desk.wakes(&now, WAKES_SHOWN);
-    }
 }
 
 fn file(
@@ -211,6 +190,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
-
-/// For how many mails it is known when they are to be woken; those that come first.
-const WAKES_SHOWN: usize = 1000;

@@ -5,6 +5,8 @@
 //!   lock                   held by the process that writes here
 //!   key                    the daemon's Ed25519 seed, 32 bytes
 //!   submission-token       what a mail program gives as its password
+//!   submission-certificate.pem  submission-key.pem
+//!                          what the submission port proves itself by, where no other certificate is named
 //!   pair.json              the other device of the pair
 //!   companion.sealed       what the host gave its companion to send by
 //!   outbox.db  inbox.db    queues and records
@@ -121,6 +123,16 @@ impl Home {
     /// The accounts that a companion got from its host, sealed under this daemon's key.
     pub fn sealed_accounts(&self) -> PathBuf {
         self.state.join("companion.sealed")
+    }
+
+    /// The certificate that the submission port made for itself.
+    pub fn certificate(&self) -> PathBuf {
+        self.state.join("submission-certificate.pem")
+    }
+
+    /// The key of that certificate.
+    pub fn certificate_key(&self) -> PathBuf {
+        self.state.join("submission-key.pem")
     }
 
     /// The token that mail programs authenticate by, if the daemon made one already.

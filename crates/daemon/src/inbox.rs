@@ -17,5 +17,7 @@ mod resolve;
 pub mod status;
 mod stored;
 mod words;
+#[cfg(feature = "fuzzing")]
+pub use self::words::fuzz as fuzz_words;
 
 pub(crate) use self::words::is_ours as is_asked;

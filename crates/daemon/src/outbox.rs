@@ -10,12 +10,13 @@
 //! The [`desk`] decides nothing either: it brings events to the machines of `packetboat_core::delivery`, saves what they
 //! become, and gives out what they ask for.
 
+pub mod advice;
 pub mod body;
 pub mod courier;
 pub mod desk;
 pub mod intake;
 pub mod machine;
 pub mod store;
-mod timers;
+pub mod timers;
 pub mod transmit;
 pub mod view;

@@ -59,12 +59,15 @@ struct File {
     peer_name: String,
     peer_addresses: Vec<SocketAddr>,
     locals: Vec<LocalAddress>,
+    /// Whether it is over, and remembered for its serial alone.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    ended: bool,
 }
 
 impl Pair {
     /// Reads the pair, if this device is in one.
     pub fn read(path: &Path) -> Result<Option<Self>, JsonFileError> {
-        let Some(file) = files::read_json::<File>(path)? else { return Ok(None) };
+        let Some(file) = files::read_json::<File>(path)?.filter(|file| !file.ended) else { return Ok(None) };
         let key = parse_key(&file.peer_key).filter(|_| file.schema == SCHEMA);
         let key = key.ok_or_else(|| JsonFileError::damaged(path))?;
         Ok(Some(Self {
@@ -77,6 +80,19 @@ impl Pair {
         }))
     }
 
+    /// The serial of the last pair that this device was in; nought, where it was in none.
+    pub fn last_serial(path: &Path) -> Result<u64, JsonFileError> {
+        Ok(files::read_json::<File>(path)?.map_or(0, |file| file.serial))
+    }
+
+    /// Ends the pair, durably; nothing happens where there is none.
+    pub fn end(path: &Path) -> Result<(), JsonFileError> {
+        match files::read_json::<File>(path)? {
+            Some(file) if !file.ended => files::write_json(path, &File { ended: true, ..file }),
+            _ => Ok(()),
+        }
+    }
+
     /// Remembers the pair, durably.
     pub fn write(&self, path: &Path) -> Result<(), JsonFileError> {
         let file = File {
@@ -87,6 +103,7 @@ impl Pair {
             peer_name: self.peer_name.clone(),
             peer_addresses: self.peer_addresses.clone(),
             locals: self.locals.clone(),
+            ended: false,
         };
         files::write_json(path, &file)
     }

@@ -6,6 +6,7 @@
 //!           2  this device's wall clock in milliseconds since 1970, 8 bytes big-endian; said first in each session
 //!           3  the host's accounts for its companion (accounts.rs)
 //!           4  a comparison of what the two have of mail in (`inbox::exchange`)
+//!           5  a word about ending the pair (parting.rs)
 //! body      get `mail/` and the mail's id, 16 bytes: the companion fetches a copy from its host
 //!           get `inbox/` and more: what either lacks of mail in
 //!           get or put `store/` and a request: the host asks its companion about a vault (relay/message.rs)
@@ -36,6 +37,7 @@ use crate::outbox::courier::Courier;
 use crate::outbox::desk::Input;
 use crate::outbox::store::Reader;
 use crate::pair::Role;
+use crate::parting::{CHANNEL_PARTING, Word};
 use crate::relay::answer::Answerer;
 
 /// What the outbox says over the link, and what it fetches.
@@ -62,6 +64,7 @@ pub struct Peer {
     got_accounts: mpsc::Sender<Vec<u8>>,
     inbox: Arc<Exchange>,
     carries: Option<Answerer>,
+    parting: mpsc::Sender<Word>,
 }
 
 /// What a [`Peer`] is made of.
@@ -84,6 +87,8 @@ pub struct PeerParts {
     pub inbox: Arc<Exchange>,
     /// On a companion: answers what is asked about vaults.
     pub carries: Option<Answerer>,
+    /// Where words about ending the pair go.
+    pub parting: mpsc::Sender<Word>,
 }
 
 impl Peer {
@@ -92,7 +97,7 @@ impl Peer {
         let (frames_in, frames) = mpsc::channel(FRAMES);
         let (fetches_in, fetches) = mpsc::channel(FETCHES);
         let (skew, skews) = watch::channel(None);
-        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts, inbox, carries } = parts;
+        let PeerParts { courier, reader, bodies, role, clock, accounts, got_accounts, inbox, carries, parting } = parts;
         let reader = Arc::new(Mutex::new(reader));
         let up = Arc::new(AtomicBool::new(false));
         let peer = Self {
@@ -109,6 +114,7 @@ impl Peer {
             got_accounts,
             inbox,
             carries,
+            parting,
         };
         (peer, PeerSender { frames: frames_in, fetches: fetches_in, up }, skews)
     }
@@ -134,6 +140,7 @@ impl Peer {
             self.skew.clone(),
             self.got_accounts.clone(),
             tell_inbox,
+            self.parting.clone(),
         ));
         tasks.spawn(self.inbox.clone().serve(session.clone(), heard));
         tasks.spawn(answer(session.clone(), self.reader.clone(), self.role, self.inbox.clone(), self.carries.clone()));
@@ -201,6 +208,7 @@ async fn hear(
     skew: watch::Sender<Option<i64>>,
     got_accounts: mpsc::Sender<Vec<u8>>,
     tell_inbox: mpsc::Sender<Vec<u8>>,
+    parting: mpsc::Sender<Word>,
 ) {
     while let Ok(message) = session.receive().await {
         match message.split_first() {
@@ -231,6 +239,11 @@ async fn hear(
             Some((&CHANNEL_INBOX, said)) => {
                 // A peer that says more than can be taken loses it; mails that go out do not wait for mail that comes in.
                 let _lost = tell_inbox.try_send(said.to_vec());
+            }
+            Some((&CHANNEL_PARTING, word)) => {
+                if let Some(word) = Word::decode(word) {
+                    let _stopped = parting.send(word).await;
+                }
             }
             _ => tracing::debug!("the other device said something that is not known here"),
         }

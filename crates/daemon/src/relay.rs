@@ -10,15 +10,22 @@
 //! put whatever it holds, as long as nothing comes to the intermediary before what it rests on.
 //!
 //! The companion needs no key of any vault. It checks what can be checked without one ([`check`]) and can read nothing.
+//! It fetches what the host may lack ([`pull`]), and where it is a member it keeps its own replica in step too
+//! ([`members`]). The host keeps what waits there until it is known to be where it belongs ([`deposits`]).
 
 pub mod answer;
 pub mod carried;
 pub mod check;
+pub mod deposits;
 pub mod forward;
+pub mod members;
 pub mod message;
 pub mod places;
+pub mod pull;
+pub mod seen;
 pub mod shelf;
 pub mod socket;
 pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod work;

@@ -1,48 +1,52 @@
 //! The mailbox of sent mail, by IMAP: looking there for a mail of which nobody knows whether it went out, and filing a
 //! copy of one that did.
 //!
-//! That a mail stands there says that it went out only where the provider files what it takes, which its owner says of an
-//! account (`provider_files_sent`). A copy that was filed from here proves nothing, so an account is one or the other.
+//! That a mail stands there says that it went out only where the provider files what it takes, which is known of an
+//! account by a probe at its setup or by its owner's word (`provider_files_sent`). A copy that was filed from here proves
+//! nothing, so an account is one or the other.
+//! The account is the one by which the mail went out: on a companion its host's, and its own where it was lent none.
 //! "Absent" is said only when the server looked and did not find it: a mail is sent again on the strength of that.
 
-use std::collections::HashSet;
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use packetboat_core::delivery::{Item, SentLookup};
 use packetboat_mail::Deadlines;
-use packetboat_mail::account::{Account, Accounts, Incoming};
+use packetboat_mail::account::{Accounts, Incoming};
 use packetboat_mail::address::{Address, ReversePath};
 use packetboat_mail::imap::{self, ImapSession};
 
 use crate::files::with_causes;
 use crate::outbox::store::Reader;
 
-/// The mailboxes of sent mail of this device's accounts.
-pub(crate) struct SentFolder {
-    accounts: Mutex<Arc<Accounts>>,
-    provider_files: Mutex<HashSet<String>>,
+/// The mailboxes of sent mail of the accounts that this device sends by.
+pub(crate) struct SentFolder(Mutex<Arc<SentAccounts>>);
+
+/// The accounts that a device sends by.
+#[derive(Default)]
+pub(crate) struct SentAccounts {
+    /// Its own.
+    pub(crate) own: Accounts,
+    /// Those that its host lent it, which come first.
+    pub(crate) of_host: Accounts,
+    /// The names of own ones whose provider files what it takes, where the account does not say.
+    pub(crate) provider_files: Vec<String>,
 }
 
 impl SentFolder {
-    /// Those of some accounts, and the names of the ones whose provider files what it takes.
-    pub(crate) fn new(accounts: Accounts, provider_files: &[String]) -> Self {
-        let provider_files = provider_files.iter().cloned().collect();
-        Self { accounts: Mutex::new(Arc::new(accounts)), provider_files: Mutex::new(provider_files) }
+    /// Those of some accounts.
+    pub(crate) fn new(accounts: SentAccounts) -> Self {
+        Self(Mutex::new(Arc::new(accounts)))
     }
 
     /// Goes by other accounts from now on.
-    pub(crate) fn set(&self, accounts: Accounts, provider_files: &[String]) {
-        *lock(&self.accounts) = Arc::new(accounts);
-        *lock(&self.provider_files) = provider_files.iter().cloned().collect();
+    pub(crate) fn set(&self, accounts: SentAccounts) {
+        *lock(&self.0) = Arc::new(accounts);
     }
 
     /// Looks for a mail.
     pub(crate) async fn look_up(&self, item: &Item, reader: &Arc<Mutex<Reader>>) -> SentLookup {
-        let Some((account, incoming)) = self.account_of(item) else { return SentLookup::NotEvidence };
-        if !lock(&self.provider_files).contains(&account.name) {
-            return SentLookup::NotEvidence;
-        }
+        let Some((incoming, Filing::ByProvider)) = self.mailbox_of(item) else { return SentLookup::NotEvidence };
         let Some((message_id, _)) = read(item, reader, Part::Header).await else { return SentLookup::NotEvidence };
         match open(&incoming).await {
             Ok((mut session, mailbox)) => {
@@ -66,10 +70,7 @@ impl SentFolder {
 
     /// Files a copy; says whether it is done, or cannot be done for this account at all.
     pub(crate) async fn file(&self, item: &Item, reader: &Arc<Mutex<Reader>>) -> bool {
-        let Some((account, incoming)) = self.account_of(item) else { return true };
-        if lock(&self.provider_files).contains(&account.name) {
-            return true;
-        }
+        let Some((incoming, Filing::FromHere)) = self.mailbox_of(item) else { return true };
         let Some((message_id, message)) = read(item, reader, Part::Whole).await else { return true };
         let filed = match open(&incoming).await {
             Ok((mut session, mailbox)) => {
@@ -88,13 +89,30 @@ impl SentFolder {
         }
     }
 
-    fn account_of(&self, item: &Item) -> Option<(Account, Incoming)> {
-        let accounts = lock(&self.accounts).clone();
-        let sender = ReversePath::Mailbox(Address::parse(item.sender().as_str()).ok()?);
-        let account = accounts.for_sender(&sender)?.clone();
-        let incoming = account.imap.clone()?;
-        Some((account, incoming))
+    fn mailbox_of(&self, item: &Item) -> Option<(Incoming, Filing)> {
+        lock(&self.0).clone().mailbox_of(item.sender().as_str())
     }
+}
+
+impl SentAccounts {
+    /// Where Sent of a sender's account is, and who files there.
+    fn mailbox_of(&self, sender: &str) -> Option<(Incoming, Filing)> {
+        let sender = ReversePath::Mailbox(Address::parse(sender).ok()?);
+        let lent = self.of_host.for_sender(&sender);
+        let account = lent.or_else(|| self.own.for_sender(&sender))?;
+        let by_settings = || lent.is_none() && self.provider_files.contains(&account.name);
+        let by_provider = account.provider_files_sent.unwrap_or_else(by_settings);
+        Some((account.imap.clone()?, if by_provider { Filing::ByProvider } else { Filing::FromHere }))
+    }
+}
+
+/// Who files in Sent what went out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Filing {
+    /// The provider, so that what stands there went out.
+    ByProvider,
+    /// Whoever sent, so that it proves nothing.
+    FromHere,
 }
 
 enum Part {
@@ -158,6 +176,43 @@ const HEADER_BYTES: u64 = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One account for each name, which sends for everybody, with a line of its own.
+    fn accounts(name: &str, line: &str) -> Accounts {
+        let text = format!(
+            "[[account]]\nname = \"{name}\"\naddresses = [\"a@{name}.test\"]\ndefault = true\n{line}\n[account.smtp]\n\
+             host = \"smtp.{name}.test\"\n[account.imap]\nhost = \"imap.{name}.test\"\nuser = \"a\"\npassword = \"p\""
+        );
+        Accounts::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn sent_is_that_of_the_account_that_the_mail_goes_out_by() {
+        let found = |accounts: &SentAccounts, sender: &str| {
+            accounts.mailbox_of(sender).map(|(incoming, filing)| (incoming.host, filing))
+        };
+        let own = || accounts("own", "");
+        let companion = SentAccounts {
+            own: own(),
+            of_host: accounts("lent", "provider_files_sent = true"),
+            provider_files: Vec::new(),
+        };
+        for sender in ["a@lent.test", "a@own.test", "x@elsewhere.test"] {
+            assert_eq!(found(&companion, sender), Some(("imap.lent.test".to_owned(), Filing::ByProvider)), "{sender}");
+        }
+        // A name in this device's settings is said of its own account, whatever its host calls one of its.
+        let named = vec!["own".to_owned(), "lent".to_owned()];
+        let host = SentAccounts { own: own(), provider_files: named.clone(), ..SentAccounts::default() };
+        assert_eq!(found(&host, "a@own.test"), Some(("imap.own.test".to_owned(), Filing::ByProvider)));
+        let lent =
+            SentAccounts { of_host: accounts("lent", ""), provider_files: named.clone(), ..SentAccounts::default() };
+        assert_eq!(found(&lent, "a@lent.test"), Some(("imap.lent.test".to_owned(), Filing::FromHere)));
+        // What the probe found goes before what the settings say.
+        let probed = accounts("own", "provider_files_sent = false");
+        let host = SentAccounts { own: probed, provider_files: named, ..SentAccounts::default() };
+        assert_eq!(found(&host, "a@own.test"), Some(("imap.own.test".to_owned(), Filing::FromHere)));
+        assert_eq!(found(&host, "no address"), None);
+    }
 
     #[track_caller]
     fn check(message: &str, expected: Option<&str>) {

@@ -42,6 +42,14 @@ pub struct Submission {
     pub beyond_loopback: bool,
     /// Whether a mail program on this computer must give the token; elsewhere it always must.
     pub require_token: bool,
+    /// Whether programs on this computer are offered STARTTLS; elsewhere they always must begin it.
+    pub starttls: bool,
+    /// The PEM file of a certificate and those that signed it, relative to the configuration; empty for one that is made.
+    pub certificate: String,
+    /// The PEM file of its key.
+    pub key: String,
+    /// Further names by which programs know this computer, for a certificate that is made.
+    pub names: Vec<String>,
     /// The largest mail, in bytes.
     pub message_limit: u64,
 }
@@ -114,6 +122,12 @@ pub struct Relay {
     pub space: u64,
     /// How often it is tried to put up what waits.
     pub retry: Span,
+    /// How often this device's own replicas are brought in step, and what is new is looked for.
+    pub poll: Span,
+    /// Whether what the host may lack is fetched before it asks.
+    pub pull: bool,
+    /// Whether the vaults of this device's own replicas are carried, and the replicas brought in step.
+    pub members: bool,
 }
 
 /// What to do with a mail of which nobody can say whether it was accepted.
@@ -132,6 +146,10 @@ impl Default for Submission {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 2525))],
             beyond_loopback: false,
             require_token: false,
+            starttls: false,
+            certificate: String::new(),
+            key: String::new(),
+            names: Vec::new(),
             message_limit: 100 << 20,
         }
     }
@@ -179,7 +197,13 @@ impl Default for Inbox {
 
 impl Default for Relay {
     fn default() -> Self {
-        Self { space: 10 << 30, retry: Span(Duration::from_secs(30)) }
+        Self {
+            space: 10 << 30,
+            retry: Span(Duration::from_secs(30)),
+            poll: Span(Duration::from_secs(300)),
+            pull: true,
+            members: true,
+        }
     }
 }
 
@@ -237,26 +261,22 @@ impl Settings {
         let refuse =
             |key, reason: &str| Err(SettingsError::Value { path: PathBuf::new(), key, reason: reason.to_owned() });
         let outbox = &self.outbox;
-        // With less, the companion could never begin a dot whose answer it may wait for.
-        if outbox.lease.0 <= outbox.answer.0 {
-            return refuse("outbox.lease", "it must be longer than outbox.answer, or the companion could never send");
-        }
-        if outbox.margin.0.is_zero() {
-            return refuse("outbox.margin", "without a margin two clocks that drift apart could both have the turn");
+        if let Err(error) = self.delivery().check() {
+            return refuse(key_of(error.setting()), &error.to_string());
         }
         for (key, span) in [
             ("outbox.connect", outbox.connect),
-            ("outbox.answer", outbox.answer),
-            ("outbox.lifetime", outbox.lifetime),
-            ("outbox.backoff_first", outbox.backoff_first),
-            ("outbox.resend", outbox.resend),
             ("link.keep_alive", self.link.keep_alive),
             ("link.retry", self.link.retry),
             ("inbox.poll", self.inbox.poll),
             ("relay.retry", self.relay.retry),
+            ("relay.poll", self.relay.poll),
         ] {
             if span.0.is_zero() {
                 return refuse(key, "it must be longer than nothing");
+            }
+            if span.0 > LONGEST_WAIT {
+                return refuse(key, "it must be at most a year");
             }
         }
         if self.link.idle.0 < self.link.keep_alive.0.saturating_mul(2) {
@@ -265,6 +285,9 @@ impl Settings {
         if outbox.connections == 0 || outbox.connections > 64 {
             return refuse("outbox.connections", "it must be from 1 to 64");
         }
+        if self.submission.certificate.is_empty() != self.submission.key.is_empty() {
+            return refuse("submission.certificate", "a certificate and its key are named together, or neither");
+        }
         let beyond = self.submission.listen.iter().find(|address| !address.ip().is_loopback());
         if let Some(address) = beyond.filter(|_| !self.submission.beyond_loopback) {
             let reason = format!("{address} can be reached from other computers; set submission.beyond_loopback");
@@ -272,6 +295,24 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Where a setting of the machines stands in the file; what has no key there is never wrong.
+fn key_of(setting: &str) -> &'static str {
+    const KEYS: [&str; 11] = [
+        "outbox.answer",
+        "outbox.lease",
+        "outbox.margin",
+        "outbox.lifetime",
+        "outbox.delay_warning",
+        "outbox.backoff_first",
+        "outbox.backoff_max",
+        "outbox.peer_patience",
+        "outbox.request_patience",
+        "outbox.sent_settle",
+        "outbox.resend",
+    ];
+    KEYS.into_iter().find(|key| key.strip_prefix("outbox.") == Some(setting)).unwrap_or("outbox")
 }
 
 /// A duration as people write it: a number and `ms`, `s`, `m`, `h` or `d`.
@@ -352,6 +393,9 @@ impl SettingsError {
     }
 }
 
+/// What waits longer never acts, and clocks cannot add up just anything.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Every setting with its meaning and its default.
 pub const DOCUMENTED: &str = include_str!("daemon.toml");
 
@@ -371,7 +415,7 @@ mod tests {
         assert_eq!(Settings::parse(&uncommented).unwrap(), Settings::default());
         assert_eq!(Settings::parse(DOCUMENTED).unwrap(), Settings::default());
         let keys = uncommented.lines().filter(|line| !line.starts_with('#') && line.contains(" = ")).count();
-        assert_eq!(keys, 4 + 16 + 3 + 2 + 2, "each field of the settings is documented");
+        assert_eq!(keys, 8 + 16 + 3 + 2 + 5, "each field of the settings is documented");
     }
 
     #[test]
@@ -383,13 +427,27 @@ mod tests {
     #[test]
     fn values_that_cannot_work_are_refused() {
         for (text, word) in [
-            ("[outbox]\nlease = \"9m\"", "outbox.lease"),
-            ("[outbox]\nmargin = \"0s\"", "outbox.margin"),
+            ("[outbox]\nlease = \"9m\"", "setting outbox.lease "),
+            ("[outbox]\nlease = \"630s\"", "setting outbox.lease "),
+            ("[outbox]\nanswer = \"20m\"", "make it longer, or answer shorter"),
+            ("[outbox]\nanswer = \"0s\"", "setting outbox.answer "),
+            ("[outbox]\nmargin = \"0s\"", "setting outbox.margin "),
+            ("[outbox]\nlifetime = \"0s\"", "setting outbox.lifetime "),
+            ("[outbox]\nlifetime = \"30m\"", "setting outbox.backoff_max "),
+            ("[outbox]\nbackoff_first = \"0ms\"", "setting outbox.backoff_first "),
+            ("[outbox]\nbackoff_first = \"2h\"", "setting outbox.backoff_first "),
+            ("[outbox]\nrequest_patience = \"0s\"", "setting outbox.request_patience "),
+            ("[outbox]\nresend = \"0s\"", "setting outbox.resend "),
+            ("[outbox]\nresend = \"6m\"", "setting outbox.resend "),
+            ("[outbox]\nsent_settle = \"4000d\"", "setting outbox.sent_settle "),
+            ("[outbox]\nconnect = \"4000d\"", "setting outbox.connect "),
+            ("[outbox]\nconnect = \"0s\"", "setting outbox.connect "),
             ("[outbox]\nconnections = 0", "outbox.connections"),
             ("[outbox]\nlease = \"90\"", "duration"),
             ("[outbox]\nlease = \"99999999999999999999d\"", "duration"),
             ("[outbox]\nunknown = \"perhaps\"", "perhaps"),
             ("[submission]\nlisten = [\"0.0.0.0:25\"]", "submission.listen"),
+            ("[submission]\ncertificate = \"a.pem\"", "submission.certificate"),
             ("[link]\nidle = \"6s\"", "link.idle"),
         ] {
             let error = Settings::parse(text).unwrap_err().to_string();

@@ -13,7 +13,7 @@ use dovecot::{Dovecot, USER};
 use packetboat_daemon::clock::{BootClock, Clock};
 use packetboat_daemon::inbox::fetcher::{self, Fetching};
 use packetboat_daemon::inbox::office::{Office, OfficeParts};
-use packetboat_daemon::inbox::status::States;
+use packetboat_daemon::inbox::status::{AccountState, States};
 use packetboat_daemon::paths::PathWatch;
 use packetboat_engine::ports::Entropy;
 use packetboat_mail::Security;
@@ -33,13 +33,71 @@ impl Entropy for Ones {
     }
 }
 
-fn accounts(server: &Dovecot, password: &str, more: &str) -> Accounts {
-    let (port, authority) = (server.imap(Security::Implicit).endpoint.port, server.path("cert.pem"));
+fn accounts(server: &Dovecot, section: &str, password: &str, more: &str) -> Accounts {
+    let port = match section {
+        "imap" => server.imap(Security::Implicit).endpoint.port,
+        _ => server.pop3(Security::Implicit).endpoint.port,
+    };
+    let authority = server.path("cert.pem");
     let text = format!(
-        "[[account]]\nname = \"home\"\naddresses = [\"a@a.test\"]\n[account.imap]\nhost = \"localhost\"\nport = {port}\n\
+        "[[account]]\nname = \"home\"\naddresses = [\"a@a.test\"]\n[account.{section}]\nhost = \"localhost\"\nport = {port}\n\
          user = {USER:?}\npassword = {password:?}\nca_file = {authority:?}\n{more}"
     );
     Accounts::parse(&text).unwrap()
+}
+
+/// A daemon's fetching alone, without another device, until dropped.
+struct Alone {
+    home: tempfile::TempDir,
+    states: States,
+    change: watch::Sender<Fetching>,
+    _networks: watch::Sender<u64>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Alone {
+    fn start(own: Accounts, poll: Duration) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(BootClock::new([9; 16]));
+        let office = Office::new(OfficeParts {
+            record: home.path().join("inbox.db"),
+            maildir: home.path().join("Mail"),
+            host_name: "host".to_owned(),
+            clock: clock.clone(),
+            entropy: Box::new(Ones),
+            paired: false,
+        });
+        let states = States::default();
+        let fetching = Fetching { own, of_host: Accounts::default(), poll, connect: Duration::from_secs(10) };
+        let (change, wanted) = watch::channel(fetching);
+        let (networks, appearing) = watch::channel(0);
+        let running = tokio::spawn(fetcher::run(office, states.clone(), PathWatch::new(clock), wanted, appearing));
+        Self { home, states, change, _networks: networks, running }
+    }
+
+    /// Goes by another account from now on.
+    fn set(&self, own: Accounts) {
+        self.change.send_modify(|fetching| fetching.own = own);
+    }
+
+    fn is(&self, state: &str) -> bool {
+        self.states.all().iter().any(|account| account.state == state)
+    }
+
+    fn stands(&self) -> AccountState {
+        self.states.all().into_iter().next().expect("there is an account")
+    }
+
+    /// The files of the inbox, or of a folder beneath it, which begins with a dot.
+    fn files(&self, folder: &str) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(self.home.path().join("Mail").join(folder).join("new"));
+        entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
+    async fn end(self) {
+        drop(self.change);
+        let _ended = timeout(Duration::from_secs(5), self.running).await;
+    }
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -51,45 +109,97 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.await.is_ok(), "not within 30 s: {what}");
 }
 
+const LONG: Duration = Duration::from_secs(600);
+const SHORT: Duration = Duration::from_secs(1);
+
+fn count(server: &Dovecot, mailbox: &str) -> usize {
+    server.doveadm(&["search", "-u", USER, "mailbox", mailbox, "ALL"]).lines().count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_comes_as_it_arrives_and_trouble_is_told_and_mended() {
     let Some(server) = Dovecot::start() else { return };
-    let home = tempfile::tempdir().unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(BootClock::new([9; 16]));
-    let office = Office::new(OfficeParts {
-        record: home.path().join("inbox.db"),
-        maildir: home.path().join("Mail"),
-        host_name: "host".to_owned(),
-        clock: clock.clone(),
-        entropy: Box::new(Ones),
-        paired: false,
-    });
-    let fetching = |own| Fetching {
-        own,
-        of_host: Accounts::default(),
-        poll: Duration::from_secs(600),
-        connect: Duration::from_secs(10),
-    };
-    let states = States::default();
-    let (change, wanted) = watch::channel(fetching(accounts(&server, "wrong", "")));
-    let (_networks, appearing) = watch::channel(0);
-    let running = tokio::spawn(fetcher::run(office, states.clone(), PathWatch::new(clock), wanted, appearing));
+    let alone = Alone::start(accounts(&server, "imap", "wrong", ""), LONG);
     server.save("INBOX", b"Subject: one\r\n\r\nbody\r\n");
-    until("the wrong password is told", || states.all().iter().any(|state| state.state == "refused")).await;
-    assert!(states.all()[0].hint.as_deref().is_some_and(|hint| hint.contains("password")));
-    let files = || std::fs::read_dir(home.path().join("Mail/new")).map_or(0, |entries| entries.count());
+    until("the wrong password is told", || alone.is("refused")).await;
+    assert!(alone.stands().hint.is_some_and(|hint| hint.contains("password")));
+    let files = || alone.files("").len();
     assert_eq!(files(), 0);
-    change.send_replace(fetching(accounts(&server, dovecot::PASSWORD, "")));
+    alone.set(accounts(&server, "imap", dovecot::PASSWORD, ""));
     until("what was there comes", || files() == 1).await;
-    until("it is watched", || states.all().iter().any(|state| state.state == "watching")).await;
+    until("it is watched", || alone.is("watching")).await;
     server.save("INBOX", b"Subject: two\r\n\r\nbody\r\n");
     until("what arrives comes at once, long before the interval", || files() == 2).await;
-    let count = || server.doveadm(&["search", "-u", USER, "mailbox", "INBOX", "ALL"]).lines().count();
-    assert_eq!(count(), 2, "it stays at the server");
+    assert_eq!(count(&server, "INBOX"), 2, "it stays at the server");
     // Alone, this device is all that is to hold it.
-    change.send_replace(fetching(accounts(&server, dovecot::PASSWORD, "at_server = \"delete\"")));
-    until("it is deleted where the account says so", || count() == 0).await;
+    alone.set(accounts(&server, "imap", dovecot::PASSWORD, "at_server = \"delete\""));
+    until("it is deleted where the account says so", || count(&server, "INBOX") == 0).await;
     assert_eq!(files(), 2);
-    drop(change);
-    let _ended = timeout(Duration::from_secs(5), running).await;
+    alone.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_in_other_mailboxes_comes_at_once_where_the_server_tells_of_it() {
+    let Some(server) = Dovecot::start() else { return };
+    server.doveadm(&["mailbox", "create", "-u", USER, "Lists", "Lists.rust", "Other"]);
+    let wanted = "mailboxes = [\"INBOX\", \"Lists.rust\", \"Lists\"]";
+    let alone = Alone::start(accounts(&server, "imap", dovecot::PASSWORD, wanted), LONG);
+    until("it is watched", || alone.is("watching")).await;
+    let mut fetched = alone.stands().fetched;
+    fetched.mailboxes.sort();
+    fetched.at_once.sort();
+    assert_eq!(fetched.mailboxes, ["INBOX", "Lists", "Lists.rust"]);
+    assert_eq!(fetched.at_once, fetched.mailboxes);
+    server.save("Other", b"Subject: none\r\n\r\nbody\r\n");
+    for (mailbox, folder) in [("Lists.rust", ".Lists.rust"), ("INBOX", ""), ("Lists", ".Lists")] {
+        server.save(mailbox, b"Subject: one\r\n\r\nbody\r\n");
+        until("it comes long before the interval", || alone.files(folder).len() == 1).await;
+    }
+    assert!(alone.files(".Other").is_empty());
+    alone.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_in_other_mailboxes_comes_in_each_interval_where_the_server_does_not_tell() {
+    let Some(server) = Dovecot::start_with("imap_capability = IMAP4rev1 IDLE UIDPLUS AUTH=PLAIN\n") else { return };
+    server.doveadm(&["mailbox", "create", "-u", USER, "Lists"]);
+    let alone = Alone::start(accounts(&server, "imap", dovecot::PASSWORD, "mailboxes = [\"*\"]"), SHORT);
+    until("it is watched", || alone.is("watching")).await;
+    assert_eq!(alone.stands().fetched.at_once, ["INBOX"]);
+    server.save("Lists", b"Subject: one\r\n\r\nbody\r\n");
+    until("it comes with an interval", || alone.files(".Lists").len() == 1).await;
+    // One that comes to be is fetched too.
+    server.doveadm(&["mailbox", "create", "-u", USER, "Made"]);
+    server.save("Made", b"Subject: one\r\n\r\nbody\r\n");
+    until("it comes with an interval", || alone.files(".Made").len() == 1).await;
+    alone.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mail_comes_by_pop3_in_each_interval_and_trouble_is_told_and_mended() {
+    let Some(server) = Dovecot::start() else { return };
+    let alone = Alone::start(accounts(&server, "pop3", "wrong", ""), SHORT);
+    let message = |number: u32| format!("Subject: {number}\r\n\r\n.dot\r\n..\r\n\u{e9}\r\n");
+    (1..=3).for_each(|number| server.save("INBOX", message(number).as_bytes()));
+    until("the wrong password is told", || alone.is("refused")).await;
+    assert!(alone.stands().hint.is_some_and(|hint| hint.contains("password")));
+    assert!(alone.files("").is_empty());
+    alone.set(accounts(&server, "pop3", dovecot::PASSWORD, ""));
+    until("what was there comes", || alone.files("").len() == 3).await;
+    until("it polls", || alone.is("polling")).await;
+    server.save("INBOX", message(4).as_bytes());
+    until("what arrives comes with an interval", || alone.files("").len() == 4).await;
+    let mut there: Vec<_> = alone.files("").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    there.sort();
+    assert_eq!(there, (1..=4).map(|number| message(number).replace("\r\n", "\n")).collect::<Vec<_>>());
+
+    // What its user deletes here is not fetched again, and stays at the server.
+    std::fs::remove_file(&alone.files("")[0]).unwrap();
+    server.save("INBOX", message(5).as_bytes());
+    until("the next one comes", || alone.files("").len() == 4).await;
+    assert_eq!(count(&server, "INBOX"), 5);
+    alone.set(accounts(&server, "pop3", dovecot::PASSWORD, "at_server = \"delete\""));
+    until("all are deleted where the account says so", || count(&server, "INBOX") == 0).await;
+    assert_eq!(alone.files("").len(), 4);
+    alone.end().await;
 }

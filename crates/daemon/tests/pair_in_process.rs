@@ -32,6 +32,7 @@ struct Device {
     peer: tokio::sync::Mutex<Peer>,
     path_up: Arc<AtomicBool>,
     _stop: watch::Sender<bool>,
+    skew: watch::Receiver<Option<i64>>,
     lend: watch::Sender<Option<Arc<Vec<u8>>>>,
     lent: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
 }
@@ -70,10 +71,14 @@ fn quick() -> Settings {
 
 impl Device {
     fn start(role: Role, sent: &Sent) -> Self {
+        Self::start_by(Arc::new(BootClock::new([9; 16])), role, sent)
+    }
+
+    /// The same by another clock.
+    fn start_by(clock: Arc<dyn Clock>, role: Role, sent: &Sent) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let bodies = directory.path().join("bodies");
         std::fs::create_dir(&bodies).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(BootClock::new([9; 16]));
         let store = Store::open(&directory.path().join("outbox.db"), &bodies).unwrap();
         let reader = store.reader().unwrap();
         let tie = Some(Tie { serial: 1, role });
@@ -99,8 +104,9 @@ impl Device {
             got_accounts,
             inbox: Exchange::new(office),
             carries: None,
+            parting: tokio::sync::mpsc::channel(1).0,
         };
-        let (peer, sender, _) = Peer::new(parts);
+        let (peer, sender, skew) = Peer::new(parts);
         let path_up = Arc::new(AtomicBool::new(true));
         let mut hands = Pretended {
             role,
@@ -115,7 +121,7 @@ impl Device {
             run(desk, outcomes, &mut commands, &mut hands, clock.as_ref(), stopped).await;
         });
         let (peer, lent) = (tokio::sync::Mutex::new(peer), tokio::sync::Mutex::new(lent));
-        Self { directory, courier, peer, path_up, _stop: stop, lend, lent }
+        Self { directory, courier, peer, path_up, _stop: stop, skew, lend, lent }
     }
 
     async fn submit(&self, id: u8, size: usize) -> MailId {
@@ -230,6 +236,45 @@ async fn a_mail_of_any_size_goes_out_by_the_companion_when_the_host_cannot() {
     let mut sent = sent.lock().unwrap().clone();
     sent.sort_by_key(|(_, mail)| *mail);
     assert_eq!(sent, [(Role::Companion, small), (Role::Companion, large)]);
+}
+
+/// A computer whose wall clock was set wrong; the time since boot is nobody's to set.
+struct SetWrong {
+    right: BootClock,
+    by_ms: i64,
+}
+
+impl Clock for SetWrong {
+    fn now(&self) -> packetboat_core::delivery::Now {
+        let now = self.right.now();
+        packetboat_core::delivery::Now { wall_ms: now.wall_ms.saturating_add_signed(self.by_ms), ..now }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_are_days_apart_break_nothing_and_are_told() {
+    // Longer than a mail is tried for, either way.
+    for by_ms in [-400 * 86_400_000_i64, 40 * 86_400_000] {
+        let sent = Sent::default();
+        let clock = SetWrong { right: BootClock::new([9; 16]), by_ms };
+        let host = Arc::new(Device::start(Role::Host, &sent));
+        let companion = Arc::new(Device::start_by(Arc::new(clock), Role::Companion, &sent));
+        let _session = connect(&host, &companion);
+        host.path_up.store(false, Ordering::SeqCst);
+        companion.path_up.store(false, Ordering::SeqCst);
+        let mail = host.submit(1, 100).await;
+        // The turn goes to and fro, by leases that each side counts for itself.
+        sleep(Duration::from_secs(3)).await;
+        assert!(sent.lock().unwrap().is_empty());
+        assert_eq!((host.open(), companion.open()), (1, 1), "nobody gives the mail up");
+        companion.path_up.store(true, Ordering::SeqCst);
+        until("it is sent and nothing is left", || host.open() == 0 && companion.open() == 0).await;
+        assert_eq!(sent.lock().unwrap()[..], [(Role::Companion, mail)]);
+        for (device, ahead) in [(&host, by_ms), (&companion, -by_ms)] {
+            let said = device.skew.borrow().expect("the other device says what time it has");
+            assert!(said.abs_diff(ahead) < 60_000, "{said} instead of {ahead}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,8 +48,10 @@ pub(crate) struct Apply<'a> {
     pub(crate) rules: &'a IgnoreRules,
     /// How many threads read from the intermediary.
     pub(crate) threads: usize,
-    /// Nanoseconds since 1970 UTC.
+    /// Nanoseconds since 1970 UTC, by the disk's clock.
     pub(crate) now_ns: i64,
+    /// Milliseconds since 1970 UTC, by this device's clock.
+    pub(crate) now_ms: i64,
     /// How much is done at a time.
     pub(crate) limits: Limits,
 }
@@ -71,7 +73,7 @@ impl Default for Limits {
     }
 }
 
-/// Brings to disk what others changed.
+/// Brings to disk what others changed, and notes what could not be read at the intermediary.
 pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Received, SyncError> {
     let touched = ctx.index.touched_count()?;
     if touched == 0 {
@@ -111,6 +113,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
     }
     result?;
     applier.received.waiting = applier.ctx.index.touched_count()?;
+    crate::wants::note(applier.ctx.index, &applier.packets.damaged, applier.ctx.now_ms)?;
     Ok(applier.received)
 }
 

@@ -16,20 +16,20 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot, MAX_CHECKPOINT_BYTES, UnverifiedCheckpoint};
-use packetboat_core::ids::DeviceId;
+use packetboat_core::ids::{DeviceId, Epoch};
 use packetboat_core::knowledge::Knowledge;
-use packetboat_core::members::Standing;
+use packetboat_core::members::{Members, Standing};
 use packetboat_core::store::Store;
 use packetboat_replica::index::Index;
 
 use crate::Keys;
 use crate::error::SyncError;
 use crate::learn::{LearnError, described, unusable};
-use crate::ports::{Note, Observer};
+use crate::ports::{Entropy, Note, Observer};
 use crate::replica::Replica;
 
 pub(crate) use base::{base, write_base};
-pub(crate) use held::newest;
+pub(crate) use held::{newest, seen};
 pub(crate) use load::{begin, start_over_if_cut_short};
 
 impl Replica {
@@ -38,12 +38,11 @@ impl Replica {
     /// An intermediary that takes none ends no round: it is noted, and tried again when there is more to write.
     pub(crate) fn checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let parts = &mut self.parts;
-        let device = self.keys.device.device();
-        if !is_due(&parts.index, &device)? || !is_worth_another_try(&parts.index)? {
+        if !is_due(&parts.index, &self.keys)? || !is_worth_another_try(&parts.index)? {
             return Ok(());
         }
         adopt_newer(&mut parts.index, &*parts.store, &self.keys)?;
-        if !is_due(&parts.index, &device)? {
+        if !is_due(&parts.index, &self.keys)? {
             return Ok(());
         }
         match write::write(&mut parts.index, &*parts.store, &self.keys, &mut *parts.entropy, observer) {
@@ -71,11 +70,36 @@ impl Replica {
     }
 }
 
+/// Whether a checkpoint's root and all its segments can be read and are what they say.
+pub(crate) fn is_readable(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<bool, SyncError> {
+    match read_root(store, keys, checkpoint) {
+        Ok(root) => load::are_segments_readable(store, keys, &root),
+        Err(LearnError::Unusable(_) | LearnError::Locked(_)) => Ok(false),
+        Err(LearnError::Sync(error)) => Err(error),
+    }
+}
+
+/// Writes a checkpoint that takes nothing over from the one held.
+pub(crate) fn write_anew(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    entropy: &mut dyn Entropy,
+    observer: &mut dyn Observer,
+) -> Result<CheckpointRef, SyncError> {
+    held::let_go(index)?;
+    write::write(index, store, keys, entropy, observer)
+}
+
 /// Whether so much was folded since the newest checkpoint that another is due from this device.
 ///
-/// A device that only reads leaves it for long to those that write.
-fn is_due(index: &Index, device: &DeviceId) -> Result<bool, SyncError> {
-    let known = index.knowledge();
+/// A device that only reads leaves it for long to those that write. One of an earlier epoch counts for nothing.
+fn is_due(index: &Index, keys: &Keys) -> Result<bool, SyncError> {
+    let (known, device) = (index.knowledge(), &keys.device.device());
+    let outdated = held::epoch(index)? < keys.ring.current();
+    if outdated && newest(index)?.is_some() {
+        return Ok(true);
+    }
     let covered = held::knowledge(index)?;
     let packets: u64 = known
         .iter()
@@ -111,10 +135,13 @@ fn adopt_newer(index: &mut Index, store: &dyn Store, keys: &Keys) -> Result<(), 
         }
         let checkpoint = CheckpointRef { device, number };
         match read_root(store, keys, &checkpoint) {
-            Ok(root) if total(&root.knowledge) > total(&held::knowledge(index)?) => {
-                held::hold(index, &checkpoint, &root)?;
+            Ok(root)
+                if total(&root.knowledge) > total(&held::knowledge(index)?)
+                    || held::epoch(index)? < keys.ring.current() =>
+            {
+                held::hold(index, &checkpoint, &root, keys.ring.current())?;
             }
-            Ok(_) | Err(LearnError::Unusable(_)) => {}
+            Ok(_) | Err(LearnError::Unusable(_) | LearnError::Locked(_)) => {}
             Err(LearnError::Sync(error)) => return Err(error),
         }
     }
@@ -132,24 +159,68 @@ pub(crate) fn note_seen(index: &mut Index, named: &BTreeSet<CheckpointRef>) -> R
     if seen == before { Ok(()) } else { held::set_seen(index, &seen) }
 }
 
+/// A checkpoint's root, unless it is missing or not to be used.
+pub(crate) fn sound_root(
+    store: &dyn Store,
+    keys: &Keys,
+    checkpoint: &CheckpointRef,
+) -> Result<Option<CheckpointRoot>, SyncError> {
+    match read_root(store, keys, checkpoint) {
+        Ok(root) => Ok(Some(root)),
+        Err(LearnError::Unusable(_) | LearnError::Locked(_)) => Ok(None),
+        Err(LearnError::Sync(error)) => Err(error),
+    }
+}
+
 /// Reads a checkpoint's root and checks that a member made it.
+///
+/// One of an earlier epoch than this device seals in is of no use: a revoked device could have made it since, and leave
+/// out what it likes.
 pub(crate) fn read_root(
     store: &dyn Store,
     keys: &Keys,
     checkpoint: &CheckpointRef,
 ) -> Result<CheckpointRoot, LearnError> {
+    let (epoch, root) = read_any_root(store, keys, checkpoint)?;
+    if epoch < keys.ring.current() {
+        return Err(LearnError::Unusable("it is from before a device was revoked".to_owned()));
+    }
+    trusted(root.members.get(&checkpoint.device).map(|author| author.standing))?;
+    Ok(root)
+}
+
+/// The same for whoever knows the members: what one in good standing signed may be of any epoch.
+fn read_known_root(
+    store: &dyn Store,
+    keys: &Keys,
+    checkpoint: &CheckpointRef,
+    members: &Members,
+) -> Result<CheckpointRoot, LearnError> {
+    let (_, root) = read_any_root(store, keys, checkpoint)?;
+    trusted(members.get(&checkpoint.device).map(|author| author.standing))?;
+    Ok(root)
+}
+
+/// Reads a root and proves who signed it, whoever that is; with the epoch in which it is sealed.
+fn read_any_root(
+    store: &dyn Store,
+    keys: &Keys,
+    checkpoint: &CheckpointRef,
+) -> Result<(Epoch, CheckpointRoot), LearnError> {
     let bytes = unusable(store.get(&checkpoint.name(), MAX_CHECKPOINT_BYTES as u64))?;
     let sealed =
         UnverifiedCheckpoint::parse(bytes).and_then(|root| root.verify(&checkpoint.device)).map_err(described)?;
     if sealed.number() != checkpoint.number {
         return Err(LearnError::Unusable("it is another checkpoint of that device".to_owned()));
     }
-    let root = sealed.open(&keys.ring).map_err(described)?;
-    let is_member = root.members.get(&checkpoint.device).is_some();
-    if !is_member || matches!(root.members.standing(&checkpoint.device), Standing::Revoked { .. }) {
-        return Err(LearnError::Unusable("its author is no member".to_owned()));
+    Ok((sealed.epoch(), sealed.open(&keys.ring).map_err(described)?))
+}
+
+fn trusted(author: Option<Standing>) -> Result<(), LearnError> {
+    match author {
+        Some(Standing::Active | Standing::Retired { .. }) => Ok(()),
+        Some(Standing::Revoked { .. }) | None => Err(LearnError::Unusable("its author is no member".to_owned())),
     }
-    Ok(root)
 }
 
 /// How many packets were learned in all: of two states of which one includes the other, the later has more.

@@ -4,10 +4,11 @@
 //! are kept, since the small files of one lie together. A file's list of chunks is proven by the file's id and size,
 //! because whoever wrote the packet may have erred.
 //!
-//! A storage that fails as a whole is noted apart ([`ChunkSource::failed`]): it is no fault of the chunks.
+//! A chunk may lie in several places: where one fails it is read from the next, and what failed is noted, so that it can
+//! be asked for. A storage that fails as a whole is noted apart ([`ChunkSource::failed`]): it is no fault of the chunks.
 //! Left out: what of a file is on this disk already, and where its bytes go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use packetboat_core::ids::{ChunkId, Dot};
 use packetboat_core::keys::KeyRing;
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Store, StoreError};
+use packetboat_core::wanted::Wanted;
 use packetboat_replica::fs::FsFile;
 use packetboat_replica::index::{ChunkPlace, Index};
 use packetboat_storage::fetch::{self, FetchError, fetch_chunks};
@@ -47,12 +49,14 @@ pub(crate) struct ReadState {
     opened: Vec<(Dot, InlineChunks)>,
     /// Whether the user asked to stop.
     pub(crate) interrupt: Interrupt,
+    /// What was not where it should be, or not what it should be.
+    pub(crate) damaged: BTreeSet<Wanted>,
 }
 
 impl ReadState {
     /// Nothing kept yet.
     pub(crate) fn new(interrupt: Interrupt) -> Self {
-        Self { opened: Vec::new(), interrupt }
+        Self { interrupt, ..Self::default() }
     }
 }
 
@@ -105,6 +109,38 @@ impl ChunkSource<'_> {
             };
             chunks.insert(chunk.id, Err(answer.into()));
         }
+        self.inline(inline, chunks)?;
+        let failed = self.packed(&packed, chunks)?;
+        self.elsewhere(failed, chunks)
+    }
+
+    /// Looks in other places for what the first did not give.
+    fn elsewhere(
+        &mut self,
+        mut failed: Vec<(ChunkRef, fetch::ChunkPlace)>,
+        chunks: &mut Chunks,
+    ) -> Result<(), SyncError> {
+        let mut tried: HashMap<ChunkId, Vec<ChunkPlace>> = HashMap::new();
+        while !failed.is_empty() {
+            let (mut packed, mut inline) = (Vec::new(), Vec::new());
+            for (chunk, fetch::ChunkPlace { pack, epoch, offset, sealed_len }) in failed {
+                let tried = tried.entry(chunk.id).or_default();
+                tried.push(ChunkPlace::Pack { pack, epoch, offset, sealed_len });
+                match self.index.chunk_places(&chunk.id)?.into_iter().find(|place| !tried.contains(place)) {
+                    Some(ChunkPlace::Pack { pack, epoch, offset, sealed_len }) => {
+                        packed.push((chunk, fetch::ChunkPlace { pack, epoch, offset, sealed_len }));
+                    }
+                    Some(ChunkPlace::Packet { dot }) => inline.push((dot, chunk)),
+                    None => {}
+                }
+            }
+            self.inline(inline, chunks)?;
+            failed = self.packed(&packed, chunks)?;
+        }
+        Ok(())
+    }
+
+    fn inline(&mut self, mut inline: Vec<(Dot, ChunkRef)>, chunks: &mut Chunks) -> Result<(), SyncError> {
         // By packet, so that each is opened once.
         inline.sort_by_key(|(dot, _)| *dot);
         for (dot, chunk) in inline {
@@ -115,20 +151,34 @@ impl ChunkSource<'_> {
                 Err(text) => drop(chunks.insert(chunk.id, Err(text))),
             }
         }
-        self.packed(&packed, chunks)
+        Ok(())
     }
 
-    fn packed(&mut self, wanted: &[(ChunkRef, fetch::ChunkPlace)], chunks: &mut Chunks) -> Result<(), SyncError> {
-        let interrupt = &self.state.interrupt;
+    /// Reads chunks from packs; answers with those whose packs did not have them.
+    fn packed(
+        &mut self,
+        wanted: &[(ChunkRef, fetch::ChunkPlace)],
+        chunks: &mut Chunks,
+    ) -> Result<Vec<(ChunkRef, fetch::ChunkPlace)>, SyncError> {
+        let ReadState { interrupt, damaged, .. } = &mut *self.state;
         interrupt.check()?;
         let mut failed = None;
+        let mut lacking = Vec::new();
         let read = fetch_chunks(self.store, self.ring, wanted, self.threads, |at, answer| {
             let answer = answer.map(Arc::new).map_err(|error| {
                 let text = chain(&error);
-                if let FetchError::Unread { source } = error
-                    && matches!(*source, StoreError::Io { .. })
-                {
-                    failed.get_or_insert(source);
+                match error {
+                    FetchError::Unread { source } if !is_damage(&source) => {
+                        if matches!(*source, StoreError::Io { .. }) {
+                            failed.get_or_insert(source);
+                        }
+                    }
+                    // Who asks for a pack because of a place that cannot be would ask for ever.
+                    FetchError::ImpossiblePlace => lacking.push(wanted[at]),
+                    _ => {
+                        damaged.insert(Wanted::Pack(wanted[at].1.pack));
+                        lacking.push(wanted[at]);
+                    }
                 }
                 text
             });
@@ -139,7 +189,7 @@ impl ChunkSource<'_> {
             let name = "a pack".into();
             self.fail(StoreError::Io { action: "read", name, source: io::Error::other(source) });
         }
-        if read.is_break() { Err(SyncError::Interrupted) } else { Ok(()) }
+        if read.is_break() { Err(SyncError::Interrupted) } else { Ok(lacking) }
     }
 
     fn fail(&mut self, error: StoreError) {
@@ -180,15 +230,29 @@ impl ChunkSource<'_> {
             Ok(bytes) => bytes,
             Err(error) => {
                 let text = chain(&error);
-                if matches!(error, StoreError::Io { .. }) {
+                if is_damage(&error) {
+                    self.state.damaged.insert(Wanted::Packet(dot));
+                } else if matches!(error, StoreError::Io { .. }) {
                     self.fail(error);
                 }
                 return Err(text);
             }
         };
-        let packet = SealedPacket::from_bytes(bytes).map_err(|error| chain(&error))?;
-        if packet.dot() == dot { Ok(packet) } else { Err("another packet lies in its place".into()) }
+        let packet = SealedPacket::from_bytes(bytes).map_err(|error| chain(&error));
+        let packet = packet.and_then(|packet| match packet.dot() == dot {
+            true => Ok(packet),
+            false => Err("another packet lies in its place".to_owned()),
+        });
+        if packet.is_err() {
+            self.state.damaged.insert(Wanted::Packet(dot));
+        }
+        packet
     }
+}
+
+/// Whether an object is not there or not whole, rather than out of reach.
+pub(crate) fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Missing { .. } | StoreError::TooLarge { .. } | StoreError::Short { .. })
 }
 
 /// The chunks that travel inside a packet.

@@ -77,6 +77,12 @@ pub enum SyncError {
         /// The name of the device that revoked it.
         by: String,
     },
+    /// The vault's key was renewed, and this device was not given the new one.
+    #[error("{by} renewed the vault's key and did not give it to this device")]
+    LeftOut {
+        /// The name of the device that renewed it.
+        by: String,
+    },
     /// A directory that was to be filled holds something.
     #[error("the directory is not empty")]
     NotEmpty,
@@ -91,6 +97,14 @@ pub enum SyncError {
     OtherPacket {
         /// The packet.
         packet: packetboat_core::ids::Dot,
+    },
+    /// Vault, record and disk contradict each other: a bug, or a disk that lies.
+    #[error("the check after the round found that {what}")]
+    Inconsistent {
+        /// The first finding.
+        what: String,
+        /// All findings, for whoever looks for the cause.
+        evidence: String,
     },
     /// The vault's history begins later than what was asked for.
     #[error("the vault's history does not reach back that far: what is older was let go")]
@@ -164,6 +178,17 @@ pub enum QueryError {
     DirectoryInTheWay {
         /// The directory.
         path: RelPath,
+    },
+    /// Nothing that this device published changed files.
+    #[error("this device has published nothing that could be undone")]
+    NothingToUndo,
+    /// The sides of a conflict cannot be made one.
+    #[error("{path} cannot be merged: {reason}")]
+    NotMergeable {
+        /// The path asked for.
+        path: RelPath,
+        /// Why.
+        reason: String,
     },
     /// The content could not be handed on.
     #[error("cannot write the content")]

@@ -216,7 +216,9 @@ impl Fetcher<'_> {
         };
         let part = part_path(&job.file);
         let before = before_path(&job.file);
-        match self.begin_part(&part, &before, job.file.size) {
+        // What is to be holes must not be set aside: room for the rest is found as it is written.
+        let reserve = if zero_bytes(self.ring, &list) > 0 { 0 } else { job.file.size };
+        match self.begin_part(&part, &before, reserve) {
             Ok(file) => self.fill(job, &list, file, (&part, &before), progress),
             Err(error) => Ok(Err(WriteError::Disk(error))),
         }
@@ -270,7 +272,7 @@ impl Fetcher<'_> {
                 interrupt.check()?;
                 match &chunks[&chunk.id] {
                     Ok(plain) => {
-                        if let Err(error) = file.write_all(plain) {
+                        if let Err(error) = write_plain(&mut *file, plain) {
                             return Ok(Err(WriteError::Disk(error)));
                         }
                         progress(plain.len() as u64);
@@ -367,11 +369,32 @@ fn write_small(fs: &dyn Fs, job: &FileJob, list: &[ChunkRef], chunks: &Chunks) -
     let write = || {
         let mut file = fs.create_new(&job.path)?;
         for plain in plains {
-            file.write_all(plain)?;
+            write_plain(&mut *file, plain)?;
         }
         finish(fs, job, &job.path, file)
     };
     write().map_err(WriteError::Disk)
+}
+
+/// Writes a chunk; zeros become a hole, so that a sparse file stays sparse.
+fn write_plain(file: &mut dyn FsFile, plain: &[u8]) -> io::Result<()> {
+    match plain.len() >= LEAST_HOLE && plain.iter().all(|byte| *byte == 0) {
+        true => file.write_zeros(plain.len() as u64),
+        false => file.write_all(plain),
+    }
+}
+
+/// How many bytes of a file become holes.
+///
+/// Zeros are cut into chunks of one length, so those that occur once only are not looked at.
+pub(crate) fn zero_bytes(ring: &KeyRing, list: &[ChunkRef]) -> u64 {
+    let mut alike: HashMap<ChunkRef, u64> = HashMap::new();
+    for chunk in list.iter().filter(|chunk| chunk.len as usize >= LEAST_HOLE) {
+        *alike.entry(*chunk).or_default() += 1;
+    }
+    let zeros = |chunk: &ChunkRef| ring.chunk_id(&vec![0; chunk.len as usize]) == chunk.id;
+    let repeated = alike.into_iter().filter(|(_, count)| *count > 1);
+    repeated.filter(|(chunk, _)| zeros(chunk)).map(|(chunk, count)| u64::from(chunk.len) * count).sum()
 }
 
 /// Gives a written file its attributes: what needs it to be readable before its permissions, the time last.
@@ -422,5 +445,7 @@ fn before_path(file: &FileContent) -> RelPath {
 
 /// What the names of unfinished large files begin with.
 pub(crate) const PART: &str = "part-";
+/// Shorter runs of zeros are written: a hole of less saves nothing.
+const LEAST_HOLE: usize = 64 * 1024;
 /// So many bytes are written before the disk is told to take them.
 const WRITE_BEHIND: u64 = 16 << 20;

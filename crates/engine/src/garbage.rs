@@ -13,6 +13,7 @@ use packetboat_core::garbage::{self, Garbage, Retention};
 use packetboat_core::ids::{DeviceId, Dot, PackId};
 use packetboat_core::keys::KeyRing;
 use packetboat_core::knowledge::Knowledge;
+use packetboat_core::members::Awaited;
 use packetboat_core::packet::Packet;
 use packetboat_core::wire::{Reader, WireError, Writer};
 use packetboat_replica::index::{Index, PackState, Referable};
@@ -98,7 +99,7 @@ pub(crate) fn not_known_to_all(
 ) -> Result<Option<BTreeSet<PackId>>, SyncError> {
     let mut packs = BTreeSet::new();
     for (device, learned) in index.knowledge().iter() {
-        let common = standing.waited_for.iter().map(|other| standing.known(other, device)).min();
+        let common = standing.awaited.devices.iter().map(|other| standing.known(other, device)).min();
         for counter in common.unwrap_or(learned.counter) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { return Ok(None) };
             let packet = sealed.open(ring)?;
@@ -117,7 +118,7 @@ fn stores_what_lay_in_packets(packet: &Packet) -> bool {
 
 /// Who is waited for, and what each is known to have folded.
 pub(crate) struct Standing {
-    pub(crate) waited_for: Vec<DeviceId>,
+    awaited: Awaited,
     prerequisites: BTreeMap<DeviceId, Knowledge>,
     own: DeviceId,
     all: Knowledge,
@@ -125,17 +126,12 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) fn load(index: &Index, own: DeviceId) -> Result<Self, SyncError> {
-        let waited_for = garbage::waited_for(&members::load(index)?);
+        let awaited = members::load(index)?.awaited();
         let mut prerequisites = BTreeMap::new();
-        for device in waited_for.iter().copied().chain([own]) {
+        for device in awaited.devices.iter().copied().chain([own]) {
             prerequisites.insert(device, index.lane_prerequisite(device)?);
         }
-        Ok(Self { waited_for, prerequisites, own, all: index.knowledge().clone() })
-    }
-
-    /// Whether a packet is in the prerequisite of the last folded packet of a device.
-    pub(crate) fn knows(&self, device: &DeviceId, dot: &Dot) -> bool {
-        self.prerequisites.get(device).is_some_and(|known| known.contains(dot))
+        Ok(Self { awaited, prerequisites, own, all: index.knowledge().clone() })
     }
 
     /// How much of a lane a device is known to have folded; of its own, all that is known here.
@@ -148,7 +144,7 @@ impl Standing {
 
     /// Whether all that are waited for know that this device exists.
     pub(crate) fn is_known_to_all(&self) -> bool {
-        garbage::is_known_to_all(&self.own, &self.waited_for, |device, dot| self.knows(device, dot))
+        garbage::is_known_to_all(&self.own, &self.awaited, |device| self.prerequisites.get(device))
     }
 
     /// Whether this device owes an empty packet.
@@ -159,13 +155,12 @@ impl Standing {
 
     /// The condemnations that all have answered.
     pub(crate) fn answered(&self, garbage: &Garbage) -> Vec<Dot> {
-        garbage.answered(&self.waited_for, |device, dot| self.knows(device, dot))
+        garbage.answered(&self.awaited, |device| self.prerequisites.get(device))
     }
 
     /// Those that have not answered a condemnation yet.
     pub(crate) fn silent(&self, dot: &Dot) -> Vec<DeviceId> {
-        let silent = |device: &&DeviceId| **device != dot.device && !self.knows(device, dot);
-        self.waited_for.iter().filter(silent).copied().collect()
+        self.awaited.lacking(dot, |device| self.prerequisites.get(device))
     }
 }
 

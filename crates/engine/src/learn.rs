@@ -3,21 +3,31 @@
 //! One listing of `tips/` tells which devices have moved on. Of these the tip is read; what it does not carry itself is
 //! read from the lane. A lane is read on only while its packets can be folded, so little waits in memory.
 //! What cannot be read or does not fit is reported and left; everything else goes on.
+//!
+//! A tip that does not open although its signature is its device's is sealed under a key that is not held yet. Its lane
+//! is read ahead until the packet that brings the key. So a revocation is known before packets of the revoked are looked
+//! at, and those beyond its cut wait until it is folded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
-use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
-use packetboat_core::lane::{Admission, Buffered, LaneEnd, Lanes, Waiting};
-use packetboat_core::members::Members;
-use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, SealedPacket};
+use packetboat_core::garbage::{self, Garbage};
+use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
+use packetboat_core::knowledge::Knowledge;
+use packetboat_core::lane::{Admission, Buffered, Carriers, LaneEnd, Lanes, Waiting};
+use packetboat_core::members::{EpochKey, Members, Standing};
+use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
+use packetboat_core::signed::SignedError;
 use packetboat_core::store::{Listed, ObjectName, Store, StoreError};
 use packetboat_core::tip::{MAX_TIP_BYTES, Tip, UnverifiedTip};
 use packetboat_core::tree::Folding;
+use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::Index;
 
 use crate::Keys;
 use crate::builder::record_folded;
+use crate::epochs::Lacking;
 use crate::error::SyncError;
 use crate::ports::{Note, Observer};
 
@@ -28,8 +38,20 @@ pub(crate) struct Learned {
     pub(crate) packets: u64,
     /// Devices whose tip went back behind one that was seen before.
     pub(crate) rolled_back: Vec<DeviceId>,
+    /// Tips of others that were read.
+    pub(crate) tips: u64,
+    /// What could not be read.
+    pub(crate) damaged: BTreeSet<Wanted>,
     /// What the intermediary shows of this device's own lane.
     pub(crate) own: OwnLane,
+    /// The key under which things are to be sealed, where it is not held here: this device was left out.
+    pub(crate) lacking: Option<EpochKey>,
+    /// Devices whose tips are sealed under a key that is not held here.
+    pub(crate) locked: BTreeSet<DeviceId>,
+    /// A member that revoked this device before, in total order, this device revoked it.
+    pub(crate) overruled_by: Option<DeviceId>,
+    /// Whether packets that others build on are missing.
+    pub(crate) missing: bool,
 }
 
 /// What the intermediary shows of this device's own lane.
@@ -50,7 +72,7 @@ pub(crate) enum OwnLane {
 pub(crate) fn learn(
     index: &mut Index,
     store: &dyn Store,
-    keys: &Keys,
+    keys: &mut Keys,
     place: &str,
     observer: &mut dyn Observer,
 ) -> Result<Learned, SyncError> {
@@ -59,11 +81,15 @@ pub(crate) fn learn(
     let mut learner = Learner {
         own_device: keys.device.device(),
         members: crate::members::load(index)?,
+        garbage: crate::garbage::load(index)?,
         waiting: Waiting::new(WAITING_BYTES),
         sealed: HashMap::new(),
         lanes: BTreeMap::new(),
+        cuts: Vec::new(),
+        refused: BTreeMap::new(),
         tips_read: Vec::new(),
         stuck: false,
+        named: Knowledge::new(),
         checkpoints: BTreeSet::new(),
         learned: Learned::default(),
         index,
@@ -74,28 +100,45 @@ pub(crate) fn learn(
     };
     learner.tips(&listing)?;
     learner.checkpoints()?;
+    let mut keys_before = learner.keys.ring.roots().count();
     learner.lanes()?;
+    // A key is taken only from a member, and who is one may be known only now.
+    while !learner.learned.locked.is_empty() && learner.keys.ring.roots().count() > keys_before {
+        keys_before = learner.keys.ring.roots().count();
+        learner.unlock(&listing)?;
+        learner.lanes()?;
+    }
+    learner.report_locked()?;
     learner.note_tips()?;
-    Ok(learner.learned)
+    let (members, mut learned) = (learner.members, learner.learned);
+    learned.lacking = keys.adopt(&members).err().map(|Lacking(key)| key);
+    Ok(learned)
 }
 
 struct Learner<'a> {
     index: &'a mut Index,
     store: &'a dyn Store,
-    keys: &'a Keys,
+    keys: &'a mut Keys,
     place: &'a str,
     observer: &'a mut dyn Observer,
     own_device: DeviceId,
     members: Members,
+    garbage: Garbage,
     waiting: Waiting,
     /// The sealed form of what waits.
     sealed: HashMap<PacketHash, SealedPacket>,
     /// Counters to read from each lane.
     lanes: BTreeMap<DeviceId, VecDeque<Counter>>,
+    /// Removals that wait, so that what they cut off is not folded before them.
+    cuts: Vec<PendingCut>,
+    /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
+    refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
     /// Whether a packet could not be read.
     stuck: bool,
+    /// What these tips say that their devices have learned.
+    named: Knowledge,
     /// The checkpoints that these tips name.
     checkpoints: BTreeSet<CheckpointRef>,
     learned: Learned,
@@ -105,6 +148,7 @@ impl Learner<'_> {
     fn tips(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
         let seen = self.index.tip_etags(self.place)?;
         let mut own_listed = false;
+        let mut locked = Vec::new();
         for listed in listing {
             let Some(device) = Tip::device_of(&listed.name) else { continue };
             let known = seen.get(&device);
@@ -126,21 +170,110 @@ impl Learner<'_> {
                     let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
                     self.tips_read.push((device, etag, sequence, last));
                 }
+                Err(LearnError::Locked(_)) => locked.push((device, listed)),
                 Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
                 Err(LearnError::Sync(error)) => return Err(error),
             }
             own_listed |= device == self.own_device;
         }
+        self.locked_tips(locked, &seen)?;
+        self.lanes_without_tip(listing);
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
         }
         Ok(())
     }
 
+    /// Reads the tips that did not open at first, once the keys for them are found in their lanes or in the marker.
+    fn locked_tips(
+        &mut self,
+        mut locked: Vec<(DeviceId, &Listed)>,
+        seen: &HashMap<DeviceId, (String, u64)>,
+    ) -> Result<(), SyncError> {
+        let mut marker_read = false;
+        while !locked.is_empty() {
+            if !self.read_ahead(&locked)? {
+                let read = std::mem::replace(&mut marker_read, true);
+                if read || !crate::epochs::take_from_marker(self.index, self.store, self.keys)? {
+                    break;
+                }
+            }
+            let mut still = Vec::new();
+            for (device, listed) in locked {
+                match self.tip(device, seen.get(&device).map_or(0, |(_, sequence)| *sequence)) {
+                    Ok((sequence, last, size)) => {
+                        self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
+                        let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
+                        self.tips_read.push((device, etag, sequence, last));
+                    }
+                    Err(LearnError::Locked(_)) => still.push((device, listed)),
+                    Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
+                    Err(LearnError::Sync(error)) => return Err(error),
+                }
+            }
+            locked = still;
+        }
+        self.learned.locked.extend(locked.into_iter().map(|(device, _)| device));
+        Ok(())
+    }
+
+    /// Reads the tips again that did not open.
+    fn unlock(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
+        let again = std::mem::take(&mut self.learned.locked);
+        let locked = listing.iter().filter_map(|listed| Some((Tip::device_of(&listed.name)?, listed)));
+        let locked = locked.filter(|(device, _)| again.contains(device)).collect();
+        let seen = self.index.tip_etags(self.place)?;
+        self.locked_tips(locked, &seen)
+    }
+
+    /// Tells of tips that did not open, unless this device is told better why: it was revoked.
+    fn report_locked(&mut self) -> Result<(), SyncError> {
+        if self.members.standing(&self.own_device).is_revoked() {
+            return Ok(());
+        }
+        for device in self.learned.locked.clone() {
+            self.unusable("tip", &Tip::name(&device), LOCKED.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Reads and holds packets of lanes beyond what is folded until one brings a key, or none can be had; says which.
+    fn read_ahead(&mut self, locked: &[(DeviceId, &Listed)]) -> Result<bool, SyncError> {
+        let before = self.keys.ring.roots().count();
+        let missing = self.learned.missing;
+        for (device, _) in locked {
+            let mut counter = self.index.knowledge().counter(device);
+            while self.keys.ring.roots().count() == before {
+                counter += 1;
+                match self.read(*device, counter) {
+                    Ok(true) => {}
+                    Ok(false) | Err(LearnError::Unusable(_) | LearnError::Locked(_)) => break,
+                    Err(LearnError::Sync(error)) => return Err(error),
+                }
+            }
+        }
+        // Lanes end somewhere; what is looked for beyond the end is not missing.
+        self.learned.missing = missing;
+        Ok(self.keys.ring.roots().count() > before)
+    }
+
+    /// Looks on in lanes whose tips are gone, as far as others have learned them: their devices may never come again.
+    fn lanes_without_tip(&mut self, listing: &[Listed]) {
+        let listed: BTreeSet<DeviceId> = listing.iter().filter_map(|listed| Tip::device_of(&listed.name)).collect();
+        for (device, learned) in self.named.iter() {
+            let known = self.index.knowledge().counter(device);
+            if *device != self.own_device && !listed.contains(device) && known < learned.counter {
+                self.lanes.insert(*device, (known + 1..=learned.counter).take(MAX_WANTED).collect());
+            }
+        }
+    }
+
     /// Begins from a checkpoint where nothing was folded yet.
     fn checkpoints(&mut self) -> Result<(), SyncError> {
-        if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, self.observer)? {
+        let damaged = &mut self.learned.damaged;
+        if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, damaged, self.observer)? {
             self.members = crate::members::load(self.index)?;
+            self.garbage = crate::garbage::load(self.index)?;
         }
         crate::checkpoints::note_seen(self.index, &self.checkpoints)
     }
@@ -167,7 +300,10 @@ impl Learner<'_> {
         let bytes = unusable(self.store.get(&Tip::name(&device), MAX_TIP_BYTES as u64))?;
         let size = bytes.len() as u64;
         let sealed = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device)).map_err(described)?;
-        let tip = sealed.open(&self.keys.ring).map_err(described)?;
+        let tip = sealed.open(&self.keys.ring).map_err(|error| match error {
+            SignedError::Seal(_) => LearnError::Locked(error.to_string()),
+            error => described(error),
+        })?;
         let known = self.index.knowledge().counter(&device);
         let last = tip.last.map_or(0, |last| last.counter);
         if device == self.own_device {
@@ -184,6 +320,11 @@ impl Learner<'_> {
             self.learned.rolled_back.push(device);
             return Ok((seen, last, size));
         }
+        if device != self.own_device {
+            self.learned.tips += 1;
+            crate::wants::set_asked(self.index, device, &tip.wanted)?;
+        }
+        self.named.merge(&tip.learned);
         self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
         for bytes in tip.recent {
@@ -192,8 +333,11 @@ impl Learner<'_> {
             if sealed.device() != device || counter <= known {
                 continue;
             }
-            if self.hold(sealed)? {
-                wanted.retain(|wanted| *wanted != counter);
+            match self.hold(sealed) {
+                Ok(true) => wanted.retain(|wanted| *wanted != counter),
+                // It may be of another epoch than the tip; it is read from the lane once the key is here.
+                Ok(false) | Err(LearnError::Locked(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         self.lanes.insert(device, wanted);
@@ -202,13 +346,21 @@ impl Learner<'_> {
 
     /// Opens a packet and keeps it until it can be folded; whether there was room.
     fn hold(&mut self, sealed: SealedPacket) -> Result<bool, LearnError> {
-        let packet = sealed.open(&self.keys.ring).map_err(described)?;
+        let packet = sealed.open(&self.keys.ring).map_err(|error| match error {
+            PacketError::Seal(_) => LearnError::Locked(error.to_string()),
+            error => described(error),
+        })?;
+        if self.keys.take_from(&packet, &self.members) {
+            crate::vault::store_keys(self.index, self.keys)?;
+        }
         let size = sealed.bytes().len() * 4;
         let hash = packet.hash;
+        let cuts = PendingCut::of(&packet);
         if self.waiting.insert(packet, size) == Buffered::Full {
             return Ok(false);
         }
         self.sealed.insert(hash, sealed);
+        self.cuts.extend(cuts);
         Ok(true)
     }
 
@@ -227,10 +379,14 @@ impl Learner<'_> {
                             self.lanes.get_mut(&device).expect("it was there").push_front(counter);
                             break;
                         }
+                        // It is whole, and opens once its key is here.
+                        Err(LearnError::Locked(reason)) => {
+                            self.give_up(device, counter, reason)?;
+                            break;
+                        }
                         Err(LearnError::Unusable(reason)) => {
-                            self.stuck = true;
-                            self.unusable("packet", &packet_name(&Dot { device, counter }), reason)?;
-                            self.lanes.remove(&device);
+                            self.learned.damaged.insert(Wanted::Packet(Dot { device, counter }));
+                            self.give_up(device, counter, reason)?;
                             break;
                         }
                         Err(LearnError::Sync(error)) => return Err(error),
@@ -247,14 +403,24 @@ impl Learner<'_> {
             for (device, counters) in self.waiting.missing(self.index.knowledge()) {
                 let wanted = self.lanes.entry(device).or_default();
                 for counter in counters {
-                    if !wanted.contains(&counter) && wanted.len() < MAX_WANTED {
+                    let refused = self.refused.get(&Dot { device, counter }).copied().unwrap_or(0);
+                    let dot = Dot { device, counter };
+                    let carried = || self.waiting.carries(&dot, Carriers::Newcomers, &self.members, &self.garbage);
+                    let hopeless = refused >= HOPELESS || (refused > 0 && !carried());
+                    if !hopeless && !wanted.contains(&counter) && wanted.len() < MAX_WANTED {
                         wanted.push_back(counter);
+                        progress = true;
                     }
                 }
                 wanted.make_contiguous().sort_unstable();
             }
             if !progress {
-                return Ok(());
+                if self.cuts.is_empty() {
+                    return Ok(());
+                }
+                // A removal that cannot be folded now holds nothing back for ever: nobody could tell when it will be.
+                self.cuts.clear();
+                self.fold_ready()?;
             }
         }
     }
@@ -264,7 +430,13 @@ impl Learner<'_> {
         if self.index.knowledge().contains(&dot) {
             return Ok(true);
         }
-        let bytes = unusable(self.store.get(&packet_name(&dot), MAX_PACKET_BYTES as u64))?;
+        let bytes = match self.store.get(&packet_name(&dot), MAX_PACKET_BYTES as u64) {
+            Err(error @ StoreError::Missing { .. }) => {
+                self.learned.missing = true;
+                return Err(described(error));
+            }
+            bytes => unusable(bytes)?,
+        };
         let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
         if sealed.dot() != dot {
             return Err(LearnError::Unusable("it holds another packet".to_owned()));
@@ -272,16 +444,41 @@ impl Learner<'_> {
         self.hold(sealed)
     }
 
+    /// Folds what can be, in order, but nothing that a removal which waits would cut off.
     fn fold_ready(&mut self) -> Result<(), SyncError> {
+        let mut put_off = Vec::new();
         let mut folded = 0;
         self.index.begin()?;
-        while let Some(packet) = self.waiting.ready(self.index.knowledge()) {
+        loop {
+            let Some(packet) = self.waiting.ready(self.index.knowledge()) else {
+                // What was put off comes again once a removal is folded, and else in a later call.
+                let ripe = put_off.iter().any(|packet| !self.is_put_off(packet));
+                let retry = std::mem::take(&mut put_off);
+                for packet in retry {
+                    self.wait_again(packet);
+                }
+                if ripe { continue } else { break }
+            };
+            if self.is_put_off(&packet) {
+                put_off.push(packet);
+                continue;
+            }
+            self.cuts.retain(|cut| cut.by != packet.dot);
             let sealed = self.sealed.remove(&packet.hash).expect("what waits is kept sealed too");
             match self.admit(&packet)? {
                 Admission::Fold { prerequisite } => {
                     record_folded(self.index, &self.keys.ring, &sealed, &packet, &prerequisite, Folding::Other)?;
-                    self.members = crate::members::load(self.index)?;
+                    if garbage::concerns(&packet) {
+                        self.garbage = crate::garbage::load(self.index)?;
+                    }
+                    if crate::members::concerns(&packet) {
+                        self.members = crate::members::load(self.index)?;
+                        if self.keys.take_from(&packet, &self.members) {
+                            crate::vault::store_keys(self.index, self.keys)?;
+                        }
+                    }
                     self.index.clear_problem("packet", packet_name(&packet.dot).as_str().as_bytes())?;
+                    self.index.clear_problem(REFUSED, packet_name(&packet.dot).as_str().as_bytes())?;
                     folded += 1;
                 }
                 Admission::Known => {}
@@ -291,21 +488,54 @@ impl Learner<'_> {
                     self.problem("fork", packet_name(&packet.dot).as_str(), &text)?;
                 }
                 Admission::Wait { .. } => {
-                    self.sealed.insert(packet.hash, sealed.clone());
-                    if self.waiting.insert(packet, sealed.bytes().len() * 4) == Buffered::Full {
-                        self.sealed.remove(&sealed.hash());
-                    }
+                    self.sealed.insert(packet.hash, sealed);
+                    self.wait_again(packet);
                     break;
                 }
                 Admission::Refused(refusal) => {
-                    self.problem("refused packet", packet_name(&packet.dot).as_str(), &refusal.to_string())?;
+                    *self.refused.entry(packet.dot).or_default() += 1;
+                    self.note_overruled(&packet);
+                    self.problem(REFUSED, packet_name(&packet.dot).as_str(), &refusal.to_string())?;
                 }
             }
+        }
+        for packet in put_off {
+            self.wait_again(packet);
         }
         self.index.commit()?;
         self.learned.packets += folded;
         self.observer.advance(folded, 0);
         Ok(())
+    }
+
+    /// Keeps a packet that came out of the buffer, where there is still room for it.
+    fn wait_again(&mut self, packet: Packet) {
+        let hash = packet.hash;
+        let Some(size) = self.sealed.get(&hash).map(|sealed| sealed.bytes().len() * 4) else { return };
+        if self.waiting.insert(packet, size) == Buffered::Full {
+            self.sealed.remove(&hash);
+        }
+    }
+
+    /// Whether a removal that waits would cut a packet off. Of two that remove each other the earlier is not put off.
+    fn is_put_off(&self, packet: &Packet) -> bool {
+        let place = (packet.body.lamport, packet.dot.device);
+        let removes = !PendingCut::of(packet).is_empty();
+        self.cuts.iter().any(|cut| {
+            let concerns = cut.device == packet.dot.device && cut.cut < packet.dot.counter && cut.by != packet.dot;
+            concerns && !(removes && place < cut.place) && !self.index.knowledge().contains(&cut.by)
+        })
+    }
+
+    /// Notes a refused packet by which another device, whom this one revoked, revoked this one earlier in total order.
+    fn note_overruled(&mut self, packet: &Packet) {
+        let author = packet.dot.device;
+        let Standing::Revoked { by, .. } = self.members.standing(&author) else { return };
+        let revokes = |change: &Change| matches!(change, Change::Revoke { device, .. } if *device == self.own_device);
+        let earlier = (packet.body.lamport, author) < (by.lamport, by.device);
+        if by.device == self.own_device && earlier && packet.body.changes.iter().any(revokes) {
+            self.learned.overruled_by = Some(author);
+        }
     }
 
     fn admit(&self, packet: &Packet) -> Result<Admission, SyncError> {
@@ -324,15 +554,25 @@ impl Learner<'_> {
             let learned = index.knowledge().of(device).filter(|learned| learned.counter == counter)?;
             Some((learned.hash, index.lane_lamport(*device).ok().flatten()?))
         };
-        let carried = |dot: &Dot| self.waiting.carries(dot, &self.members);
+        let carried = |dot: &Dot, by| self.waiting.carries(dot, by, &self.members, &self.garbage);
         let lanes = Lanes {
             knowledge: index.knowledge(),
             end: end.as_ref(),
             members: &self.members,
             packet_at: &packet_at,
+            garbage: &self.garbage,
             carried: &carried,
         };
         Ok(lanes.admit(packet))
+    }
+
+    /// Reads no further in a lane, whose next packet cannot be used now.
+    fn give_up(&mut self, device: DeviceId, counter: Counter, reason: String) -> Result<(), SyncError> {
+        let dot = Dot { device, counter };
+        self.stuck = true;
+        self.refused.insert(dot, HOPELESS);
+        self.lanes.remove(&device);
+        self.unusable("packet", &packet_name(&dot), reason)
     }
 
     fn unusable(&mut self, what: &str, name: &ObjectName, reason: String) -> Result<(), SyncError> {
@@ -346,9 +586,32 @@ impl Learner<'_> {
     }
 }
 
+/// A removal that was read and is not folded yet.
+struct PendingCut {
+    device: DeviceId,
+    cut: Counter,
+    by: Dot,
+    place: (Lamport, DeviceId),
+}
+
+impl PendingCut {
+    fn of(packet: &Packet) -> Vec<Self> {
+        let (by, place) = (packet.dot, (packet.body.lamport, packet.dot.device));
+        let removal = |change: &Change| match change {
+            Change::Revoke { device, cut, .. } | Change::Retire { device, cut } => {
+                Some(Self { device: *device, cut: *cut, by, place })
+            }
+            _ => None,
+        };
+        packet.body.changes.iter().filter_map(removal).collect()
+    }
+}
+
 pub(crate) enum LearnError {
     /// This object is of no use; others may be.
     Unusable(String),
+    /// It is its author's, and sealed under a key that is not held here.
+    Locked(String),
     Sync(SyncError),
 }
 
@@ -383,5 +646,10 @@ pub fn packet_name(dot: &Dot) -> ObjectName {
 
 /// Where the index keeps the size of the tip that this device wrote last.
 pub(crate) const OWN_TIP_SIZE: &str = "own tip size";
+/// The kind of problem under which the index keeps packets that were refused.
+const REFUSED: &str = "refused packet";
+/// So often refused, a packet is not asked for again in this round.
+const HOPELESS: u32 = 2;
+const LOCKED: &str = "it is sealed under a key of the vault that this device was not given";
 const WAITING_BYTES: usize = 256 * 1024 * 1024;
 const MAX_WANTED: usize = 100_000;

@@ -28,7 +28,7 @@ pub(crate) fn store(index: &mut Index, members: &Members) -> Result<(), SyncErro
             exchange_key: member.exchange_key,
             name: member.name.to_owned(),
             introduced_name: member.introduced_name.to_owned(),
-            state: Vec::new(),
+            state: heard.as_ref().map_or_else(Vec::new, |heard| heard.state.clone()),
             heard_lamport: heard.as_ref().map_or(0, |heard| heard.heard_lamport),
             heard_time: heard.as_ref().map_or(0, |heard| heard.heard_time),
         })?;
@@ -41,15 +41,19 @@ pub(crate) fn forget(index: &mut Index) -> Result<(), SyncError> {
     Ok(index.set_meta(MEMBERS, None)?)
 }
 
-/// Folds what a packet says of devices.
-pub(crate) fn fold(index: &mut Index, packet: &Packet) -> Result<(), SyncError> {
-    let about_devices = packet.body.changes.iter().any(|change| {
+/// Whether a packet says anything of devices.
+pub(crate) fn concerns(packet: &Packet) -> bool {
+    packet.body.changes.iter().any(|change| {
         matches!(
             change,
             Change::Introduce { .. } | Change::RenameDevice { .. } | Change::Revoke { .. } | Change::Retire { .. }
         )
-    });
-    if about_devices {
+    })
+}
+
+/// Folds what a packet says of devices.
+pub(crate) fn fold(index: &mut Index, packet: &Packet) -> Result<(), SyncError> {
+    if concerns(packet) {
         let mut members = load(index)?;
         members.fold(packet);
         store(index, &members)?;

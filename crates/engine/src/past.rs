@@ -30,11 +30,11 @@ use crate::replica::At;
 /// At a time, a packet counts when it and all before it were made by then, each by its author's clock.
 pub(crate) fn index_at(source: &Index, store: &dyn Store, keys: &Keys, at: &At) -> Result<Index, SyncError> {
     let packets = Packets { source, store, keys };
-    let mut past = match crate::checkpoints::base(source, store, keys)? {
+    let past = match crate::checkpoints::base(source, store, keys)? {
         Some(base) => begun(base, at)?,
         None => Index::temporary()?,
     };
-    let mut lanes: Vec<Lane> = match at {
+    let lanes: Vec<Lane> = match at {
         At::Time(_) => {
             source.knowledge().iter().map(|(device, learned)| Lane::up_to(*device, learned.counter)).collect()
         }
@@ -46,10 +46,32 @@ pub(crate) fn index_at(source: &Index, store: &dyn Store, keys: &Keys, at: &At) 
         At::Time(time) => *time,
         At::Packet(_) => i64::MAX,
     };
+    fold_up_to(&packets, past, lanes, time)
+}
+
+/// The vault as the author of a packet knew it when it made the packet.
+pub(crate) fn index_before(source: &Index, store: &dyn Store, keys: &Keys, dot: &Dot) -> Result<Index, SyncError> {
+    let packets = Packets { source, store, keys };
+    let past = match crate::checkpoints::base(source, store, keys)? {
+        Some(base) => begun(base, &At::Packet(*dot))?,
+        None => Index::temporary()?,
+    };
+    let mut lanes = packets.before(dot, &past)?;
+    lanes.insert(dot.device, dot.counter - 1);
+    fold_up_to(
+        &packets,
+        past,
+        lanes.into_iter().map(|(device, counter)| Lane::up_to(device, counter)).collect(),
+        i64::MAX,
+    )
+}
+
+/// Folds lanes onto a past as far as they go and `time` allows.
+fn fold_up_to(packets: &Packets<'_>, mut past: Index, mut lanes: Vec<Lane>, time: i64) -> Result<Index, SyncError> {
     loop {
         let before = past.knowledge().state_hash();
         for lane in &mut lanes {
-            lane.fold_on(&packets, &mut past, time)?;
+            lane.fold_on(packets, &mut past, time)?;
         }
         if past.knowledge().state_hash() == before {
             return Ok(past);

@@ -54,7 +54,7 @@ pub(crate) fn publish(
         }
         index.set_published(place, counter)?;
     }
-    if again || is_tip_due(index, last, now_ms)? {
+    if again || crate::wants::is_untold(index)? || is_tip_due(index, last, now_ms)? {
         write_tip(index, store, keys, place, now_ms, entropy)?;
     }
     Ok(Published::Done)
@@ -84,7 +84,7 @@ fn is_tip_due(index: &Index, last: Counter, now_ms: i64) -> Result<bool, SyncErr
         return Ok(true);
     }
     let age = now_ms.saturating_sub(i64::from_le_bytes(*time)).unsigned_abs();
-    Ok(age > TIP_INTERVAL_MS && state != index.knowledge().state_hash())
+    Ok(age > SIGN_OF_LIFE_MS || (age > TIP_INTERVAL_MS && state != index.knowledge().state_hash()))
 }
 
 /// Puts this device's tip.
@@ -109,6 +109,7 @@ pub(crate) fn write_tip(
         last,
         learned: knowledge.clone(),
         checkpoint: crate::checkpoints::newest(index)?,
+        wanted: crate::wants::told(index)?,
         recent: Tip::fit_recent(newest_first),
     };
     let sealed = SealedTip::seal(&keys.device, &keys.ring, entropy.nonce(), &tip)?;
@@ -120,11 +121,20 @@ pub(crate) fn write_tip(
     index.set_meta(TIP_WRITTEN, Some(&written))?;
     index.set_meta(OWN_TIP_SIZE, Some(&(sealed.bytes().len() as u64).to_le_bytes()))?;
     index.set_tip_etag(place, device, "", tip.sequence)?;
+    crate::wants::set_told(index)?;
     index.commit()?;
     Ok(())
+}
+
+/// Forgets which tip was written last, as a new device must.
+pub(crate) fn forget_tip(index: &mut Index) -> Result<(), SyncError> {
+    index.set_meta(TIP_WRITTEN, None)?;
+    Ok(index.set_meta(OWN_TIP_SIZE, None)?)
 }
 
 /// Where the index keeps which tip it wrote last: counter 8, time in ms 8, hash of what was learned 32.
 const TIP_WRITTEN: &str = "own tip written";
 const TIP_INTERVAL_MS: u64 = 3_600_000;
+/// A device with nothing to say writes its tip now and then, so that it is not taken for one that is gone.
+const SIGN_OF_LIFE_MS: u64 = 14 * 86_400_000;
 const MAX_RECENT_PACKETS: usize = 32;

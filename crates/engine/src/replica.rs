@@ -13,6 +13,7 @@ use packetboat_replica::index::Index;
 
 use crate::Keys;
 use crate::absorb::Sent;
+use crate::consistency::Check;
 use crate::ports::{Clock, Entropy};
 
 /// What a replica is made of.
@@ -42,9 +43,16 @@ pub struct Settings {
     pub inline_bytes: usize,
     /// Ignore patterns of this device alone, in gitignore syntax.
     pub ignore_overlay: String,
+    /// How much is checked after each round.
+    pub check: Check,
     /// What one attempt at a new passphrase costs.
     pub passphrase_cost: Argon2Cost,
+    /// After how many days unheard of a device is retired, unless this replica was told otherwise; `None` for never.
+    pub retire_after_days: Option<u64>,
 }
+
+/// After how many days unheard of a device is retired, unless told otherwise.
+pub const RETIRE_AFTER_DAYS: u64 = 180;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -52,7 +60,9 @@ impl Default for Settings {
             threads: 1,
             inline_bytes: 256 * 1024,
             ignore_overlay: String::new(),
+            check: Check::default(),
             passphrase_cost: Argon2Cost::DEFAULT,
+            retire_after_days: Some(RETIRE_AFTER_DAYS),
         }
     }
 }
@@ -91,6 +101,10 @@ pub struct Report {
     pub problems: u64,
     /// Sockets, pipes and devices in the folder, which are never synchronised.
     pub specials: u64,
+    /// What was missing or damaged at the intermediary and was put there again.
+    pub repaired: crate::repair::Repaired,
+    /// Conflicts that were settled by merging, for files that the vault's users named.
+    pub merged: u64,
     /// Devices whose published state went back behind what was seen before.
     pub rolled_back: Vec<DeviceId>,
 }
@@ -283,10 +297,60 @@ pub struct VerifyReport {
     pub objects: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// What is wrong: object, what, and which paths need it.
-    pub faults: Vec<(String, String, Vec<RelPath>)>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
     /// Objects that nothing known refers to; no faults.
     pub orphans: Vec<String>,
+}
+
+/// An object at the intermediary that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Its name.
+    pub object: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// The paths whose present content or place needs it.
+    pub paths: Vec<RelPath>,
+    /// The past versions whose content needs it.
+    pub versions: Vec<PastVersion>,
+    /// Who can put it back.
+    pub remedy: Remedy,
+    /// What is to be asked for, where others may have it.
+    pub(crate) wanted: Option<packetboat_core::wanted::Wanted>,
+}
+
+/// A content that a file once had.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PastVersion {
+    /// Where the file stands now, or stood last.
+    pub path: RelPath,
+    /// The version.
+    pub version: Dot,
+    /// When it was made, by its device's clock, in milliseconds since 1970 UTC.
+    pub time: i64,
+}
+
+/// Who can put an object back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Remedy {
+    /// This device, with its next round.
+    Here,
+    /// Of these devices, by name, whichever still holds it; this one asks for it with its next round.
+    Others(Vec<String>),
+    /// Nobody: no other device is in the vault, and this one does not hold it.
+    Lost,
+}
+
+/// What a repair did.
+#[derive(Clone, Debug)]
+pub struct RepairReport {
+    /// What was found before.
+    pub found: VerifyReport,
+    /// What the round did that followed.
+    pub round: Report,
+    /// What is still wrong after it.
+    pub left: Vec<Fault>,
 }
 
 impl Replica {

@@ -49,7 +49,7 @@ impl Replica {
     }
 
     /// Everything that stands against each other at a path, the holder of the plain name first.
-    fn sides(&self, path: &RelPath) -> Result<Vec<Shown>, QueryError> {
+    pub(crate) fn sides(&self, path: &RelPath) -> Result<Vec<Shown>, QueryError> {
         let viewer = Viewer::new(&self.parts.index);
         let no_conflict = || QueryError::NoConflict { path: path.clone() };
         let shown = viewer.at_path(path)?.ok_or_else(no_conflict)?;
@@ -195,12 +195,18 @@ impl Replica {
     }
 
     /// Seals and folds the settlement. Within the caller's transaction.
-    fn settle(&mut self, changes: Vec<Change>) -> Result<Dot, SyncError> {
+    pub(crate) fn settle(&mut self, changes: Vec<Change>) -> Result<Dot, SyncError> {
+        let now_ms = self.parts.clock.now_ms();
+        self.settle_at(now_ms, changes)
+    }
+
+    /// The same at a given time: packets that belong together bear the same.
+    pub(crate) fn settle_at(&mut self, now_ms: i64, changes: Vec<Change>) -> Result<Dot, SyncError> {
         let parts = &mut self.parts;
         let contents = changes.iter().filter_map(content_of);
         let needs = parts.index.packs_of(contents.flat_map(chunks_of).map(|chunk| &chunk.id))?;
         let draft = Draft { needs, changes, ..Draft::default() };
-        let sealed = seal_own(&mut parts.index, &self.keys, parts.clock.now_ms(), draft, &mut *parts.entropy)?;
+        let sealed = seal_own(&mut parts.index, &self.keys, now_ms, draft, &mut *parts.entropy)?;
         Ok(sealed.dot())
     }
 
@@ -224,7 +230,7 @@ fn all_of(item: &Item) -> Removed {
 }
 
 /// What two rounds did together.
-fn both(first: &Report, second: Report) -> Report {
+pub(crate) fn both(first: &Report, second: Report) -> Report {
     let (a, b) = (&first.sent, &second.sent);
     let sent = Sent {
         created: a.created + b.created,

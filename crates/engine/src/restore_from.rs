@@ -47,10 +47,15 @@ pub fn restore_from(
     // A key that nobody else knows of: it stands for no device and signs nothing.
     let mut seed = [0; 32];
     entropy.fill(&mut seed);
-    let keys = Keys { ring, device: DeviceKey::from_seed(&seed) };
+    let mut keys = Keys { ring, device: DeviceKey::from_seed(&seed) };
     let mut index = Index::temporary()?;
     observer.phase(Phase::Learn, None, None);
-    learn(&mut index, &*store, &keys, PLACE, observer)?;
+    let learned = learn(&mut index, &*store, &mut keys, PLACE, observer)?;
+    if let Some(key) = learned.lacking {
+        let members = crate::members::load(&index)?;
+        let by = members.name(&key.by.device).unwrap_or("another device").to_owned();
+        return Err(SyncError::LeftOut { by });
+    }
     if let Some(at) = at {
         index = index_at(&index, &*store, &keys, at)?;
     }
@@ -82,9 +87,18 @@ fn apply_all(
     apply::recover_staging(fs, index, clock.now_ms().saturating_mul(1_000_000))?;
     loop {
         let before = index.touched_count()?;
-        let now_ns = clock.now_ms().saturating_mul(1_000_000);
-        let step =
-            Apply { fs, index, store, keys, rules, threads: settings.threads, now_ns, limits: Limits::default() };
+        let now_ms = clock.now_ms();
+        let step = Apply {
+            fs,
+            index,
+            store,
+            keys,
+            rules,
+            threads: settings.threads,
+            now_ns: now_ms.saturating_mul(1_000_000),
+            now_ms,
+            limits: Limits::default(),
+        };
         let more = apply::apply(step, observer)?;
         received.created += more.created;
         received.edited += more.edited;

@@ -4,10 +4,13 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
+use std::collections::BTreeSet;
+
 use packetboat_core::ids::Dot;
 use packetboat_core::plan::Cause;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
 use packetboat_core::view::ViewRead;
+use packetboat_core::wanted::Wanted;
 use packetboat_storage::chunker::Boundaries;
 
 use crate::absorb::{Sent, absorb, make_durable};
@@ -17,12 +20,14 @@ use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
+use crate::numbering::{self, Numbering};
 use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
-use crate::publish::{Published, publish};
+use crate::publish::{Published, publish, write_tip};
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
 use crate::scan::{Scanned, Skip, disk_time, scan};
 use crate::unread;
+use crate::wants;
 
 impl Replica {
     /// Brings folder and vault in step.
@@ -40,9 +45,15 @@ impl Replica {
         apply::recover_staging(&*self.parts.fs, &mut self.parts.index, now_ns)?;
         observer.phase(Phase::Learn, None, None);
         let mut learned = self.learn(observer)?;
+        self.refuse_if_removed(&learned)?;
+        if self.is_to_come_back(&learned)? {
+            learned = self.come_back(observer)?;
+        }
+        self.note_damage(&learned.damaged)?;
         match learned.own {
             OwnLane::Ahead => {
-                self.go_on_as_new_device(observer)?;
+                let why = "this device's record is older than what it published";
+                self.go_on_as_new_device(why, observer)?;
                 learned.own = OwnLane::AsLeft;
             }
             OwnLane::Forked => {
@@ -51,8 +62,10 @@ impl Replica {
             }
             OwnLane::AsLeft | OwnLane::Behind => {}
         }
-        self.refuse_if_revoked()?;
+        self.refuse_if_removed(&learned)?;
         self.introduce()?;
+        self.renew_leaked_key(observer)?;
+        self.retire_the_unheard_of(observer)?;
         let mut report =
             Report { packets_learned: learned.packets, rolled_back: learned.rolled_back, ..Report::default() };
         let rules = self.rules(observer)?;
@@ -68,11 +81,20 @@ impl Replica {
         report.objects = scanned.objects;
         report.specials = scanned.skipped.iter().filter(|(_, skip)| *skip == Skip::Special).count() as u64;
         report.problems = scanned.skipped.len() as u64 - report.specials;
+        if scanned.numbering == Numbering::Renewed {
+            // Whatever this round cannot look at must not be taken for what has its former number now.
+            self.parts.index.forget_directory_numbers()?;
+        }
         (report.sent, report.published) = self.absorb(scanned, observer)?;
+        numbering::remember(&*self.parts.fs, &mut self.parts.index)?;
         if !withheld {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
         }
+        self.acknowledge_removals()?;
         self.answer()?;
+        let moved = learned.tips > 0 || learned.packets > 0;
+        report.repaired = self.mend(moved, observer)?;
+        report.merged = self.merge_by_patterns(observer)?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
             // The other side of the fork appeared after this round had learned. What this side folded of its own is
@@ -82,7 +104,9 @@ impl Replica {
         }
         apply::touch_unignored(&mut self.parts.index, &rules)?;
         report.received = self.apply(&rules, observer)?;
+        self.tell_wanted()?;
         self.checkpoint(observer)?;
+        self.keep_marker(observer)?;
         self.prune_after_round(observer)?;
         report.conflicts = self.count_conflicts()?;
         let problems = self.parts.index.problems()?;
@@ -92,6 +116,7 @@ impl Replica {
             let now = self.parts.clock.now_ms();
             self.parts.index.set_meta(LAST_IN_STEP, Some(&now.to_le_bytes()))?;
         }
+        self.check_consistency(&rules)?;
         report.state = self.state();
         Ok(report)
     }
@@ -124,7 +149,7 @@ impl Replica {
         while self.parts.index.in_transaction() {
             self.parts.index.rollback()?;
         }
-        Ok(())
+        self.reload_keys()
     }
 
     fn plan_within(&mut self, rules: &IgnoreRules, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
@@ -171,7 +196,7 @@ impl Replica {
 
     pub(crate) fn learn(&mut self, observer: &mut dyn Observer) -> Result<crate::learn::Learned, SyncError> {
         let parts = &mut self.parts;
-        learn(&mut parts.index, &*parts.store, &self.keys, &parts.place, observer)
+        learn(&mut parts.index, &*parts.store, &mut self.keys, &parts.place, observer)
     }
 
     pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {
@@ -241,6 +266,22 @@ impl Replica {
         publish(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, again, &mut *parts.entropy)
     }
 
+    /// Notes what could not be read.
+    pub(crate) fn note_damage(&mut self, damaged: &BTreeSet<Wanted>) -> Result<(), SyncError> {
+        let now = self.parts.clock.now_ms();
+        wants::note(&mut self.parts.index, damaged, now)
+    }
+
+    /// Tells at once what this round could not read, so that others need not wait for the next.
+    fn tell_wanted(&mut self) -> Result<(), SyncError> {
+        if !wants::is_untold(&self.parts.index)? {
+            return Ok(());
+        }
+        let parts = &mut self.parts;
+        let now = parts.clock.now_ms();
+        write_tip(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, &mut *parts.entropy)
+    }
+
     pub(crate) fn apply(
         &mut self,
         rules: &IgnoreRules,
@@ -262,6 +303,7 @@ impl Replica {
             rules,
             threads: parts.settings.threads,
             now_ns,
+            now_ms: parts.clock.now_ms(),
             limits: apply::Limits::default(),
         };
         apply::apply(context, observer)

@@ -3,7 +3,8 @@
 //! Directories are read by worker threads and compared here, one directory's entries against one range of the index,
 //! so memory grows with what changed, not with the tree. A path that still exists is still its item; only what vanished
 //! and what arrived are matched with each other: directories by inode and birth time here, files by inode, and then by
-//! content once they were read ([`crate::absorb`]).
+//! content once they were read ([`crate::absorb`]). Where the disk's numbers do not last ([`crate::numbering`]), nothing
+//! is matched by number: whatever stands at a recorded path is looked at, and the rest is left to content.
 //!
 //! What cannot be read is left alone: an unreadable directory neither changes nor vanishes, and it is told apart, since
 //! what vanished elsewhere may have been moved into it ([`crate::unread`]).
@@ -17,6 +18,7 @@ use packetboat_replica::fs::{DirEntry, FileKind, Fs, Stat};
 use packetboat_replica::index::{Index, IndexError, ScannedEntry};
 
 use crate::ignore_rules::IgnoreRules;
+use crate::numbering::{Numbering, numbering};
 
 /// What a scan found.
 #[derive(Default, Debug)]
@@ -38,6 +40,8 @@ pub struct Scanned {
     pub withheld: Option<RelPath>,
     /// Whether the vault's ignore file is gone or empty for the first time: a next scan is to say so again.
     pub awaits_rules: bool,
+    /// What the disk's inode numbers said of what was recorded.
+    pub numbering: Numbering,
     /// Entries that the ignore rules now cover.
     pub frozen: Vec<(DirId, Name)>,
     /// How many objects stand on disk, ignored ones not counted.
@@ -128,11 +132,29 @@ pub enum Skip {
 
 /// Compares the disk with the index.
 pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
+    let (found, contradicted) = scan_by(numbering(fs, index)?, fs, index, rules, threads)?;
+    // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
+    if contradicted && found.numbering == Numbering::Lasting && found.arrivals.iter().any(|it| it.from.is_some()) {
+        return Ok(scan_by(Numbering::Renewed, fs, index, rules, threads)?.0);
+    }
+    Ok(found)
+}
+
+/// Compares the disk with the index; says too whether something was found that contradicts that numbers last.
+fn scan_by(
+    numbering: Numbering,
+    fs: &dyn Fs,
+    index: &Index,
+    rules: &IgnoreRules,
+    threads: usize,
+) -> Result<(Scanned, bool), ScanError> {
     let mut scan = Scan {
         fs,
         index,
         rules,
-        found: Scanned::default(),
+        found: Scanned { numbering, ..Scanned::default() },
+        contradicted: false,
+        in_place_of_another: HashSet::new(),
         moved: HashSet::new(),
         lost_directories: Vec::new(),
         queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }],
@@ -151,7 +173,8 @@ pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> 
     } else {
         scan.run_with_threads(threads)?;
     }
-    scan.finish()
+    let contradicted = scan.contradicted;
+    Ok((scan.finish()?, contradicted))
 }
 
 struct Scan<'a> {
@@ -159,6 +182,11 @@ struct Scan<'a> {
     index: &'a Index,
     rules: &'a IgnoreRules,
     found: Scanned,
+    /// Whether something has a number that it cannot have where numbers last: a file another than was recorded, though
+    /// nothing happened to it, or a directory that of one which held other things.
+    contradicted: bool,
+    /// Recorded directories that by their number stand where another was recorded.
+    in_place_of_another: HashSet<DirId>,
     /// Recorded directories that were found at another place.
     moved: HashSet<DirId>,
     /// Recorded directories that are not where they were.
@@ -259,14 +287,20 @@ impl Scan<'_> {
         let root = task.path.is_root();
         if let Holder::Known(dir) = task.holder {
             let index = self.index;
+            let in_place_of_another = self.in_place_of_another.contains(&dir);
+            let (mut held, mut met) = (false, false);
             index.for_each_fingerprint(dir, |row| {
                 while entries.peek().is_some_and(|entry| entry.name.as_slice() < row.name) {
                     let entry = entries.next().expect("peeked");
                     self.arrived(&task, root, entry);
                 }
                 let here = entries.next_if(|entry| entry.name.as_slice() == row.name);
+                held = true;
+                met |= here.as_ref().is_some_and(|here| here.stat.is_ok_and(|stat| stat.inode == row.stat.inode));
                 self.recorded(&task, dir, row, here)
             })?;
+            // Whoever exchanges directories moves what they hold; this one is another that got its number.
+            self.contradicted |= in_place_of_another && held && !met;
         }
         for entry in entries {
             self.arrived(&task, root, entry);
@@ -338,11 +372,12 @@ impl Scan<'_> {
         }
         let path = path.unwrap_or_else(|| task.path.join(&name()));
         let other_directory =
-            is_directory && has_identity(&stat) && identity(&stat) != (row.stat.inode, row.stat.btime);
+            is_directory && self.has_identity(&stat) && identity(&stat) != (row.stat.inode, row.stat.btime);
         if let (Some(own_dir), true, false) = (row.own_dir, other_directory, frozen) {
             // Directories go by what they are, then by where they are: this may be one that was moved here, or the
             // recorded one may have been moved away.
-            if self.same_directory(&stat).is_some() {
+            if let Some(found) = self.same_directory(&stat) {
+                self.in_place_of_another.extend(found.own_dir);
                 let entry = self.entry(dir, row.name)?;
                 self.lost_directories.push(entry);
                 self.found.objects -= 1;
@@ -358,7 +393,10 @@ impl Scan<'_> {
             let thawed = task.thawed || frozen;
             self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed });
         }
-        if frozen || row.state == EntryState::Racy || !unchanged(&row.stat, &stat) {
+        self.contradicted |= row.state == EntryState::Settled && is_renumbered(&row.stat, &stat);
+        // Where numbers are chance, one that is the recorded one proves nothing of the object that has it.
+        let trusted = row.state == EntryState::Settled && self.found.numbering == Numbering::Lasting;
+        if !trusted || !unchanged(&row.stat, &stat) {
             self.found.suspects.push(Suspect { dir, name: name(), path, stat, thawed: frozen });
         }
         Ok(())
@@ -463,7 +501,7 @@ impl Scan<'_> {
     ///
     /// Inode numbers are used again at once, so without a birth time nothing is concluded from them.
     fn same_directory(&self, stat: &Stat) -> Option<LocalEntry> {
-        if !has_identity(stat) {
+        if !self.has_identity(stat) {
             return None;
         }
         let entry = self.index.dir_by_inode(stat.inode, stat.btime.unwrap_or(0)).ok().flatten()?;
@@ -475,6 +513,11 @@ impl Scan<'_> {
         let still_there =
             self.fs.lstat(&path).is_ok_and(|there| there.inode == stat.inode && there.kind == FileKind::Directory);
         (!still_there || !self.is_listed(&path)).then_some(entry)
+    }
+
+    /// Whether inode and birth time tell a directory from all others there ever were.
+    fn has_identity(&self, stat: &Stat) -> bool {
+        self.found.numbering == Numbering::Lasting && stat.btime.is_some_and(|btime| btime != 0)
     }
 
     /// Whether a directory lists exactly this name; where names are folded, a path leads to what has another case by now.
@@ -522,7 +565,9 @@ impl Scan<'_> {
             directories.push(directory);
         }
         self.expand_absent()?;
-        match_files_by_inode(&mut self.found);
+        if self.found.numbering == Numbering::Lasting {
+            match_files_by_inode(&mut self.found);
+        }
         directories.append(&mut self.found.vanished);
         self.found.vanished = directories;
         Ok(self.found)
@@ -573,11 +618,6 @@ fn match_files_by_inode(found: &mut Scanned) {
     });
 }
 
-/// Whether inode and birth time tell a directory from all others there ever were.
-fn has_identity(stat: &Stat) -> bool {
-    stat.btime.is_some_and(|btime| btime != 0)
-}
-
 fn identity(stat: &Stat) -> (u64, i64) {
     (stat.inode, stat.btime.unwrap_or(0))
 }
@@ -592,6 +632,13 @@ fn unchanged(recorded: &Fingerprint, stat: &Stat) -> bool {
         && recorded.ctime == stat.ctime
         && recorded.inode == stat.inode
         && recorded.mode == stat.mode
+}
+
+/// Whether nothing but the inode number of a file is another: who replaces a file changes its status change time.
+fn is_renumbered(recorded: &Fingerprint, stat: &Stat) -> bool {
+    stat.kind == FileKind::File
+        && recorded.inode != stat.inode
+        && (recorded.size, recorded.mtime, recorded.ctime) == (stat.size, stat.mtime, stat.ctime)
 }
 
 /// The fingerprint of a `stat`.

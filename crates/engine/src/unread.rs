@@ -14,6 +14,7 @@ use packetboat_replica::fs::Fs;
 use packetboat_replica::index::Index;
 
 use crate::error::SyncError;
+use crate::numbering::Numbering;
 use crate::scan::{RACY_WINDOW_NS, Scanned, Unread, disk_time};
 
 /// A directory that could not be read: its path, inode and status change time.
@@ -28,7 +29,12 @@ pub(crate) fn withhold(fs: &dyn Fs, index: &Index, scanned: &mut Scanned) -> Res
         Some(bytes) => decode(&bytes).map_err(|_| SyncError::DamagedIndex { what: "the unreadable directories" })?,
         None => Vec::new(),
     };
-    let suspicious = |unread: &&Unread| unread.was_read || as_it_is(fs, unread).is_none_or(|now| !known.contains(&now));
+    // Where numbers were given anew, another one says nothing; the status change time does.
+    let same = |known: &Known, now: &Known| {
+        known.0 == now.0 && known.2 == now.2 && (known.1 == now.1 || scanned.numbering == Numbering::Renewed)
+    };
+    let as_known = |now: &Known| known.iter().any(|known| same(known, now));
+    let suspicious = |unread: &&Unread| unread.was_read || !as_it_is(fs, unread).is_some_and(|now| as_known(&now));
     scanned.withheld = scanned.unread.iter().find(suspicious).map(|unread| unread.path.clone());
     Ok(())
 }

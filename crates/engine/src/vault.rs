@@ -1,9 +1,9 @@
 //! A replica's membership of its vault: making one, joining one, its keys, its name, its devices.
 
 use packetboat_core::change::{Change, MAX_DEVICE_NAME};
-use packetboat_core::ids::{Epoch, VaultId};
+use packetboat_core::ids::{DeviceId, Epoch, VaultId};
 use packetboat_core::keys::{DeviceKey, KeyRing, RootKey};
-use packetboat_core::marker::{Marker, MarkerError, NewPassphrase, NewRecovery, OtherKeys};
+use packetboat_core::marker::{Marker, MarkerError, MarkerStanding, NewPassphrase, NewRecovery, OtherKeys};
 use packetboat_core::members::Standing;
 use packetboat_core::recovery::RecoveryKey;
 use packetboat_core::store::{ObjectName, Put, Store, StoreError};
@@ -60,7 +60,9 @@ impl Replica {
     /// Opens a replica whose index holds its keys. Reads no storage.
     pub fn open(parts: Parts) -> Result<Self, OpenError> {
         let bytes = parts.index.meta(KEYS)?.ok_or(OpenError::NotAReplica)?;
-        let keys = decode_keys(&bytes).map_err(|_| OpenError::Damaged)?;
+        let mut keys = decode_keys(&bytes).map_err(|_| OpenError::Damaged)?;
+        // A key that is lacking is told where it is needed.
+        let _ = keys.adopt(&members::load(&parts.index).map_err(|_| OpenError::Damaged)?);
         Ok(Self { parts, keys })
     }
 
@@ -124,13 +126,24 @@ impl Replica {
     }
 
     /// Lets another passphrase open the vault. Devices that are members already need none.
-    pub fn change_passphrase(&mut self, new: &[u8]) -> Result<(), JoinError> {
+    ///
+    /// Where the marker is of an earlier epoch than the vault, it is brought up to date, which takes a new recovery key too:
+    /// that is returned as text.
+    pub fn change_passphrase(&mut self, new: &[u8]) -> Result<Option<String>, JoinError> {
         let mut marker = Self::read_marker(&*self.parts.store)?.ok_or(JoinError::NoVault)?;
+        if marker.vault() == self.vault() && marker.compare(&self.keys.ring) == MarkerStanding::Older {
+            self.parts.index.begin()?;
+            let recovery = self.renew_marker(&mut marker, new).map_err(|_| OtherKeys)?;
+            self.parts.index.commit()?;
+            self.parts.store.put(&marker_name(), &marker.encode())?;
+            return Ok(Some(recovery));
+        }
         let entropy = &mut *self.parts.entropy;
         let cost = self.parts.settings.passphrase_cost;
         let slot = NewPassphrase { passphrase: new, cost, salt: random(entropy), nonce: entropy.nonce() };
         marker.replace_passphrase(&self.keys.ring, slot)?;
-        Ok(self.parts.store.put(&marker_name(), &marker.encode())?)
+        self.parts.store.put(&marker_name(), &marker.encode())?;
+        Ok(None)
     }
 
     /// Makes another recovery key and returns it as text; the former one opens the vault no more.
@@ -148,8 +161,21 @@ impl Replica {
         self.parts.index.knowledge().state_hash()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Goes back to the keys that the index holds, after what was to change them was undone.
+    pub(crate) fn reload_keys(&mut self) -> Result<(), SyncError> {
+        let bytes = self.parts.index.meta(KEYS)?.ok_or(SyncError::DamagedIndex { what: "the keys" })?;
+        self.keys = decode_keys(&bytes).map_err(|_| SyncError::DamagedIndex { what: "the keys" })?;
+        // A key that is lacking is told where it is needed.
+        let _ = self.keys.adopt(&members::load(&self.parts.index)?);
+        Ok(())
+    }
+
     pub(crate) fn refuse_if_revoked(&self) -> Result<(), SyncError> {
         let members = members::load(&self.parts.index)?;
+        if let Some(by) = self.parts.index.meta(OVERRULED)?.and_then(|device| DeviceId::from_slice(&device)) {
+            let by = members.name(&by).unwrap_or("another device").to_owned();
+            return Err(SyncError::Revoked { by });
+        }
         if let Standing::Revoked { by, .. } = members.standing(&self.keys.device.device()) {
             let by = members.name(&by.device).unwrap_or("another device").to_owned();
             return Err(SyncError::Revoked { by });
@@ -165,7 +191,7 @@ impl Replica {
         let name = self.parts.index.meta(NAME)?.unwrap_or_default();
         let name = String::from_utf8(name).map_err(|_| SyncError::DamagedIndex { what: "the device's name" })?;
         let continues = match self.parts.index.meta(CONTINUES)? {
-            Some(device) => packetboat_core::ids::DeviceId::from_slice(&device),
+            Some(device) => DeviceId::from_slice(&device),
             None => None,
         };
         let exchange_key = self.keys.device.exchange_public();
@@ -178,20 +204,25 @@ impl Replica {
     /// Takes a new key, because packets under the old one were made elsewhere too.
     ///
     /// What was learned stays; the old lane goes on being read as another device's.
-    pub(crate) fn go_on_as_new_device(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
-        let old = self.keys.device.device();
+    pub(crate) fn go_on_as_new_device(&mut self, why: &str, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let name = self.device_name()?;
+        self.parts.index.begin()?;
+        self.take_new_key(&name)?;
+        self.parts.index.commit()?;
+        observer.note(Note::Warning { text: format!("{why}: it goes on as a new device") });
+        self.introduce()
+    }
+
+    /// Becomes a device with another key and the same name. Within the caller's transaction.
+    pub(crate) fn take_new_key(&mut self, name: &str) -> Result<(), SyncError> {
+        let old = self.keys.device.device();
         self.keys.device = DeviceKey::from_seed(&random(&mut *self.parts.entropy));
         let index = &mut self.parts.index;
-        index.begin()?;
-        index.set_meta(KEYS, Some(&encode_keys(&self.keys)))?;
+        store_keys(index, &self.keys)?;
         index.set_meta(NAME, Some(name.as_bytes()))?;
         index.set_meta(CONTINUES, Some(old.as_bytes()))?;
-        index.set_published(&self.parts.place, 0)?;
-        index.commit()?;
-        let text = "this device's record is older than what it published: it goes on as a new device".to_owned();
-        observer.note(Note::Warning { text });
-        self.introduce()
+        crate::publish::forget_tip(index)?;
+        Ok(index.set_published(&self.parts.place, 0)?)
     }
 
     /// Takes a new key and forgets all but that and the vault's, because another device goes on with the old key
@@ -200,20 +231,15 @@ impl Replica {
     /// What this index folded of its own would never be published in the old lane. The disk has it, and is compared with
     /// the vault as on joining with a full folder: equal files agree, others stand in conflict, nothing is removed.
     pub(crate) fn begin_again_as_new_device(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
-        let old = self.keys.device.device();
         let name = self.device_name()?;
-        self.keys.device = DeviceKey::from_seed(&random(&mut *self.parts.entropy));
         let index = &mut self.parts.index;
         index.begin()?;
         index.clear_folded()?;
         index.clear_entries()?;
         members::forget(index)?;
         crate::garbage::forget(index)?;
-        index.set_meta(KEYS, Some(&encode_keys(&self.keys)))?;
-        index.set_meta(NAME, Some(name.as_bytes()))?;
-        index.set_meta(CONTINUES, Some(old.as_bytes()))?;
-        index.set_published(&self.parts.place, 0)?;
-        index.commit()?;
+        self.take_new_key(&name)?;
+        self.parts.index.commit()?;
         let text = "another device goes on with this one's key (a cloned disk, a restored backup): \
                     it begins again as a new device, and what differs is kept";
         observer.note(Note::Warning { text: text.to_owned() });
@@ -234,7 +260,12 @@ pub(crate) fn marker_name() -> ObjectName {
     ObjectName::new("packetboat").expect("a sound name")
 }
 
-fn random<const N: usize>(entropy: &mut dyn Entropy) -> [u8; N] {
+/// Records this device's keys.
+pub(crate) fn store_keys(index: &mut packetboat_replica::index::Index, keys: &Keys) -> Result<(), SyncError> {
+    Ok(index.set_meta(KEYS, Some(&encode_keys(keys)))?)
+}
+
+pub(crate) fn random<const N: usize>(entropy: &mut dyn Entropy) -> [u8; N] {
     let mut bytes = [0; N];
     entropy.fill(&mut bytes);
     bytes
@@ -249,14 +280,12 @@ fn sound_name(name: &str) -> Option<String> {
     (!sound.is_empty()).then_some(sound)
 }
 
-/// Vault id 16, device seed 32, then per epoch its number and root key 32.
+/// Vault id 16, device seed 32, then per key its epoch and the root key 32, in order of epochs.
 fn encode_keys(keys: &Keys) -> Vec<u8> {
     let mut out = Writer::new();
     out.raw(&keys.ring.vault().0).raw(&keys.device.seed());
-    for epoch in 0..=keys.ring.current() {
-        if let Some(root) = keys.ring.root(epoch) {
-            out.varint(epoch.into()).raw(&root.0);
-        }
+    for (epoch, root) in keys.ring.roots() {
+        out.varint(epoch.into()).raw(&root.0);
     }
     out.finish()
 }
@@ -319,4 +348,6 @@ pub enum OpenError {
 const KEYS: &str = "keys";
 const NAME: &str = "device name";
 const CONTINUES: &str = "continues";
+/// Where the index keeps which device revoked this one before, in total order, this one revoked it.
+pub(crate) const OVERRULED: &str = "overruled by";
 const MAX_MARKER_BYTES: u64 = 64 * 1024;

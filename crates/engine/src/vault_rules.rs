@@ -127,7 +127,7 @@ fn file_path() -> RelPath {
 }
 
 /// Reads the file of rules, whole.
-fn read_small(fs: &dyn Fs, path: &RelPath) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(fs: &dyn Fs, path: &RelPath) -> io::Result<Vec<u8>> {
     let mut file = fs.open(path)?;
     // One byte more than is allowed, to see that it is too long.
     let mut bytes = vec![0; MAX_RULES as usize + 1];

@@ -2,38 +2,39 @@
 //!
 //! The marker, the tips, every packet of every lane and the checkpoints are read and proven; packs are looked for by name
 //! and size, and with `deep` each is read and every chunk in it opened. What nobody refers to is told and is no fault.
-//! A fault names the paths that need the object now, found in one pass over the items at the end.
+//! A fault names the paths that need the object now, the past versions that do, and who can put it back; all that is found
+//! in one pass over the items at the end. What can be asked of others is noted ([`crate::wants`]).
 //!
 //! What others published is learned first, so that nothing counts as strange only because it is new.
 //! One object is in memory at a time, with the listing of its folder; what grows is only what is wrong.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 
 use packetboat_core::checkpoint::{
     CHECKPOINTS_FOLDER, CheckpointRef, MAX_CHECKPOINT_BYTES, SegmentChunk, SegmentRef, SegmentStart,
     UnverifiedCheckpoint, decode_packs,
 };
-use packetboat_core::content::{ChunkList, Content, PackIndex, PackedChunk};
-use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
+use packetboat_core::content::{PackIndex, PackedChunk};
+use packetboat_core::ids::{DeviceId, Dot, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
-use packetboat_core::marker::{MAX_MARKER_BYTES, Marker};
-use packetboat_core::name::RelPath;
+use packetboat_core::marker::{MAX_MARKER_BYTES, Marker, MarkerStanding};
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Listed, ObjectName, StoreError};
 use packetboat_core::tip::{MAX_TIP_BYTES, TIPS_FOLDER, Tip, UnverifiedTip};
-use packetboat_core::tree::{TreeRead, is_shown};
-use packetboat_core::view::Viewer;
+use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::{self, PackRow, PackState};
 use packetboat_storage::fetch::{ChunkPlace, fetch_chunks};
 use packetboat_storage::pack::{self, Depth, MAX_PACK_BYTES, verify_pack};
 
-use crate::content_reader::ContentReader;
 use crate::error::{QueryError, SyncError, chain};
 use crate::learn::packet_name;
 use crate::ports::{Observer, Phase};
-use crate::replica::{Replica, VerifyReport};
+use crate::replica::{Fault, Remedy, Replica, VerifyReport};
 use crate::vault::marker_name;
+use consequences::Needs;
+
+mod consequences;
 
 impl Replica {
     /// Looks whether the intermediary holds all that this replica knows of; with `deep`, reads all content as well.
@@ -54,8 +55,13 @@ impl Replica {
         verifier.lanes()?;
         verifier.checkpoints()?;
         verifier.packs()?;
+        verifier.pass_over_what_was_replaced()?;
         verifier.find_paths()?;
-        Ok(verifier.report)
+        verifier.find_remedies()?;
+        let report = verifier.report;
+        let wanted = report.faults.iter().filter_map(|fault| fault.wanted).collect();
+        self.note_damage(&wanted)?;
+        Ok(report)
     }
 }
 
@@ -71,13 +77,6 @@ struct Verifier<'a> {
     pack_segments: BTreeMap<DeviceId, (u64, Vec<SegmentRef>)>,
 }
 
-/// What is missing or damaged, and by which fault.
-#[derive(Default)]
-struct Needs {
-    chunks: HashMap<ChunkId, Vec<usize>>,
-    versions: HashMap<Dot, Vec<usize>>,
-}
-
 /// An object that was read, or what is wrong with it.
 type Read<T> = Result<Result<T, String>, SyncError>;
 
@@ -87,7 +86,11 @@ impl Verifier<'_> {
         let vault = self.replica.vault();
         let marker = self.object(&name, MAX_MARKER_BYTES as u64)?;
         let wrong = match marker.and_then(|bytes| Marker::decode(&bytes).map_err(|error| chain(&error))) {
-            Ok(marker) if marker.vault() == vault => return Ok(()),
+            Ok(marker) if marker.vault() == vault => match marker.compare(&self.replica.keys.ring) {
+                MarkerStanding::Older => "it is from before a device was revoked".to_owned(),
+                MarkerStanding::Unknown => "no member sealed it, or one that is not known yet".to_owned(),
+                MarkerStanding::Same | MarkerStanding::Lacks | MarkerStanding::Gives => return Ok(()),
+            },
             Ok(_) => "it is the marker of another vault".to_owned(),
             Err(reason) => reason,
         };
@@ -132,7 +135,7 @@ impl Verifier<'_> {
             let own = *device == replica.keys.device.device();
             let unpublished = own && index.published(&replica.parts.place)? == 0;
             if !found.contains(device) && !unpublished {
-                self.fault(&Tip::name(device), "it is missing".to_owned());
+                self.fault(&Tip::name(device), MISSING.to_owned());
             }
         }
         Ok(())
@@ -189,10 +192,11 @@ impl Verifier<'_> {
                 let wrong = if present.contains(&name) {
                     self.packet(&name, dot, hash, previous)?.err()
                 } else {
-                    Some("it is missing".to_owned())
+                    Some(MISSING.to_owned())
                 };
                 if let Some(reason) = wrong {
                     let fault = self.fault(&name, reason);
+                    self.report.faults[fault].wanted = Some(Wanted::Packet(dot));
                     self.needs.versions.entry(dot).or_default().push(fault);
                     self.needs_inline(dot, fault)?;
                 }
@@ -249,7 +253,7 @@ impl Verifier<'_> {
         if let Some(expected) = expected
             && !listed.iter().any(|listed| listed.name == expected.name())
         {
-            self.fault(&expected.name(), "it is missing".to_owned());
+            self.fault(&expected.name(), MISSING.to_owned());
         }
         for Listed { name, .. } in listed {
             let Some(checkpoint) = CheckpointRef::from_name(&name) else {
@@ -351,7 +355,7 @@ impl Verifier<'_> {
             }
         }
         for pack in of_checkpoints.into_keys() {
-            self.fault(&pack::object_name(&pack), "it is missing".to_owned());
+            self.fault(&pack::object_name(&pack), MISSING.to_owned());
         }
         if self.deep || !unknown.is_empty() {
             self.packs_that_checkpoints_tell_of(&mut unknown)?;
@@ -382,7 +386,7 @@ impl Verifier<'_> {
                     let wrong = match unknown.remove(&pack) {
                         // It was let go since, unless what it held lies inside packets too.
                         None if !self.lies_in_packets(&chunks)? => continue,
-                        None => "it is missing".to_owned(),
+                        None => MISSING.to_owned(),
                         Some(found) if found != u64::from(size) => format!("it has {found} bytes in place of {size}"),
                         Some(_) => {
                             self.pack_bytes(&pack)?;
@@ -436,7 +440,7 @@ impl Verifier<'_> {
         let name = pack::object_name(&row.pack);
         let wrong = match size {
             None if row.state == PackState::Pending => return Ok(()),
-            None => "it is missing".to_owned(),
+            None => MISSING.to_owned(),
             Some(size) if size != u64::from(row.size) => format!("it has {size} bytes in place of {}", row.size),
             Some(_) => return self.pack_bytes(&row.pack),
         };
@@ -491,55 +495,11 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Adds to each fault the present paths that need what is wrong.
-    fn find_paths(&mut self) -> Result<(), SyncError> {
-        if self.needs.chunks.is_empty() && self.needs.versions.is_empty() {
-            return Ok(());
-        }
-        let parts = &self.replica.parts;
-        let index = &parts.index;
-        let viewer = Viewer::new(index);
-        let mut reader = ContentReader::new(index, &*parts.store, &self.replica.keys.ring, parts.settings.threads);
-        let mut after = None;
-        loop {
-            let page = index.items_after(after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(*last);
-            for id in page {
-                let Some(item) = index.item(id)? else { continue };
-                let mut faults = BTreeSet::new();
-                for head in &item.heads {
-                    faults.extend(self.needs.versions.get(&head.dot).into_iter().flatten().copied());
-                    let Content::File(file) = &head.content else { continue };
-                    let mut add = |id: &ChunkId| faults.extend(self.needs.chunks.get(id).into_iter().flatten());
-                    file.chunks.first().iter().for_each(|chunk| add(&chunk.id));
-                    if let ChunkList::Indirect(_) = &file.chunks {
-                        // Where the list itself cannot be read, the fault of its own chunks was found above.
-                        let list = reader.chunk_list(file).unwrap_or_default();
-                        list.iter().for_each(|chunk| add(&chunk.id));
-                    }
-                }
-                for standing in &item.placements {
-                    let dot = standing.placed.stamp.dot();
-                    faults.extend(self.needs.versions.get(&dot).into_iter().flatten().copied());
-                }
-                if faults.is_empty() || !is_shown(index, &item)? {
-                    continue;
-                }
-                let (parent, name) = viewer.place_of(&item)?;
-                let path: RelPath = viewer.path_of(parent)?.join(&name);
-                for fault in faults {
-                    self.report.faults[fault].2.push(path.clone());
-                }
-            }
-        }
-    }
-
     /// Reads an object; one that is not there or too long is a fault, a storage that fails is an error.
     fn object(&mut self, name: &ObjectName, limit: u64) -> Read<Vec<u8>> {
         let read = match self.replica.parts.store.get(name, limit) {
             Ok(bytes) => Ok(bytes),
-            Err(StoreError::Missing { .. }) => Err("it is missing".to_owned()),
+            Err(StoreError::Missing { .. }) => Err(MISSING.to_owned()),
             Err(error @ (StoreError::TooLarge { .. } | StoreError::Short { .. })) => Err(chain(&error)),
             Err(error) => return Err(error.into()),
         };
@@ -556,7 +516,9 @@ impl Verifier<'_> {
     }
 
     fn fault(&mut self, name: &ObjectName, reason: String) -> usize {
-        self.report.faults.push((name.to_string(), reason, Vec::new()));
+        let wanted = wanted_named(name);
+        let (object, paths, versions) = (name.to_string(), Vec::new(), Vec::new());
+        self.report.faults.push(Fault { object, what: reason, paths, versions, remedy: Remedy::Lost, wanted });
         self.report.faults.len() - 1
     }
 
@@ -575,4 +537,11 @@ fn contradiction(last: Option<Learned>, learned: Learned, least: u64) -> Option<
     other.then_some("it names another packet than the one that was learned")
 }
 
+/// What a device can ask for in the place of an object.
+fn wanted_named(name: &ObjectName) -> Option<Wanted> {
+    let checkpoint = CheckpointRef::from_name(name).map(Wanted::Checkpoint);
+    checkpoint.or_else(|| pack::pack_named(name).map(Wanted::Pack))
+}
+
+const MISSING: &str = "it is missing";
 const PAGE: usize = 256;

@@ -111,8 +111,8 @@ fn a_checkpoint_that_claims_what_the_lanes_do_not_hold_is_found_by_verifying() {
         let name = CheckpointRef { device: forger.device(), number: 1 }.name();
         vault.store.put(&name, sealed.bytes()).unwrap();
         let faults = vault.devices[0].replica.verify(false, &mut Silent).unwrap().faults;
-        let [(object, text, _)] = &faults[..] else { panic!("{faults:?}") };
-        assert!(object == name.as_str() && text.contains(reason), "{faults:?}");
+        let [fault] = &faults[..] else { panic!("{faults:?}") };
+        assert!(fault.object == name.as_str() && fault.what.contains(reason), "{faults:?}");
     }
 }
 

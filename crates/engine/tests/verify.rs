@@ -48,7 +48,7 @@ fn one_flipped_byte_in_any_object_is_found_on_both_devices() {
             pair.store.tamper(&name, |bytes| bytes[at] ^= 4);
             for device in [&mut pair.laptop, &mut pair.desk] {
                 let report = device.replica.verify(true, &mut Silent).unwrap();
-                let objects: Vec<&str> = report.faults.iter().map(|(object, ..)| object.as_str()).collect();
+                let objects: Vec<&str> = report.faults.iter().map(|fault| fault.object.as_str()).collect();
                 assert_eq!(objects, [name.as_str()], "byte {at} of {len}: {:?}", report.faults);
             }
             pair.store.tamper(&name, |bytes| bytes[at] ^= 4);
@@ -68,7 +68,7 @@ fn a_missing_or_cut_object_is_found_without_reading_packs() {
                 pair.store.delete(&name).unwrap();
             }
             let report = pair.desk.replica.verify(false, &mut Silent).unwrap();
-            let objects: Vec<&str> = report.faults.iter().map(|(object, ..)| object.as_str()).collect();
+            let objects: Vec<&str> = report.faults.iter().map(|fault| fault.object.as_str()).collect();
             assert_eq!(objects, [name.as_str()], "{:?}", report.faults);
             if !cut {
                 pair.store.put_new(&name, &bytes).unwrap();
@@ -89,8 +89,8 @@ fn a_fault_names_the_present_paths_that_need_the_object() {
     for name in &packs {
         pair.store.tamper(name, |bytes| bytes[1000] ^= 1);
         let report = pair.desk.replica.verify(true, &mut Silent).unwrap();
-        found.extend(report.faults[0].2.clone());
-        assert!(report.faults[0].1.contains("damaged"), "{:?}", report.faults);
+        found.extend(report.faults[0].paths.clone());
+        assert!(report.faults[0].what.contains("damaged"), "{:?}", report.faults);
         pair.store.tamper(name, |bytes| bytes[1000] ^= 1);
     }
     found.sort();
@@ -100,7 +100,7 @@ fn a_fault_names_the_present_paths_that_need_the_object() {
     let name = ObjectName::new(format!("lanes/{}/{}", packet.device, packet.counter)).unwrap();
     pair.store.delete(&name).unwrap();
     let report = pair.desk.replica.verify(false, &mut Silent).unwrap();
-    assert!(report.faults[0].2.contains(&path("small")), "{:?}", report.faults);
+    assert!(report.faults[0].paths.contains(&path("small")), "{:?}", report.faults);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_rolled_back_tip_and_a_swapped_packet_are_found() {
         pair.store.put(&name, &bytes).unwrap();
         let report = pair.desk.replica.verify(false, &mut Silent).unwrap();
         assert_eq!(report.faults.len(), 1, "{:?}", report.faults);
-        assert_eq!(report.faults[0].0, name.as_str());
+        assert_eq!(report.faults[0].object, name.as_str());
         pair.store.put(&name, &now).unwrap();
     }
     let lane: Vec<ObjectName> =
@@ -173,7 +173,7 @@ fn checkpoints_and_their_packs_are_verified_too_and_a_device_that_began_from_one
         pair.store.tamper(name, |bytes| bytes[100] ^= 1);
         for device in [&mut pair.desk, &mut third] {
             let report = device.replica.verify(true, &mut Silent).unwrap();
-            assert!(report.faults.iter().any(|(object, ..)| object == name.as_str()), "{name}: {:?}", report.faults);
+            assert!(report.faults.iter().any(|fault| fault.object == name.as_str()), "{name}: {:?}", report.faults);
         }
         pair.store.tamper(name, |bytes| bytes[100] ^= 1);
     }

@@ -34,7 +34,7 @@ pub(crate) struct Greeting {
 }
 
 impl Greeting {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::new();
         writer.u8(GREETING).u8(VERSION).raw(&self.incarnation.0).raw(&self.accepted.0.0).varint(self.accepted.1);
         writer.finish()

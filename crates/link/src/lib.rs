@@ -13,6 +13,8 @@ mod bulk;
 mod dial;
 mod driver;
 mod endpoint;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod greeting;
 #[cfg(test)]
 mod hostile;

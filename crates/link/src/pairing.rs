@@ -39,6 +39,8 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use messages::fuzz as fuzz_messages;
 pub use messages::{Introduction, IntroductionError, Role};
 use messages::{Message, Transcript};
 use talk::Talk;

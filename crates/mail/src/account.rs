@@ -7,11 +7,12 @@
 //! name = "work"
 //! addresses = ["ann@example.org", "@lists.example.org"]
 //! default = true
+//! provider_files_sent = true      # so that Sent says what went out; `packetboat mail setup --probe-sent` finds it out
 //!
 //! [account.smtp]
 //! host = "smtp.example.org"       # port 465 and TLS, unless told otherwise
 //! user = "ann"
-//! password_command = "pass show mail/work"
+//! password_command = "pass show mail/work"    # or keyring = true
 //!
 //! [account.imap]
 //! host = "imap.example.org"
@@ -25,6 +26,8 @@
 //! What cannot be right is an error when the file is read, and not when the first mail is sent.
 
 mod check;
+mod keyring;
+mod probe;
 mod secret;
 
 use std::net::IpAddr;
@@ -41,9 +44,12 @@ use crate::connection::{
 use crate::imap::ImapAccount;
 use crate::pop3::Pop3Account;
 use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
+use secret::Places;
 
-pub use check::{Checked, Problem, check};
-pub use secret::{Credentials, Hidden, SecretError};
+pub use check::{Checked, Mailboxes, Problem, Trying, check};
+pub use keyring::{Entry, Keyring, KeyringError};
+pub use probe::{Patience, ProbeError, probe_sent};
+pub use secret::{Credentials, Hidden, SecretError, Token};
 
 /// All accounts of a person.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -65,6 +71,9 @@ pub struct Account {
     /// Whether it takes the mail of all other senders.
     #[serde(default)]
     pub default: bool,
+    /// Whether its provider files in Sent what it takes, where that is known ([`probe_sent`] finds it out).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_files_sent: Option<bool>,
     /// How mail goes out.
     pub smtp: Option<Smtp>,
     /// How mail comes in.
@@ -99,6 +108,13 @@ pub struct Smtp {
     pub password_command: Option<String>,
     /// A command whose first line of output is an access token (XOAUTH2).
     pub token_command: Option<String>,
+    /// Whether the desktop's keyring holds the password.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyring: bool,
+    /// For how many seconds a token is good that the command gives; an hour, unless told otherwise.
+    pub token_lifetime: Option<u64>,
+    /// The token itself, which a host puts here when it lends the account.
+    pub token: Option<Token>,
 }
 
 /// How mail comes in.
@@ -124,6 +140,13 @@ pub struct Incoming {
     pub password_command: Option<String>,
     /// A command whose first line of output is an access token (XOAUTH2).
     pub token_command: Option<String>,
+    /// Whether the desktop's keyring holds the password.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keyring: bool,
+    /// For how many seconds a token is good that the command gives; an hour, unless told otherwise.
+    pub token_lifetime: Option<u64>,
+    /// The token itself, which a host puts here when it lends the account.
+    pub token: Option<Token>,
     /// The mailboxes to fetch, as people write their names; `*` is all. POP3 has but one.
     #[serde(default = "inbox")]
     pub mailboxes: Vec<String>,
@@ -215,17 +238,28 @@ impl Smtp {
     pub fn credentials(&self) -> Result<Option<Credentials>, SecretError> {
         let given = self.password.is_some() || self.password_command.is_some() || self.token_command.is_some();
         match &self.user {
-            None if given || self.password_file.is_some() => Err(SecretError::NoUser),
+            None if given || self.password_file.is_some() || self.keyring || self.token.is_some() => {
+                Err(SecretError::NoUser)
+            }
             None => Ok(None),
             Some(user) => Credentials::new(
                 user,
-                self.password.as_ref(),
-                self.password_file.as_ref(),
-                self.password_command.as_ref(),
-                self.token_command.as_ref(),
+                Places {
+                    password: self.password.as_ref(),
+                    file: self.password_file.as_ref(),
+                    command: self.password_command.as_ref(),
+                    token_command: self.token_command.as_ref(),
+                    keyring: self.keyring.then_some(self.host.as_str()),
+                    token: self.token.as_ref(),
+                },
             )
             .map(Some),
         }
+    }
+
+    /// Whether a token that was lent is good still; any other secret is found when it is needed.
+    pub fn still_good(&self, now_ms: u64) -> Result<(), SecretError> {
+        self.token.as_ref().map_or(Ok(()), |token| token.still_good(now_ms))
     }
 
     /// Finds the secret, which may take a while, and makes the server ready to be sent by.
@@ -252,32 +286,58 @@ impl Incoming {
     pub fn credentials(&self) -> Result<Credentials, SecretError> {
         Credentials::new(
             &self.user,
-            self.password.as_ref(),
-            self.password_file.as_ref(),
-            self.password_command.as_ref(),
-            self.token_command.as_ref(),
+            Places {
+                password: self.password.as_ref(),
+                file: self.password_file.as_ref(),
+                command: self.password_command.as_ref(),
+                token_command: self.token_command.as_ref(),
+                keyring: self.keyring.then_some(self.host.as_str()),
+                token: self.token.as_ref(),
+            },
         )
+    }
+
+    /// Whether a token that was lent is good still; any other secret is found when it is needed.
+    pub fn still_good(&self, now_ms: u64) -> Result<(), SecretError> {
+        self.token.as_ref().map_or(Ok(()), |token| token.still_good(now_ms))
     }
 
     /// The IMAP server, with the secret, which may take a while to find.
     pub async fn imap_account(&self, deadlines: ReadDeadlines) -> Result<ImapAccount, ServerError> {
-        let endpoint = self.endpoint(993, 143);
+        let endpoint = self.endpoint(self.imap_port());
         Ok(ImapAccount { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
     }
 
     /// The POP3 server, with the secret, which may take a while to find.
     pub async fn pop3_account(&self, deadlines: ReadDeadlines) -> Result<Pop3Account, ServerError> {
-        let endpoint = self.endpoint(995, 110);
+        let endpoint = self.endpoint(self.pop3_port());
         Ok(Pop3Account { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
     }
 
-    fn endpoint(&self, with_tls: u16, without: u16) -> Endpoint {
-        let (usual, security) = match self.security {
-            Security::Tls => (with_tls, ReadSecurity::Implicit),
-            Security::Starttls => (without, ReadSecurity::Upgrade),
-            Security::Plain => (without, ReadSecurity::None),
+    /// The port that is meant, where it is fetched by IMAP.
+    pub fn imap_port(&self) -> u16 {
+        self.port_of(993, 143)
+    }
+
+    /// The port that is meant, where it is fetched by POP3.
+    pub fn pop3_port(&self) -> u16 {
+        self.port_of(995, 110)
+    }
+
+    fn port_of(&self, with_tls: u16, without: u16) -> u16 {
+        self.port.unwrap_or(match self.security {
+            Security::Tls => with_tls,
+            Security::Starttls | Security::Plain => without,
+        })
+    }
+
+    fn endpoint(&self, port: u16) -> Endpoint {
+        let security = match self.security {
+            Security::Tls => ReadSecurity::Implicit,
+            Security::Starttls => ReadSecurity::Upgrade,
+            Security::Plain => ReadSecurity::None,
         };
-        Endpoint { host: self.host.clone(), port: self.port.unwrap_or(usual), security }
+        Endpoint { host: self.host.clone(), port, security }
     }
 
     fn trust(&self) -> Result<Arc<rustls::ClientConfig>, ServerError> {

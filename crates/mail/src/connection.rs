@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -104,6 +104,9 @@ impl std::fmt::Debug for Credentials {
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// A server of a fuzz target.
+    #[cfg(feature = "fuzzing")]
+    Script(crate::fuzzing::Script),
 }
 
 impl Stream {
@@ -114,8 +117,10 @@ impl Stream {
         deadlines: &Deadlines,
     ) -> Result<Self, ConnectError> {
         let connecting = async {
-            let address = (endpoint.host.as_str(), endpoint.port);
-            let socket = TcpStream::connect(address).await.map_err(ConnectError::Unreachable)?;
+            let named = |source| ConnectError::Lookup { host: endpoint.host.clone(), source };
+            let addresses: Vec<_> =
+                lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(named)?.collect();
+            let socket = TcpStream::connect(&addresses[..]).await.map_err(ConnectError::Unreachable)?;
             socket.set_nodelay(true).map_err(ConnectError::Unreachable)?;
             match endpoint.security {
                 Security::Implicit => shake_hands(socket, endpoint, tls).await,
@@ -137,6 +142,8 @@ impl Stream {
                 .await
                 .unwrap_or(Err(ConnectError::Deadline(deadlines.connect))),
             Self::Tls(_) => Ok(self),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(_) => Ok(self),
         }
     }
 }
@@ -161,6 +168,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -170,6 +179,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -177,6 +188,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -184,6 +197,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "fuzzing")]
+            Self::Script(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -191,6 +206,14 @@ impl AsyncWrite for Stream {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
+    /// The name of the server has no address, or nobody could be asked for it.
+    #[error("the address of {host} cannot be found")]
+    Lookup {
+        /// The name.
+        host: String,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The network has no way there, or nobody answers there.
     #[error("cannot connect")]
     Unreachable(#[source] io::Error),
@@ -230,3 +253,38 @@ pub enum ConnectError {
     #[error("the connection broke off")]
     Broken(#[source] io::Error),
 }
+
+impl ConnectError {
+    /// Whether it is this device's way out that fails, and not the server.
+    pub fn is_of_path(&self) -> bool {
+        matches!(self, Self::Lookup { .. } | Self::Unreachable(_) | Self::Deadline(_))
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Lookup { .. } => "look at `host` in the account, and at whether this device is online",
+            Self::Unreachable(_) => "look at host and port in the account, and at whether this device is online",
+            Self::Deadline(_) => {
+                "look at host, port and security in the account; some networks drop connections to mail servers silently"
+            }
+            Self::NotAName { .. } => "look at `host` in the account",
+            Self::Untrusted { .. } => {
+                "is it the right server, and is this computer's clock right? Name the file of a private authority as \
+                 `ca_file` in the account; on a network that asks to log in first, open a browser"
+            }
+            Self::NoUpgrade => "use security = \"tls\" in the account, and the port for it",
+            Self::Handshake(_) | Self::AheadOfTls | Self::Greeting { .. } | Self::Broken(_) => {
+                "look at host, port and security in the account: at ports 993 and 995 TLS begins at once (`tls`), at \
+                 143 and 110 it is asked for (`starttls`)"
+            }
+        }
+    }
+}
+
+/// Of a login that was refused, by whichever protocol.
+pub(crate) const LOGIN_HINT: &str =
+    "look at user and password in the account; some providers want a password made for one program, or a token";
+
+/// Of a server that offers no login.
+pub(crate) const NO_LOGIN_HINT: &str = "some servers offer a login only over TLS, or only with a token";

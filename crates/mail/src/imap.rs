@@ -8,16 +8,18 @@
 //! | part | what it does |
 //! | --- | --- |
 //! | [`ImapSession`] | connects, logs in, lists and selects mailboxes |
+//! | [`Chosen`] | which mailboxes are fetched, by the names that people write |
 //! | `changes` | what is new, changed or gone in a mailbox, by CONDSTORE where there is one |
 //! | `fetch` | the bytes of new messages, pipelined, large ones in pieces |
 //! | [`pull_mailbox`] | both, with the record of what was fetched |
-//! | `idle`, [`watch_mailbox`] | waiting for new mail, and connecting again |
+//! | `idle`, [`watch_mailboxes`] | waiting for new mail, and connecting again |
 //! | `sent` | whether a message is in Sent, and putting it there |
 //!
 //! Left out: JMAP, which comes beside this module; and everything that changes a message at the server, but for deleting
 //! one when the caller says so.
 
 mod changes;
+mod choice;
 mod date;
 mod fetch;
 mod guard;
@@ -29,10 +31,11 @@ mod session;
 mod watch;
 
 pub use self::changes::Changes;
+pub use self::choice::{Chosen, is_all, is_inbox_alone, readable};
 pub use self::fetch::FetchReport;
 pub use self::guard::GuardError;
-pub use self::idle::Wake;
+pub use self::idle::{Others, Wake};
 pub use self::pull::{PullError, PullReport, pull_mailbox};
 pub use self::sent::{Appended, SentLookup};
 pub use self::session::{Access, Deleted, ImapAccount, ImapError, ImapSession, RemoteMailbox, Selected, SpecialUse};
-pub use self::watch::{Backoff, Watched, watch_mailbox};
+pub use self::watch::{Backoff, Watched, watch_mailboxes};

@@ -10,6 +10,8 @@ pub mod address_list;
 pub mod bounce;
 mod connection;
 pub mod fetched;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod imap;
 pub mod maildir;
 pub mod message;

@@ -134,9 +134,9 @@ impl Preparation {
 
     /// Passes on what stands in `canonical`.
     fn pass(&mut self, out: &mut Vec<u8>) -> Result<(), MessageError> {
-        self.prepared.eight_bit |= !self.canonical.is_ascii();
         match self.header.take() {
             None => {
+                self.prepared.eight_bit |= !self.canonical.is_ascii();
                 self.count(self.canonical.len())?;
                 out.extend_from_slice(&self.canonical);
             }
@@ -189,6 +189,8 @@ impl Preparation {
             out.extend_from_slice(b"\r\n");
         }
         out.extend_from_slice(header.beyond());
+        // Of what is sent: a field that is left out needs no server that takes eight bits.
+        self.prepared.eight_bit |= !out[before..].is_ascii();
         self.count(out.len() - before)
     }
 

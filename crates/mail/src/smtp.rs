@@ -132,13 +132,27 @@ impl Connection {
     pub async fn open(server: &Server) -> Result<Self, Failure> {
         let stream = connect::connect(server).await?;
         let (stream, capabilities) = login::greet_and_log_in(stream, server).await?;
-        Ok(Self {
+        Ok(Self::logged_in(stream, capabilities, server))
+    }
+
+    /// Says hello and logs in over what stands in for a connection.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) async fn over<S: Stream + 'static>(
+        client: mail_send::SmtpClient<S>,
+        server: &Server,
+    ) -> Result<Self, Failure> {
+        let (stream, capabilities) = login::begin_plainly(client, server).await?;
+        Ok(Self::logged_in(stream, capabilities, server))
+    }
+
+    fn logged_in(stream: Box<dyn Stream>, capabilities: Capabilities, server: &Server) -> Self {
+        Self {
             replies: Replies::new(stream),
             capabilities,
             deadlines: server.deadlines,
             usable: true,
             needs_reset: false,
-        })
+        }
     }
 
     /// What the server said it can do.

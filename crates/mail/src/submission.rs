@@ -13,6 +13,7 @@
 //! Left out: relaying rules (whoever may speak here may send), and VRFY and EXPN, which tell strangers who is here.
 //! The same session speaks over a pipe for `sendmail -bs` ([`converse`]).
 
+mod certificate;
 mod command;
 mod lines;
 mod login;
@@ -37,6 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::address::{Address, ReversePath};
 use crate::message::{Prepared, Stamp};
 
+pub use certificate::{Certificate, CertificateError, Tls};
 pub use login::Token;
 pub use session::{Peer, converse};
 pub use spool::{Spool, Spooled};

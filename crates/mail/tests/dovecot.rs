@@ -13,7 +13,7 @@ use std::time::Duration;
 use packetboat_mail::fetched::{Deliverer, FetchedStore, Flags, MailboxKey, MemoryFetched, UidSet};
 use packetboat_mail::imap::{
     Access, Appended, Backoff, Deleted, ImapError, ImapSession, PullReport, SentLookup, Wake, Watched, pull_mailbox,
-    watch_mailbox,
+    watch_mailboxes,
 };
 use packetboat_mail::maildir::{FolderName, Maildir, UniqueNames};
 use packetboat_mail::pop3::{Pop3Error, Pop3Session, pull_maildrop};
@@ -198,12 +198,12 @@ async fn a_watcher_comes_back_after_the_server_was_away() {
     let account = server.imap(Security::Implicit);
     let backoff = Backoff { first: Duration::from_millis(200), greatest: Duration::from_secs(1) };
     let watching = tokio::spawn(async move {
-        watch_mailbox(&account, "INBOX", Duration::from_secs(60), backoff, || 9, listener).await
+        watch_mailboxes(&account, &["INBOX".to_owned()], Duration::from_secs(60), backoff, || 9, listener).await
     });
-    assert!(matches!(watched.recv().await, Some(Watched::Connected)));
+    assert!(matches!(watched.recv().await, Some(Watched::Connected { all: true })));
     server.doveadm(&["kick", USER]);
     assert!(matches!(watched.recv().await, Some(Watched::Lost { .. })));
-    assert!(matches!(watched.recv().await, Some(Watched::Connected)));
+    assert!(matches!(watched.recv().await, Some(Watched::Connected { all: true })));
     let server = tokio::task::spawn_blocking(move || {
         server.save("INBOX", &message(1));
         server
@@ -213,6 +213,56 @@ async fn a_watcher_comes_back_after_the_server_was_away() {
     drop(watched);
     watching.await.unwrap();
     drop(server);
+}
+
+/// Runs what waits for a process beside the task that waits for the server.
+async fn beside(server: Dovecot, action: impl FnOnce(&Dovecot) + Send + 'static) -> Dovecot {
+    let done = tokio::task::spawn_blocking(move || {
+        action(&server);
+        server
+    });
+    done.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_can_tells_of_other_mailboxes_too() {
+    let Some(server) = Dovecot::start() else { return };
+    server.doveadm(&["mailbox", "create", "-u", USER, "Lists", "Other"]);
+    let backoff = Backoff { first: Duration::from_millis(200), greatest: Duration::from_secs(1) };
+    let mut server = server;
+    for (wanted, told, silent) in [
+        (vec!["INBOX", "Lists"], vec!["Lists", "INBOX", "Lists"], Some("Other")),
+        (vec!["*"], vec!["Other", "INBOX", "Made"], None),
+        (vec!["Other"], vec!["Other"], Some("Lists")),
+    ] {
+        let (listener, mut watched) = mpsc::channel(9);
+        let account = server.imap(Security::Implicit);
+        let wanted: Vec<String> = wanted.into_iter().map(str::to_owned).collect();
+        let watching = tokio::spawn(async move {
+            watch_mailboxes(&account, &wanted, Duration::from_secs(60), backoff, || 9, listener).await
+        });
+        assert!(matches!(watched.recv().await, Some(Watched::Connected { all: true })));
+        if let Some(mailbox) = silent {
+            server = beside(server, move |server| server.save(mailbox, &message(1))).await;
+            let quiet = tokio::time::timeout(Duration::from_secs(2), watched.recv()).await;
+            assert!(quiet.is_err(), "it is not wanted: {quiet:?}");
+        }
+        for mailbox in told {
+            server = beside(server, move |server| {
+                if mailbox == "Made" {
+                    server.doveadm(&["mailbox", "create", "-u", USER, mailbox]);
+                }
+                server.save(mailbox, &message(2));
+            })
+            .await;
+            let news = tokio::time::timeout(Duration::from_secs(20), watched.recv()).await;
+            assert!(matches!(news, Ok(Some(Watched::News))), "{mailbox}: {news:?}");
+            // One delivery may be told in several answers.
+            while tokio::time::timeout(Duration::from_secs(1), watched.recv()).await.is_ok() {}
+        }
+        drop(watched);
+        watching.await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -6,10 +6,12 @@ mod servers {
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use packetboat_mail::fetched::{Deliverer, FetchedStore, MailboxRecord, MemoryFetched, UidSet};
 use packetboat_mail::imap::{
-    Access, GuardError, ImapAccount, ImapError, ImapSession, PullError, PullReport, SentLookup, pull_mailbox,
+    Access, Backoff, GuardError, ImapAccount, ImapError, ImapSession, PullError, PullReport, SentLookup, Watched,
+    pull_mailbox, watch_mailboxes,
 };
 use packetboat_mail::maildir::{FolderName, Maildir, UniqueNames};
 use packetboat_mail::{ConnectError, Credentials, Security};
@@ -111,6 +113,21 @@ async fn what_never_ends_is_ended() {
     let deep = [b"* 1 FETCH (BODYSTRUCTURE ".as_slice(), &[b'('; 100_000]].concat();
     let (_, pulled) = pulled_with("FLAGS)", move |_| Answer::Bytes(deep.clone())).await;
     assert!(matches!(guard(pulled), GuardError::Depth { .. }));
+}
+
+#[tokio::test]
+async fn words_that_the_parser_stumbles_over_cost_an_error_and_no_panic() {
+    for words in
+        ["* OK [UIDVALIDITY 7]\u{e9}\r\n", "* 1 FETCH (UID 1 INTERNALDATE NIL)\r\n", "* OK [ALERT]\u{fffd}ok\r\n"]
+    {
+        let (count, pulled) = pulled_with("FLAGS)", move |tag| say(format!("{words}{tag} OK done\r\n"))).await;
+        assert!(matches!(pulled, Err(PullError::Imap(ImapError::Unreadable))), "{words:?}: {pulled:?}");
+        assert_eq!(count, 0);
+        let logged_in = session(move |_, command| {
+            (command.starts_with("AUTHENTICATE") || command.starts_with("LOGIN")).then(|| say(words))
+        });
+        assert!(matches!(logged_in.await, Err(ImapError::Unreadable)), "{words:?}");
+    }
 }
 
 #[tokio::test]
@@ -274,6 +291,37 @@ async fn a_token_goes_by_xoauth2_and_its_refusal_is_heard() {
     let mut without = account(serve(honest_start).await.0);
     without.credentials = Credentials::Token { user: "anna".to_owned(), token: "t".to_owned() };
     assert!(matches!(ImapSession::open(&without).await.unwrap_err(), ImapError::NoLogin));
+}
+
+#[tokio::test]
+async fn of_a_server_that_does_not_tell_of_other_mailboxes_it_is_said() {
+    for (capabilities, refuses) in [("IDLE", false), ("IDLE NOTIFY", true), ("NOTIFY", false)] {
+        let (endpoint, _) = serve(move |line| match line.and_then(|line| line.split_once(' ')) {
+            None => say("* OK ready\r\n"),
+            Some((tag, "CAPABILITY")) => say(format!("* CAPABILITY IMAP4rev1 {capabilities}\r\n{tag} OK done\r\n")),
+            Some((tag, command)) if command.starts_with("LIST") => {
+                say(format!("* LIST () \"/\" INBOX\r\n* LIST () \"/\" Lists\r\n{tag} OK done\r\n"))
+            }
+            Some((tag, command)) if command.starts_with("NOTIFY") => match refuses {
+                true => say(format!("{tag} NO [BADEVENT (AnnotationChange)] not these\r\n")),
+                false => panic!("it is not asked for what it does not offer: {command}"),
+            },
+            Some((tag, command)) => honest(tag, command),
+        })
+        .await;
+        let account = ImapAccount { endpoint, tls: tls(), credentials: credentials(), deadlines: deadlines() };
+        for (wanted, expected) in [(vec!["INBOX".to_owned()], true), (vec!["*".to_owned()], false)] {
+            let (listener, mut watched) = tokio::sync::mpsc::channel(4);
+            let account = account.clone();
+            let watching = tokio::spawn(async move {
+                watch_mailboxes(&account, &wanted, Duration::from_secs(5), Backoff::default(), || 9, listener).await
+            });
+            let said = watched.recv().await;
+            assert!(matches!(said, Some(Watched::Connected { all }) if all == expected), "{capabilities}: {said:?}");
+            drop(watched);
+            watching.await.unwrap();
+        }
+    }
 }
 
 fn honest_start(line: Option<&str>) -> Answer {

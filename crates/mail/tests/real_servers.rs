@@ -4,9 +4,9 @@ mod servers;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use packetboat_mail::account::{Accounts, Checked, check};
+use packetboat_mail::account::{Accounts, Checked, Trying, check};
 use packetboat_mail::address::{Address, ReversePath};
 use packetboat_mail::smtp::{Connection, Failure, Fate, OpenGate, Outgoing, Server, Stage, Try};
 use servers::{PASSWORD, Servers, USER};
@@ -34,10 +34,14 @@ async fn server(servers: &Servers, lines: &str) -> Server {
     accounts.iter().next().unwrap().smtp.as_ref().unwrap().server("laptop.test", source).await.unwrap()
 }
 
+/// Postfix listens on this family alone.
+fn trying() -> Trying<'static> {
+    Trying { hello: "laptop.test", source: Some("127.0.0.1".parse().unwrap()), connect: Duration::from_secs(10) }
+}
+
 async fn check_with(servers: &Servers, lines: &str) -> Result<(), (String, Option<&'static str>)> {
     let accounts = account(servers, lines);
-    let Checked { smtp } =
-        check(accounts.iter().next().unwrap(), "laptop.test", Some("127.0.0.1".parse().unwrap())).await;
+    let Checked { smtp, .. } = check(accounts.iter().next().unwrap(), trying()).await;
     smtp.unwrap().map(|_| ()).map_err(|problem| (problem.in_words(), problem.hint()))
 }
 
@@ -90,13 +94,13 @@ async fn mail_arrives_through_postfix_byte_for_byte_and_what_is_wrong_is_said() 
             .replace(servers.authority().to_str().unwrap(), some.to_str().unwrap()),
     )
     .unwrap();
-    let checked = check(accounts.iter().next().unwrap(), "laptop.test", Some("127.0.0.1".parse().unwrap())).await;
+    let checked = check(accounts.iter().next().unwrap(), trying()).await;
     let problem = checked.smtp.unwrap().unwrap_err();
     assert!(problem.in_words().starts_with("the certificate of localhost is not trusted"), "{}", problem.in_words());
     // A name that the certificate is not for, although it leads to the same server.
     let accounts =
         Accounts::parse(&account(&servers, &tls).write().unwrap().replace("\"localhost\"", "\"127.0.0.2\"")).unwrap();
-    let checked = check(accounts.iter().next().unwrap(), "laptop.test", Some("127.0.0.1".parse().unwrap())).await;
+    let checked = check(accounts.iter().next().unwrap(), trying()).await;
     assert!(checked.smtp.unwrap().is_err());
     assert!(!servers.log().contains("wrong"), "passwords do not go into logs");
 }

@@ -59,6 +59,17 @@ pub trait FsFile: Send {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes all of `bytes` at the current position.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Goes on `len` bytes, which read as zeros; a hole where the file system can have one and nothing is there yet.
+    fn write_zeros(&mut self, len: u64) -> io::Result<()> {
+        let zeros = [0; 64 * 1024];
+        let mut left = len;
+        while left > 0 {
+            let part = left.min(zeros.len() as u64);
+            self.write_all(&zeros[..part as usize])?;
+            left -= part;
+        }
+        Ok(())
+    }
     /// What the open file is now.
     fn stat(&self) -> io::Result<Stat>;
     /// Sets permission bits (at most 0o777).

@@ -73,6 +73,28 @@ impl Index {
         Self::prepare(Connection::open("")?)
     }
 
+    /// A copy of what is committed, as a backup or a cloned disk has it; in memory, for tests.
+    pub fn copy_in_memory(&self) -> Result<Self, IndexError> {
+        let copy = Self::in_memory()?;
+        let mut names =
+            self.sql.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'")?;
+        let names = names.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+        for name in names {
+            copy.sql.execute(&format!("DELETE FROM {name}"), [])?;
+            let mut read = self.sql.prepare(&format!("SELECT * FROM {name}"))?;
+            let columns = read.column_count();
+            let places = vec!["?"; columns].join(", ");
+            let mut put = copy.sql.prepare(&format!("INSERT INTO {name} VALUES ({places})"))?;
+            let mut rows = read.query([])?;
+            while let Some(row) = rows.next()? {
+                let values = (0..columns).map(|column| row.get::<_, rusqlite::types::Value>(column));
+                put.execute(rusqlite::params_from_iter(values.collect::<Result<Vec<_>, _>>()?))?;
+            }
+        }
+        let Self { sql, .. } = copy;
+        Self::prepare(sql)
+    }
+
     fn prepare(sql: Connection) -> Result<Self, IndexError> {
         sql.busy_timeout(BUSY_TIMEOUT)?;
         sql.set_prepared_statement_cache_capacity(STATEMENTS);

@@ -17,7 +17,7 @@ mod look;
 mod tests;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use packetboat_core::name::{Name, RelPath};
@@ -329,6 +329,14 @@ impl FsFile for RealFile {
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
+    }
+
+    /// A file that is made here ends where it was written to last, so growing it leaves a hole.
+    fn write_zeros(&mut self, len: u64) -> io::Result<()> {
+        let end = self.0.stream_position()?.saturating_add(len);
+        self.0.set_len(end)?;
+        self.0.seek(SeekFrom::Start(end))?;
+        Ok(())
     }
 
     fn stat(&self) -> io::Result<Stat> {

@@ -163,6 +163,19 @@ impl SimFs {
         self.lock().disk.sync_all();
     }
 
+    /// The disk is mounted anew on a file system that numbers its objects by chance: each has another's number.
+    pub fn renumber(&self) {
+        self.renumber_all_but(&[]);
+    }
+
+    /// As [`renumber`](Self::renumber), but the objects at these paths get the numbers that they had.
+    pub fn renumber_all_but(&self, kept: &[&str]) {
+        let mut world = self.lock();
+        world.disk.sync_all();
+        let kept: Vec<_> = kept.iter().map(|path| world.disk.resolve(path.as_bytes()).expect("it is there")).collect();
+        world.disk.rotate_inodes(&kept);
+    }
+
     /// How many changes of names are not durable.
     pub fn unsynced(&self) -> usize {
         self.lock().disk.journal.len()

@@ -16,8 +16,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use packetboat_core::ids::VaultId;
-use packetboat_core::keys::{KeyRing, RootKey};
-use packetboat_core::marker::Argon2Cost;
+use packetboat_core::keys::{KeyRing, Nonce, RootKey};
+use packetboat_core::marker::{Argon2Cost, Marker, NewPassphrase, NewRecovery};
+use packetboat_core::recovery::RecoveryKey;
+use packetboat_core::store::ObjectName;
+use packetboat_engine::RemovalError;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ignore_rules::IGNORE_FILE;
 use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
@@ -58,6 +61,10 @@ pub struct WorldOptions {
     pub newcomers: bool,
     /// Whether users change the ignore rules.
     pub ignoring: bool,
+    /// Whether devices are retired and come back, or are revoked and join again.
+    pub leaving: bool,
+    /// Whether disks are cloned, and backups of disk and index restored.
+    pub copies: bool,
 }
 
 impl Default for WorldOptions {
@@ -76,6 +83,8 @@ impl Default for WorldOptions {
             settling: false,
             newcomers: false,
             ignoring: false,
+            leaving: false,
+            copies: false,
         }
     }
 }
@@ -87,10 +96,21 @@ pub struct World {
     now: Arc<AtomicI64>,
     store: FaultyStore,
     ring: KeyRing,
+    /// What opens the marker, where there is one.
+    recovery: RecoveryKey,
+    revocations: usize,
+    backups: Vec<Backup>,
     devices: Vec<Device>,
     account: Arc<Mutex<Account>>,
     trace: blake3::Hasher,
     log: Vec<String>,
+}
+
+/// Disk and index of a device as they were.
+struct Backup {
+    name: String,
+    index: Index,
+    fs: SimFs,
 }
 
 struct Device {
@@ -157,13 +177,25 @@ impl World {
         // The passphrase is no part of these stories, and deriving keys from one takes longer than a whole life here.
         let mut root = [0; 32];
         root.copy_from_slice(&rng.bytes(32));
-        let ring = KeyRing::new(VaultId([7; 16]), RootKey(root));
+        let root = RootKey(root);
+        let recovery = RecoveryKey([5; 32]);
+        if options.leaving {
+            let (salt, nonce) = ([6; 16], Nonce([6; 24]));
+            let passphrase = NewPassphrase { passphrase: b"first", cost: Argon2Cost::MINIMUM, salt, nonce };
+            let slot = NewRecovery { key: &recovery, nonce: Nonce([7; 24]) };
+            let marker = Marker::create(VaultId([7; 16]), 0, &root, passphrase, slot);
+            store.plant(&ObjectName::new("packetboat").expect("a sound name"), &marker.encode());
+        }
+        let ring = KeyRing::new(VaultId([7; 16]), root);
         let mut world = Self {
             rng,
             options,
             now,
             store,
             ring,
+            recovery,
+            revocations: 0,
+            backups: Vec::new(),
             devices: Vec::new(),
             account: Arc::default(),
             trace: blake3::Hasher::new(),
@@ -273,6 +305,12 @@ impl World {
         if self.options.settling && self.rng.chance(1, 12) {
             self.settle_a_conflict(at);
         }
+        if self.options.leaving && self.rng.chance(1, 15) {
+            self.send_away(at);
+        }
+        if self.options.copies && self.rng.chance(1, 12) {
+            self.copy(at);
+        }
         self.account.lock().expect("nobody panics holding this").unrecorded = self.devices[at].unrecorded.clone();
         if self.rng.chance(3, 10) {
             self.sync_badly(at);
@@ -308,6 +346,85 @@ impl World {
             self.lose_index(at);
             self.account.lock().expect("nobody panics holding this").may_revive = true;
             self.note(format!("{} lost its index", self.devices[at].name));
+        }
+    }
+
+    /// A device retires or revokes another, or leaves by itself.
+    fn send_away(&mut self, at: usize) {
+        if self.sync(at).is_err() {
+            return;
+        }
+        let other = self.rng.index(self.devices.len());
+        let (device, name) = (self.replica(other).own_device(), self.devices[other].name.clone());
+        let by = self.devices[at].name.clone();
+        let revokes = other != at && self.revocations < MAX_REVOCATIONS && self.rng.chance(1, 3);
+        let replica = self.devices[at].replica.as_mut().expect("started");
+        let outcome = match revokes {
+            true => replica.revoke(&device, b"another", &mut Silent).map(|revoked| {
+                self.recovery = RecoveryKey::from_text(&revoked.recovery_key).expect("as it was written");
+                self.revocations += 1;
+                format!("{by}: revoked {name}")
+            }),
+            false => replica.retire(&device, &mut Silent).map(|_| format!("{by}: retired {name}")),
+        };
+        match outcome {
+            Ok(text) => self.note(text),
+            Err(RemovalError::Sync(SyncError::Store(_)) | RemovalError::Join(_)) => {}
+            Err(RemovalError::Sync(SyncError::Revoked { .. } | SyncError::LeftOut { .. })) => {}
+            Err(RemovalError::Sync(error)) => panic!("{by}: {}", packetboat_engine::error::chain(&error)),
+            // It is unknown yet, gone already, or the last.
+            Err(_) => {}
+        }
+    }
+
+    /// A device that was revoked, or left without a key, joins again as a new one, with the disk that it has.
+    fn join_again(&mut self, at: usize) {
+        self.account.lock().expect("nobody panics holding this").may_revive = true;
+        // Whoever is in the vault brings the marker up to date first, if need be.
+        for other in (0..self.devices.len()).filter(|other| *other != at) {
+            let Some(replica) = self.devices[other].replica.as_mut() else { continue };
+            if let Ok(Some(recovery)) = replica.change_passphrase(b"another") {
+                self.recovery = RecoveryKey::from_text(&recovery).expect("as it was written");
+            }
+        }
+        let marker = Replica::read_marker(&self.store).expect("sound").expect("it is there");
+        self.ring = marker.unlock_with_recovery(&self.recovery).expect("the newest recovery key");
+        self.lose_index(at);
+        self.note(format!("{}: joins with the new key", self.devices[at].name));
+    }
+
+    /// A disk is cloned with the index on it, a backup of both is made, or one is restored.
+    fn copy(&mut self, at: usize) {
+        // What is not published is lost with the disk that is replaced, and that is no fault of the vault's.
+        if self.sync(at).is_err() {
+            return;
+        }
+        let name = self.devices[at].name.clone();
+        let index = self.replica(at).index().copy_in_memory().expect("memory");
+        let fs = self.devices[at].fs.kill();
+        let backup = self.backups.iter().position(|backup| backup.name == name);
+        let (store, skew) = (self.devices[at].store.clone(), self.devices[at].skew);
+        match backup {
+            Some(backup) if self.rng.chance(1, 2) => {
+                let Backup { index, fs, .. } = self.backups.swap_remove(backup);
+                fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
+                let parts = self.parts(&fs, &store, index, skew);
+                self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
+                self.devices[at].fs = fs;
+                self.account.lock().expect("nobody panics holding this").may_revive = true;
+                self.note(format!("{name}: restored from a backup, shows {}", listing(&self.devices[at].fs)));
+            }
+            _ if self.devices.len() < MAX_DEVICES && self.rng.chance(1, 3) => {
+                let store = self.store.attach(self.rng.next_u64(), self.options.faults.clone());
+                let parts = self.parts(&fs, &store, index, skew);
+                let replica = Some(Replica::open(parts).expect("the index holds its keys"));
+                let clone = format!("{name}'s clone {}", self.devices.len());
+                let unrecorded = BTreeSet::new();
+                self.devices.push(Device { name: clone, fs, store, skew, replica, unrecorded });
+                self.account.lock().expect("nobody panics holding this").may_revive = true;
+                self.note(format!("{name}: cloned"));
+            }
+            _ => self.backups.push(Backup { name, index, fs }),
         }
     }
 
@@ -393,7 +510,13 @@ impl World {
         for text in slipped_in {
             self.note(format!("{name}:   meanwhile {text}"));
         }
-        result
+        match result {
+            Err(SyncError::Revoked { .. } | SyncError::LeftOut { .. }) if self.options.leaving => {
+                self.join_again(at);
+                self.sync(at)
+            }
+            result => result,
+        }
     }
 
     /// Starts a device again: after a power loss with what its disk kept, otherwise as after `kill -9`.
@@ -572,6 +695,12 @@ impl World {
         for device in &self.devices {
             device.fs.set_now(now * 1_000_000);
         }
+    }
+
+    /// Sets a device's clock wrong by so many milliseconds.
+    pub fn set_clock(&mut self, at: usize, wrong_by_ms: i64) {
+        self.devices[at].skew = wrong_by_ms;
+        self.restart(at, false);
     }
 
     /// Lets some time pass, and synchronises one device; panics where that fails.
@@ -899,3 +1028,5 @@ impl Entropy for SimEntropy {
 
 const MAX_TURNS: usize = 12;
 const MAX_DEVICES: usize = 6;
+/// Each derives a key from a passphrase, which takes longer than a life here.
+const MAX_REVOCATIONS: usize = 2;

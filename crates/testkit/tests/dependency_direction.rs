@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may depend on in normal and build dependencies.
-const MAP: [(&str, &[&str]); 10] = [
+const MAP: [(&str, &[&str]); 11] = [
     ("core", &[]),
     ("replica", &["core"]),
     ("storage", &["core"]),
@@ -21,6 +21,8 @@ const MAP: [(&str, &[&str]); 10] = [
     ("cli", &["daemon", "engine", "replica", "storage", "link", "mail", "core"]),
     // Nothing but tests may depend on it.
     ("testkit", &["engine", "replica", "storage", "core"]),
+    // It feeds the parsers of all others.
+    ("fuzz-targets", &["daemon", "engine", "storage", "link", "mail", "core"]),
     // It runs the binary and knows nothing of what is inside.
     ("bench", &[]),
 ];

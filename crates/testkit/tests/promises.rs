@@ -97,6 +97,34 @@ fn what_was_ignored_for_a_while_is_not_lost() {
 }
 
 #[test]
+fn devices_that_are_retired_or_revoked_come_back_and_nothing_is_lost() {
+    run(150, 9000, |seed| WorldOptions {
+        devices: 3 + seed as usize % 3,
+        leaving: true,
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
+fn a_key_by_a_member_that_is_learned_in_the_same_round_opens_the_tips_that_lead_to_a_revocation() {
+    // A device slept while another came back under a new id and began an epoch in which it was revoked by a third. It
+    // took the key only once it had folded who gives it, did not look at the tips again, and published into the void.
+    World::run(10_164, WorldOptions { devices: 2, copies: true, leaving: true, steps: 60, ..Default::default() });
+}
+
+#[test]
+fn cloned_disks_and_restored_backups_end_in_step_and_lose_nothing() {
+    run(150, 10_000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 3,
+        copies: true,
+        leaving: seed % 4 == 0,
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..5 {
         let options = || WorldOptions { crash_percent: 20, ..Default::default() };

@@ -8,7 +8,7 @@ use packetboat_daemon::inbox_store::listing::{Listed, newest};
 use packetboat_engine::ports::Clock as _;
 use serde_json::{Value, json};
 
-use crate::carrier::{Carrier, home_directory};
+use crate::carrier::{Carrier, home_directory, not_a_maildir};
 use crate::failure::Failure;
 use crate::opening::Context;
 use crate::text;
@@ -31,11 +31,7 @@ pub(crate) struct InboxArgs {
 pub(crate) fn run(context: &Context, args: &InboxArgs) -> Result<ExitCode, Failure> {
     let carrier = Carrier::locate(context)?;
     let maildir = carrier.settings()?.maildir(home_directory().as_deref());
-    packetboat_daemon::reports::check_maildir(&maildir).map_err(|error| {
-        Failure::new(format!("{} cannot be a Maildir", text::path(&maildir)))
-            .because(&error)
-            .hint("move the file away, or name another place as inbox.maildir in daemon.toml")
-    })?;
+    packetboat_daemon::reports::check_maildir(&maildir).map_err(|error| not_a_maildir(&maildir, &error))?;
     let mails = newest(&carrier.home.inbox(), &maildir, args.last)?;
     // Without a daemon nobody fetches, and the list is as it lies there.
     let stands = carrier.ask(&Request::Paths).map(|answer| answer.done["inbox"].clone()).ok();
@@ -88,4 +84,5 @@ fn line(mail: &Listed) -> String {
 
 const JSON: &str = "\
 JSON: running, maildir, mails (arrived_ms, path: own, link or report, folder, size_bytes, from, subject, file), and \
-accounts (account, protocol, state: starting, watching, polling, failing or refused, last_success_ms, error, hint).";
+accounts (account, protocol, state: starting, watching, polling, failing or refused, last_success_ms, mailboxes, at_once: \
+those in which what comes is noticed at once, error, hint).";

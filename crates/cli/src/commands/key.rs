@@ -43,10 +43,19 @@ pub(crate) fn run(context: &Context, args: KeyArgs) -> Result<ExitCode, Failure>
     match args.action {
         KeyAction::Passphrase { passphrase_file } => {
             let passphrase = Secrets { file: passphrase_file, ui: context.ui }.new_passphrase()?;
-            session.replica.change_passphrase(&passphrase)?;
+            let recovery_key = session.replica.change_passphrase(&passphrase)?;
             context.ui.result(
-                || json!({ "schema": 1, "changed": "passphrase" }),
-                || "The passphrase is changed; the former one opens the vault no more.\n".to_owned(),
+                || json!({ "schema": 1, "changed": "passphrase", "recovery_key": recovery_key }),
+                || {
+                    let mut shown = "The passphrase is changed; the former one opens the vault no more.\n".to_owned();
+                    if let Some(key) = &recovery_key {
+                        shown.push_str(&format!(
+                            "The vault's key had been renewed. New recovery key, shown this once; the former one opens \
+                             the vault no more:\n{key}\n"
+                        ));
+                    }
+                    shown
+                },
             );
         }
         KeyAction::Recovery => {
@@ -58,4 +67,4 @@ pub(crate) fn run(context: &Context, args: KeyArgs) -> Result<ExitCode, Failure>
     Ok(ExitCode::SUCCESS)
 }
 
-const JSON: &str = "JSON: passphrase: changed. recovery: recovery_key.";
+const JSON: &str = "JSON: passphrase: changed, recovery_key (null unless it changed too). recovery: recovery_key.";

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use packetboat_daemon::control::{Change, Request};
+use packetboat_daemon::outbox::advice;
 use packetboat_daemon::outbox::machine::Side;
 use packetboat_daemon::outbox::store::Reader;
 use packetboat_daemon::outbox::view::MailView;
@@ -120,18 +121,19 @@ fn list(context: &Context, carrier: &Carrier, finished: usize) -> Result<ExitCod
             read(carrier, finished)?
         }
     };
-    let views: Vec<MailView> = mails.iter().filter_map(|mail| serde_json::from_value(mail.clone()).ok()).collect();
+    let views = mails.into_iter().map(serde_json::from_value).collect::<Result<Vec<MailView>, _>>()?;
+    let views: Vec<MailView> = views.into_iter().map(advised).collect();
     context.ui.result(
-        || json!({ "schema": 1, "running": runs, "mails": mails }),
+        || json!({ "schema": 1, "running": runs, "mails": views }),
         || {
             let mut shown = String::new();
             if views.is_empty() {
                 shown.push_str("The outbox is empty.\n");
             }
             for view in &views {
-                shown.push_str(&line(view));
+                shown.push_str(&line(view, runs));
             }
-            shown
+            shown + &hints(&views)
         },
     );
     if !runs {
@@ -152,7 +154,7 @@ fn read(carrier: &Carrier, finished: usize) -> Result<Vec<Value>, Failure> {
         for (sequence, mail) in &page {
             after = *sequence;
             if let Some(machine) = reader.machine(mail)? {
-                views.push(MailView::of(&machine, reader.paths(mail)?, None));
+                views.push(MailView::of(&machine, reader.paths(mail)?, None).at_rest());
             }
         }
         if page.len() < 500 {
@@ -165,13 +167,29 @@ fn read(carrier: &Carrier, finished: usize) -> Result<Vec<Value>, Failure> {
 
 fn show(context: &Context, carrier: &Carrier, mail: &str) -> Result<ExitCode, Failure> {
     let value = carrier.ask(&Request::Show { mail: mail.to_owned() })?.done;
-    let view: MailView = serde_json::from_value(value.clone())?;
-    context.ui.result(|| json!({ "schema": 1, "mail": value }), || detail(&view));
+    let view = advised(serde_json::from_value(value)?);
+    context.ui.result(|| json!({ "schema": 1, "mail": view }), || detail(&view) + &hints(std::slice::from_ref(&view)));
     Ok(ExitCode::SUCCESS)
 }
 
+fn advised(mut view: MailView) -> MailView {
+    view.hints = advice::on_mail(&view);
+    view
+}
+
+/// What to do about all of these, each thing once: ten thousand mails mostly wait for the same.
+fn hints(views: &[MailView]) -> String {
+    let mut said: Vec<&str> = Vec::new();
+    for hint in views.iter().flat_map(|view| &view.hints) {
+        if !said.contains(&hint.as_str()) {
+            said.push(hint);
+        }
+    }
+    said.into_iter().fold(String::new(), |shown, hint| shown + &format!("Hint: {hint}\n"))
+}
+
 /// One mail in a line, and one for each path that failed.
-fn line(view: &MailView) -> String {
+fn line(view: &MailView, runs: bool) -> String {
     let now = SystemClock.now_ms();
     let first = view.recipients.first().map_or("", |recipient| recipient.address.as_str());
     let others = match view.recipients.len() {
@@ -183,7 +201,7 @@ fn line(view: &MailView) -> String {
     let mut shown = format!(
         "{}  {:<28}  {}  {} -> {}{others}  {when}\n",
         &view.id[..view.id.len().min(8)],
-        standing(view),
+        standing(view, runs),
         text::bytes(view.size_bytes),
         text::plain(view.sender.as_bytes()),
         text::plain(first.as_bytes()),
@@ -198,7 +216,7 @@ fn detail(view: &MailView) -> String {
     let mut shown = format!(
         "{}\n{}, {} from {}\n",
         view.id,
-        standing(view),
+        standing(view, true),
         text::bytes(view.size_bytes),
         text::plain(view.sender.as_bytes())
     );
@@ -222,8 +240,8 @@ fn paths(view: &MailView) -> String {
     })
 }
 
-/// Where a mail stands, in words.
-fn standing(view: &MailView) -> String {
+/// Where a mail stands, in words; `runs` says whether the daemon does.
+fn standing(view: &MailView, runs: bool) -> String {
     if view.finished_ms.is_some() {
         let sent =
             view.recipients.iter().filter(|recipient| matches!(recipient.status.as_str(), "sent" | "found-in-sent"));
@@ -237,6 +255,9 @@ fn standing(view: &MailView) -> String {
             count => format!("sent to {count} of {all}"),
         };
     }
+    if !runs && !view.held && view.state == "waiting" {
+        return "waiting for the daemon".to_owned();
+    }
     let held = if view.held { "held, " } else { "" };
     let whose = match (&view.turn, view.side) {
         (Some(turn), Side::Own) => format!(", the {turn}'s turn"),
@@ -249,5 +270,5 @@ fn standing(view: &MailView) -> String {
 const JSON: &str = "\
 JSON: running, and mails, each with id, number, side (own, copy), sender, size_bytes, submitted_ms, state, turn, held, \
 next_ms, copied, attempts, recipients (address, status, reply, path), paths (path, failures, last_failure, at_ms), \
-finished_ms. State is waiting, sending, ending, granted, handed-over, unknown, asks-you, settling, closing or finished, \
+finished_ms, hints. State is waiting, sending, ending, granted, handed-over, unknown, asks-you, settling, closing or finished, \
 and of a copy kept, asking, waiting, taken-over, returned or done.";

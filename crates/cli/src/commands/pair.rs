@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use packetboat_daemon::pair::{LocalAddress, Pair, Role};
+use packetboat_daemon::parting;
 use packetboat_engine::ports::Entropy;
-use packetboat_link::pairing::{self, Code, Introduction, PairingListener, Proposal};
+use packetboat_link::pairing::{self, Code, Introduction, PairingError, PairingListener, Proposal};
 use packetboat_link::{Identity, Local, Settings};
 use serde_json::json;
 
@@ -22,7 +23,7 @@ use crate::world::SystemEntropy;
 /// companion. Both show the same six digits; say yes on both, if they are the same.
 /// From then on `packetboat run` on both keeps a link between them. What the host sends is copied to the companion, and
 /// each sends for both when only its own path is up. The companion gets the passwords of the host's accounts.
-/// A device is in one pair; a new one takes the place of the former.
+/// A device is in one pair; a new one takes the place of the former. `packetboat unpair` ends it in good order.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct PairArgs {
@@ -59,15 +60,19 @@ enum RoleArg {
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &PairArgs) -> Result<ExitCode, Failure> {
     let carrier = Carrier::locate(context)?;
-    let claim = carrier.claim("pair")?;
-    let former = carrier.pair()?;
+    let remote = args.address.as_deref().map(remote_address).transpose()?;
+    let claim = match carrier.claim("pair") {
+        // It waits here itself, or its daemon runs; either way no stopping helps.
+        Err(_) if remote.is_some_and(is_own) => return Err(pairing_failure(PairingError::Oneself)),
+        claim => claim?,
+    };
+    let serial = Pair::last_serial(&carrier.home.pair())? + 1;
     let key = claim.key(&mut SystemEntropy)?;
     let identity = Identity::from_seed(&key.seed());
     let role = match (args.role, &args.address) {
         (Some(RoleArg::Host), _) | (None, None) => Role::Host,
         (Some(RoleArg::Companion), _) | (None, Some(_)) => Role::Companion,
     };
-    let remote = args.address.as_deref().map(remote_address).transpose()?;
     let listen = args.listen.unwrap_or_else(|| {
         let ip = remote.and_then(own_address_towards).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
         SocketAddr::new(ip, PORT)
@@ -90,14 +95,19 @@ pub(crate) fn run(context: &Context, args: &PairArgs) -> Result<ExitCode, Failur
                 let from = Local { address: SocketAddr::new(listen.ip(), 0), ..local.clone() };
                 let (from, to, settings) = ([from], [remote], Settings::default());
                 let proposed = pairing::propose(&identity, &from, &to, introduction, random, &settings);
-                proposed.await.map_err(|error| {
-                    Failure::from(error).hint("run `packetboat pair` on the host first, and name an address it shows")
+                proposed.await.map_err(|error| match error {
+                    PairingError::Oneself => pairing_failure(error),
+                    error => Failure::from(error)
+                        .hint("run `packetboat pair` on the host first, and name an address it shows"),
                 })?
             }
             None => {
                 let mut listener = PairingListener::bind(identity, &[local], introduction, Settings::default())?;
                 invite(context, listen);
-                listener.next(random).await?
+                listener.next(random).await.map_err(|error| match error {
+                    PairingError::Oneself => pairing_failure(error),
+                    error => Failure::from(error),
+                })?
             }
         };
         confirm(context, args, proposal).await
@@ -110,13 +120,15 @@ pub(crate) fn run(context: &Context, args: &PairArgs) -> Result<ExitCode, Failur
         }
     }
     let pair = Pair {
-        serial: former.as_ref().map_or(1, |former| former.serial + 1),
+        serial,
         role,
         peer: paired.key,
         peer_name: paired.introduction.name().to_owned(),
         peer_addresses,
         locals: vec![LocalAddress { address: listen, interface: args.interface.clone() }],
     };
+    // What a former one lent is not the new one's.
+    parting::forget(&carrier.home, false)?;
     pair.write(&carrier.home.pair())?;
     let peer_name = text::plain(pair.peer_name.as_bytes());
     let word = if role == Role::Host { "companion" } else { "host" };
@@ -159,8 +171,15 @@ async fn confirm(context: &Context, args: &PairArgs, proposal: Proposal) -> Resu
         .hint("begin again on both; if they differ again, somebody is between the two devices"))
 }
 
-fn pairing_failure(error: pairing::PairingError) -> Failure {
-    Failure::from(error).hint("begin again on both devices, and compare the codes on both screens")
+fn pairing_failure(error: PairingError) -> Failure {
+    let hint = match error {
+        PairingError::Oneself => {
+            "that is an address of this device, or a copy of its state: run the command on the other device, with an \
+             address that the host shows"
+        }
+        _ => "begin again on both devices, and compare the codes on both screens",
+    };
+    Failure::from(error).hint(hint)
 }
 
 /// Says where the companion finds this device.
@@ -179,6 +198,11 @@ fn remote_address(typed: &str) -> Result<SocketAddr, Failure> {
         Failure::new(format!("{typed:?} is no address"))
             .hint("give it as the host shows it, such as 192.168.1.20 or 192.168.1.20:2526")
     })
+}
+
+/// Whether an address is one of this device, which is when a socket can have it.
+fn is_own(address: SocketAddr) -> bool {
+    UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
 /// This device's address on the way to another. Nothing is sent: a datagram socket only looks up the route.

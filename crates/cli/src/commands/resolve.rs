@@ -1,9 +1,11 @@
 //! `packetboat resolve`: settles a conflict.
 
+use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::{Args, ValueEnum};
+use packetboat_engine::merge::{MergeSides, Merger, TextMerger, merge_lines};
 use packetboat_engine::replica::Keep;
 
 use super::FolderArg;
@@ -16,6 +18,10 @@ use crate::paths::in_vault;
 ///
 /// What is not kept stays in the history: `packetboat log PATH` lists it and `packetboat restore` brings it back.
 /// Other devices see the conflict settled after their next round.
+///
+/// With `--keep merged` the lines that each side changed since the version that both came from are put together; where
+/// both changed the same lines nothing is done, unless `--tool` names a program that merges. Files that are named in
+/// `.packetboatmerge` (patterns as of gitignore, at the root of the folder, synchronised) are merged so by themselves.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct ResolveArgs {
@@ -24,6 +30,9 @@ pub(crate) struct ResolveArgs {
     /// Content to keep
     #[arg(long, value_enum)]
     keep: KeepArg,
+    /// Program that merges, run by the shell: it finds the files $BASE, $MINE and $THEIRS, and writes $MERGED
+    #[arg(long, value_name = "COMMAND", requires = "keep")]
+    tool: Option<String>,
     #[command(flatten)]
     folder: FolderArg,
 }
@@ -36,6 +45,8 @@ enum KeepArg {
     Theirs,
     /// Both: the copies become files of their own
     Both,
+    /// One content made of both
+    Merged,
 }
 
 /// Runs the command.
@@ -43,15 +54,58 @@ pub(crate) fn run(context: &Context, args: &ResolveArgs) -> Result<ExitCode, Fai
     let mut session = context.open(args.folder.folder.as_deref())?;
     let path = in_vault(&session.folder, &args.path)?;
     let keep = match args.keep {
-        KeepArg::Mine => Keep::Mine,
-        KeepArg::Theirs => Keep::Theirs,
-        KeepArg::Both => Keep::Both,
+        KeepArg::Mine => Some(Keep::Mine),
+        KeepArg::Theirs => Some(Keep::Theirs),
+        KeepArg::Both => Some(Keep::Both),
+        KeepArg::Merged => None,
     };
-    let round = run_round(context, &mut session, |replica, observer| replica.resolve(&path, keep, observer))?;
+    if args.tool.is_some() && keep.is_some() {
+        return Err(Failure::new("--tool merges, and one side is to be kept").hint("use `--keep merged` with it"));
+    }
+    let mut merger: Box<dyn Merger> = match &args.tool {
+        Some(command) => Box::new(Tool { command: command.clone() }),
+        None => Box::new(TextMerger),
+    };
+    let round = run_round(context, &mut session, |replica, observer| match keep {
+        Some(keep) => replica.resolve(&path, keep, observer),
+        None => replica.resolve_merged(&path, &mut *merger, observer),
+    })?;
     if context.ui.json || !context.ui.quiet {
         context.ui.result(|| round.summary(&session).to_json(), || round.summary(&session).text());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A program that a user named.
+struct Tool {
+    command: String,
+}
+
+impl Merger for Tool {
+    fn merge(&mut self, sides: MergeSides<'_>) -> Result<Vec<u8>, String> {
+        let failed = |error: std::io::Error| format!("the tool could not be run: {error}");
+        let directory = tempfile::Builder::new().prefix("packetboat-merge-").tempdir().map_err(failed)?;
+        // Editors tell the language by the ending.
+        let ending =
+            sides.path.to_string().rsplit_once('.').map(|(_, ending)| format!(".{ending}")).unwrap_or_default();
+        let ending = if ending.contains('/') { String::new() } else { ending };
+        let begun = merge_lines(sides.base, sides.mine, sides.theirs).unwrap_or_else(|marked| marked);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(&self.command);
+        let merged = directory.path().join(format!("merged{ending}"));
+        for (variable, bytes) in
+            [("BASE", sides.base), ("MINE", sides.mine), ("THEIRS", sides.theirs), ("MERGED", &begun)]
+        {
+            let file = directory.path().join(format!("{}{ending}", variable.to_lowercase()));
+            fs::write(&file, bytes).map_err(failed)?;
+            command.env(variable, file);
+        }
+        let status = command.status().map_err(failed)?;
+        if !status.success() {
+            return Err(format!("the tool ended with {status}"));
+        }
+        fs::read(&merged).map_err(|error| format!("the tool left no result: {error}"))
+    }
 }
 
 const JSON: &str = "JSON: as of `packetboat sync`.";

@@ -11,8 +11,10 @@ use packetboat_storage::counting::Traffic;
 use crate::failure::Failure;
 use crate::opening::{Context, Session};
 use crate::progress::Progress;
+use crate::state::write_whole;
 use crate::summary::Summary;
 use crate::text;
+use crate::way::WithCompanion;
 
 /// What a round did and cost.
 pub(crate) struct Round {
@@ -21,6 +23,7 @@ pub(crate) struct Round {
     device_name: String,
     state: Option<String>,
     traffic: Traffic,
+    with_companion: Option<WithCompanion>,
     elapsed: Duration,
 }
 
@@ -34,6 +37,7 @@ impl Round {
             state: self.state.clone(),
             report: &self.report,
             traffic: self.traffic,
+            with_companion: self.with_companion.as_ref(),
             elapsed: self.elapsed,
         }
     }
@@ -46,10 +50,11 @@ pub(crate) fn run_round<E: std::error::Error + 'static>(
     work: impl FnOnce(&mut Replica, &mut dyn Observer) -> Result<Report, E>,
 ) -> Result<Round, Failure> {
     let started = Instant::now();
+    session.reached.before_round(context)?;
     let mut progress = Progress::new(context.ui)?;
     let outcome = work(&mut session.replica, &mut progress);
     progress.finish();
-    let report = outcome.map_err(|error| stopped(&error))?;
+    let report = outcome.map_err(|error| with_evidence(session, &error))?;
     let devices = session.replica.devices()?;
     let own = devices.iter().find(|device| device.is_this);
     let name_of = |id: &DeviceId| {
@@ -67,9 +72,26 @@ pub(crate) fn run_round<E: std::error::Error + 'static>(
         device_name: own.map_or_else(String::new, |device| device.name.clone()),
         state: Some(report.state.clone()),
         report,
-        traffic: session.meter.traffic(),
+        traffic: session.reached.meter.traffic(),
+        with_companion: session.reached.with_companion(),
         elapsed: started.elapsed(),
     })
+}
+
+/// The failure of a round; of one that the check after it stopped, the evidence is kept.
+fn with_evidence(session: &Session, error: &(dyn std::error::Error + 'static)) -> Failure {
+    let sync = error.downcast_ref::<SyncError>().or_else(|| match error.downcast_ref() {
+        Some(QueryError::Sync(error)) => Some(error),
+        _ => None,
+    });
+    let Some(SyncError::Inconsistent { evidence, .. }) = sync else { return stopped(error) };
+    let shown = text::path(&session.evidence);
+    match write_whole(&session.evidence, evidence.as_bytes()) {
+        Ok(()) => Failure::of(error).hint(format!(
+            "this is a bug, or a disk that lies; nothing was changed by the check. Please report it with {shown}"
+        )),
+        Err(_) => stopped(error),
+    }
 }
 
 /// The failure of a round; being asked to stop is told in other words than an error.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use packetboat_daemon::daemon::{self, Order, Parts};
+use packetboat_daemon::daemon::{self, Ended, Order, Parts};
 use packetboat_daemon::notify::Notifier;
 use packetboat_daemon::reports::check_maildir;
 use packetboat_daemon::settings::DOCUMENTED;
@@ -12,10 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-use crate::carrier::{Carrier, clock, home_directory, host_name, offset_minutes, runtime};
+use crate::carrier::{Carrier, clock, home_directory, host_name, not_a_maildir, offset_minutes, runtime};
 use crate::failure::Failure;
+use crate::member::RegisteredReplicas;
 use crate::opening::Context;
-use crate::text;
 use crate::ui::print;
 use crate::world::{SystemClock, SystemEntropy};
 
@@ -23,7 +23,8 @@ use crate::world::{SystemClock, SystemEntropy};
 ///
 /// Runs until it is stopped; `packetboat service install` has it run whenever you are logged in.
 /// Mail that was taken is on disk, so stopping loses none: a host hands its turns to the companion on the way out, if the
-/// link is up, and takes them back when it starts.
+/// link is up, and takes them back when it starts. It does the same before the computer sleeps, where logind says so.
+/// A companion brings its own replicas of vaults in step for its host (relay.members in daemon.toml).
 /// SIGHUP has settings and accounts read again; ports and the link change with the next start.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
@@ -43,21 +44,38 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, Failure
         return Ok(ExitCode::SUCCESS);
     }
     let carrier = Carrier::locate(context)?;
+    let first = parts(context, &carrier)?;
+    log_to_stderr(context, &args.log)?;
+    if SystemClock.now_ms() < BUILT_AFTER_MS {
+        context.ui.warn("this computer's clock is years late; mails get wrong dates, and certificates may be refused");
+    }
+    let runtime = runtime(context.threads)?;
+    let ran = runtime.block_on(async {
+        let (orders, mut waiting) = mpsc::channel(4);
+        tokio::spawn(listen(orders, Carrier { home: carrier.home.clone() })?);
+        let mut next = first;
+        while daemon::run(next, &mut waiting).await? == Ended::Unpaired {
+            // It goes on with what is its own.
+            next = parts(context, &carrier)?;
+        }
+        Ok(())
+    });
+    // A maildrop that is being read is read again at the next start.
+    runtime.shutdown_background();
+    ran.map(|()| ExitCode::SUCCESS)
+}
+
+/// Reads what a daemon is made of.
+fn parts(context: &Context, carrier: &Carrier) -> Result<Parts, Failure> {
     let (settings, accounts, pair) = (carrier.settings()?, carrier.accounts()?, carrier.pair()?);
     let maildir = settings.maildir(home_directory().as_deref());
-    check_maildir(&maildir).map_err(|error| {
-        Failure::new(format!("{} cannot be a Maildir", text::path(&maildir)))
-            .because(&error)
-            .hint("move the file away, or name another place as inbox.maildir in daemon.toml")
-    })?;
+    check_maildir(&maildir).map_err(|error| not_a_maildir(&maildir, &error))?;
     let claim = carrier
         .home
         .claim()?
         .ok_or_else(|| Failure::new("the daemon runs already").hint("`packetboat paths` shows how it stands"))?;
-    log_to_stderr(context, &args.log)?;
     let socket = std::env::var("NOTIFY_SOCKET").ok();
-    let notifier = Notifier::new(socket.as_deref())?;
-    let parts = Parts {
+    Ok(Parts {
         claim,
         settings,
         accounts,
@@ -67,20 +85,9 @@ pub(crate) fn run(context: &Context, args: &RunArgs) -> Result<ExitCode, Failure
         host_name: host_name(),
         offset_minutes: offset_minutes(),
         maildir,
-        notifier,
-    };
-    if SystemClock.now_ms() < BUILT_AFTER_MS {
-        context.ui.warn("this computer's clock is years late; mails get wrong dates, and certificates may be refused");
-    }
-    let runtime = runtime(context.threads)?;
-    let ran = runtime.block_on(async {
-        let (orders, waiting) = mpsc::channel(4);
-        tokio::spawn(listen(orders, carrier)?);
-        daemon::run(parts, waiting).await.map_err(Failure::from)
-    });
-    // A maildrop that is being read is read again at the next start.
-    runtime.shutdown_background();
-    ran.map(|()| ExitCode::SUCCESS)
+        notifier: Notifier::new(socket.as_deref())?,
+        replicas: Box::new(RegisteredReplicas { context: context.clone() }),
+    })
 }
 
 /// Turns signals into orders.

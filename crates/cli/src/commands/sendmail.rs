@@ -58,6 +58,14 @@ pub(crate) fn run(context: &Context, args: &SendmailArgs) -> Result<ExitCode, Fa
     }
 }
 
+/// What the caller hears: whatever went wrong here is no fault of the mail, so it is told to keep it and try again later.
+pub(crate) fn answer(outcome: Result<ExitCode, Failure>) -> ExitCode {
+    outcome.unwrap_or_else(|failure| {
+        eprint!("sendmail: the mail is not taken\n{failure}");
+        ExitCode::from(LATER)
+    })
+}
+
 /// Where mails go: to the daemon, or to disk where none runs.
 enum Outlet {
     Daemon(ControlQueue),

@@ -25,8 +25,9 @@ use crate::steps;
 /// From then on `packetboat sync FOLDER`, or `packetboat sync` within the folder, is enough.
 ///
 /// Where this device is the host of a pair (`packetboat pair`) and does not reach the vault, it goes through the
-/// companion, if that carries the vault (`packetboat carry`), and says so. Name `companion:` as the intermediary to join a
-/// vault that only the companion reaches. What the companion cannot put up yet it keeps until it can.
+/// companion, if that is a member of the vault or carries it (`packetboat carry`), and says so. Name `companion:` as the
+/// intermediary to join a vault that only the companion reaches. What the companion cannot put up yet it keeps until it
+/// can; so does this device, in case it reaches the vault first.
 ///
 /// Changes made here go to the vault, and changes made elsewhere come into the folder.
 /// Where two devices changed the same file, both contents are kept: see `packetboat conflicts`.
@@ -137,5 +138,5 @@ PACKETBOAT_RECOVERY_KEY). A recovery key is shown once when a vault is made.
 
 JSON: folder, intermediary, device, device_name, state, bound (created, joined, already), in_step, up and down (new, changed, \
 moved, deleted, attributes, packets; up also bytes_read and packs, down also bytes_written), waiting, conflicts, \
-problems, left_out (sockets, pipes and devices), rolled_back, requests (reads, writes, listings, removals, bytes_sent, bytes_received), seconds; recovery_key \
+companion (null, or name, waiting, waiting_bytes, since_ms), problems, put_back (packets, chunks, checkpoints), left_out (sockets, pipes and devices), rolled_back, requests (reads, writes, listings, removals, bytes_sent, bytes_received), seconds; recovery_key \
 when a vault was made. With --dry-run: steps, each with direction (up, down, stay), action, path, to, cause.";

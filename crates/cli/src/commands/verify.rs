@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use packetboat_engine::replica::VerifyReport;
+use packetboat_engine::replica::{Fault, Remedy, VerifyReport};
 use serde_json::{Value, json};
 
 use super::FolderPlace;
@@ -16,8 +16,9 @@ use crate::text;
 /// Check that the intermediary holds all that it should
 ///
 /// Without --deep it looks whether everything is there, with its right size; with --deep it reads and proves every byte.
-/// It changes nothing. A fault names the paths that need what is damaged; files that are on a device are safe there,
-/// and what a device still holds it puts back with its next `packetboat sync`.
+/// It changes nothing. A fault names the paths that need what is damaged, the past versions that do, and who can put it
+/// back: any device does so by itself with its next `packetboat sync` where it still holds the content, and
+/// `packetboat repair` does at once what this device can.
 /// The exit code is 1 where something is wrong.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
@@ -55,27 +56,75 @@ fn to_text(report: &VerifyReport) -> String {
     }
     let faults = text::count(report.faults.len() as u64, "fault", "faults");
     let mut shown = format!("{looked}: {faults}.\n");
-    for (object, what, paths) in &report.faults {
-        shown.push_str(&format!("  {}: {}\n", text::plain(object.as_bytes()), text::plain(what.as_bytes())));
-        shown.extend(paths.iter().map(|path| format!("    needed by {path}\n")));
-    }
-    shown.push_str("Run `packetboat sync` on every device: what one of them still holds is put back.\n");
+    shown.extend(report.faults.iter().map(fault_text));
+    shown.push_str("Run `packetboat repair` here, and `packetboat sync` on the other devices.\n");
     shown + &orphans
 }
 
-fn to_json(report: &VerifyReport) -> Value {
-    let fault = |(object, what, paths): &(String, String, Vec<packetboat_core::name::RelPath>)| {
-        let paths: Vec<_> = paths.iter().map(|path| crate::json::with_path(json!({}), path)).collect();
-        json!({ "object": object, "fault": what, "paths": paths })
+/// A fault in words.
+pub(super) fn fault_text(fault: &Fault) -> String {
+    let mut shown = format!("  {}: {}\n", text::plain(fault.object.as_bytes()), text::plain(fault.what.as_bytes()));
+    shown.extend(fault.paths.iter().map(|path| format!("    needed by {path}\n")));
+    let past = |version: &packetboat_engine::replica::PastVersion| {
+        format!("    needed by {} as of {}, {}\n", version.path, text::time(version.time), version.version)
     };
+    shown.extend(fault.versions.iter().take(MANY).map(past));
+    if let Some(more) = fault.versions.len().checked_sub(MANY).filter(|more| *more > 0) {
+        shown.push_str(&format!("    and {}\n", text::count(more as u64, "past version more", "past versions more")));
+    }
+    let names = |devices: &[String]| {
+        let names: Vec<String> = devices.iter().map(|name| format!("\"{}\"", text::plain(name.as_bytes()))).collect();
+        names.join(" or ")
+    };
+    let only_past = fault.paths.is_empty() && !fault.versions.is_empty();
+    shown.push_str(&match &fault.remedy {
+        Remedy::Here => "    this device can put it back\n".to_owned(),
+        Remedy::Others(devices) if only_past => {
+            format!("    beyond repair, unless {} still has that old version on its disk\n", names(devices))
+        }
+        Remedy::Others(devices) => format!("    {} can put it back, if it still holds it\n", names(devices)),
+        Remedy::Lost => "    beyond repair: no device holds it\n".to_owned(),
+    });
+    shown
+}
+
+/// Faults for scripts.
+pub(super) fn faults_json(faults: &[Fault]) -> Value {
+    let fault = |fault: &Fault| {
+        let paths: Vec<_> = fault.paths.iter().map(|path| crate::json::with_path(json!({}), path)).collect();
+        let versions = fault.versions.iter().map(|past| {
+            let version = json!({ "packet": past.version.to_string(), "time": text::rfc3339(past.time) });
+            crate::json::with_path(version, &past.path)
+        });
+        let (remedy, devices) = match &fault.remedy {
+            Remedy::Here => ("here", Vec::new()),
+            Remedy::Others(devices) => ("others", devices.clone()),
+            Remedy::Lost => ("lost", Vec::new()),
+        };
+        json!({
+            "object": fault.object,
+            "fault": fault.what,
+            "paths": paths,
+            "versions": versions.collect::<Vec<_>>(),
+            "remedy": remedy,
+            "devices": devices,
+        })
+    };
+    faults.iter().map(fault).collect()
+}
+
+fn to_json(report: &VerifyReport) -> Value {
     json!({
         "schema": 1,
         "objects": report.objects,
         "bytes": report.bytes,
         "orphans": report.orphans,
-        "faults": report.faults.iter().map(fault).collect::<Vec<_>>(),
+        "faults": faults_json(&report.faults),
     })
 }
 
-const JSON: &str =
-    "JSON: objects, bytes, faults (object, fault, paths), orphans (objects that nothing refers to; no fault).";
+/// Past versions that are listed one by one.
+const MANY: usize = 20;
+const JSON: &str = "\
+JSON: objects, bytes, faults (object, fault, paths, versions (path, packet, time), remedy: \"here\", \"others\" or \
+\"lost\", devices), orphans (objects that nothing refers to; no fault).";

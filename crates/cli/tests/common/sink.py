@@ -1,14 +1,17 @@
 """A server that takes mail and writes one line for each: the address it came from, its Message-ID, and when.
 
-Usage: sink.py HOST PORT LOG. A file LOG.mode says how it behaves: accept, refuse (550), later (451), or mute, which accepts
-and closes without a word. It speaks enough of SMTP for one client, and knows nothing of TLS.
+Usage: sink.py HOST PORT LOG. A file LOG.mode says how it behaves: accept, refuse (550), later (451), mute, which accepts and
+closes without a word, or slow, which says a second and a half later that it accepted. Where there is a file LOG.token, only
+who logs in by it (XOAUTH2) may send. It speaks enough of SMTP for one client, and knows nothing of TLS.
 """
 
+import base64
 import datetime
 import os
 import socket
 import sys
 import threading
+import time
 
 HOST, PORT, LOG = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 LOCK = threading.Lock()
@@ -20,6 +23,21 @@ def mode():
             return file.read().strip()
     except FileNotFoundError:
         return "accept"
+
+
+def token():
+    try:
+        with open(LOG + ".token") as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return None
+
+
+def is_token(proof):
+    try:
+        return f"auth=Bearer {token()}\x01".encode() in base64.b64decode(proof)
+    except ValueError:
+        return False
 
 
 def record(peer, message):
@@ -43,14 +61,25 @@ def serve(connection, peer):
         stream.flush()
 
     say("220 sink")
+    allowed = token() is None
     while True:
         line = stream.readline()
         if not line:
             return
         verb = line[:4].upper()
         if verb == b"EHLO":
-            stream.write(b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE 0\r\n")
+            login = b"" if allowed else b"250-AUTH XOAUTH2\r\n"
+            stream.write(b"250-sink\r\n250-PIPELINING\r\n" + login + b"250-8BITMIME\r\n250 SIZE 0\r\n")
             stream.flush()
+        elif verb == b"AUTH":
+            words = line.split()
+            if len(words) < 3:
+                say("334 ")
+                words.append(stream.readline())
+            allowed = is_token(words[2])
+            say("235 2.7.0 in" if allowed else "535 5.7.8 not by this token")
+        elif verb == b"MAIL" and not allowed:
+            say("530 5.7.0 log in first")
         elif verb == b"DATA":
             if mode() == "later":
                 say("451 4.3.0 not now")
@@ -72,6 +101,8 @@ def serve(connection, peer):
             if how == "mute":
                 connection.close()
                 return
+            if how == "slow":
+                time.sleep(1.5)
             say("250 2.0.0 taken")
         elif verb == b"QUIT":
             say("221 bye")

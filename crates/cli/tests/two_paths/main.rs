@@ -3,6 +3,10 @@
 //! The server writes down the address that each mail came from, which tells the path.
 //! Lease, margin and answer time are seconds here; nothing else differs from what users run.
 
+mod by_hand;
+mod doubt;
+mod killed_at;
+mod mail_in;
 #[path = "../common/network.rs"]
 mod network;
 mod pair;
@@ -10,6 +14,9 @@ mod postfix;
 mod schedule;
 #[path = "../../../mail/tests/servers/mod.rs"]
 mod servers;
+mod sleep;
+mod tokens;
+mod unpair;
 mod uplink;
 mod windows;
 
@@ -75,6 +82,24 @@ fn a_host_that_ends_hands_its_mails_to_the_companion() {
     pair.run("host");
     pair.until("both are done", |pair| pair.open("host") == 0 && pair.open("companion") == 0);
     assert_eq!(pair.arrivals(&id), [BY_COMPANION]);
+}
+
+#[test]
+fn a_success_that_the_host_never_hears_of_is_the_documented_window() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.network.cut(Line::HostPath, Cut::Unplugged);
+    pair.how("slow");
+    let id = pair.send();
+    // The server has the mail from the companion, and the link goes before anybody can tell the host.
+    pair.until("the companion's mail is accepted", |pair| pair.arrivals(&id) == [BY_COMPANION]);
+    pair.network.cut(Line::Link, Cut::Unplugged);
+    pair.how("accept");
+    pair.network.mend(Line::HostPath);
+    pair.until("the host sends after the lease", |pair| pair.arrivals(&id) == [BY_COMPANION, BY_HOST]);
+    pair.network.mend(Line::Link);
+    pair.until("both are done", |pair| pair.open("host") == 0 && pair.open("companion") == 0);
+    let (_, windows) = windows::excuses(&pair, &id).expect("it came twice");
+    assert_eq!(windows, [windows::Window::UnreportedAtLeaseEnd]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ resend = "300ms"
 keep_alive = "500ms"
 idle = "2s"
 retry = "1s"
+[inbox]
+poll = "2s"
 "#;
 
 /// A pair of devices and a server. Everything ends when it is dropped.
@@ -61,20 +63,19 @@ pub(crate) struct Arrival {
 impl Pair {
     /// Pairs two devices with a server of Python and starts their daemons; nothing, where there can be no namespaces.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(SETTINGS)
+    }
+
+    /// The same with settings of the test's own.
+    pub(crate) fn start_with(settings: &str) -> Option<Self> {
         let network = Network::new()?;
         let directory = tempfile::tempdir().unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/sink.py");
-        let log = directory.path().join("sink");
-        let sink = network.command(Place::Net, "python3").arg(script).args([SERVER, "2500"]).arg(&log).spawn();
-        let Ok(sink) = sink else {
-            println!("skipped: the server needs python3");
-            return None;
-        };
+        let sink = start_sink(&network, &directory)?;
         let account = format!(
             "[[account]]\nname = \"net\"\naddresses = [\"@example.org\"]\ndefault = true\n[account.smtp]\n\
              host = \"{SERVER}\"\nport = 2500\nsecurity = \"plain\"\n"
         );
-        Some(Self::join(network, directory, Some(sink), &account, "b@example.org"))
+        Some(Self::join_with(network, directory, Some(sink), &account, "b@example.org", settings))
     }
 
     /// Pairs two devices and starts their daemons. What is sent goes to `recipient`.
@@ -85,12 +86,23 @@ impl Pair {
         account: &str,
         recipient: &'static str,
     ) -> Self {
+        Self::join_with(network, directory, sink, account, recipient, SETTINGS)
+    }
+
+    fn join_with(
+        network: Network,
+        directory: tempfile::TempDir,
+        sink: Option<Child>,
+        account: &str,
+        recipient: &'static str,
+        settings: &str,
+    ) -> Self {
         let mut pair =
             Self { network, directory, sink, daemons: BTreeMap::new(), sent: 0, ids: BTreeMap::new(), recipient };
         for device in ["host", "companion"] {
             let config = pair.path(device).join("config");
             fs::create_dir_all(&config).unwrap();
-            fs::write(config.join("daemon.toml"), SETTINGS).unwrap();
+            fs::write(config.join("daemon.toml"), settings).unwrap();
         }
         // Only the host has an account; the companion gets it by being paired.
         fs::write(pair.path("host").join("config/accounts.toml"), account).unwrap();
@@ -112,28 +124,68 @@ impl Pair {
         self.directory.path().join(device)
     }
 
+    /// Where the daemons look for the system bus; nothing is there unless a test puts it there.
+    pub(crate) fn system_bus(&self) -> PathBuf {
+        self.path("system-bus")
+    }
+
     pub(crate) fn command(&self, device: &str, arguments: &[&str]) -> std::process::Command {
         let place = if device == "host" { Place::Host } else { Place::Companion };
         let mut command = self.network.command(place, PACKETBOAT);
-        command
-            .args(arguments)
-            .env("HOME", self.path(device))
-            .env("PACKETBOAT_STATE_DIR", self.path(device).join("state"))
-            .env("PACKETBOAT_CONFIG_DIR", self.path(device).join("config"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        self.environment(command.args(arguments), device);
         command
     }
 
+    fn environment<'a>(&self, command: &'a mut std::process::Command, device: &str) -> &'a mut std::process::Command {
+        command
+            .env("HOME", self.path(device))
+            .env("PACKETBOAT_STATE_DIR", self.path(device).join("state"))
+            .env("PACKETBOAT_CONFIG_DIR", self.path(device).join("config"))
+            // Not the computer's own, on which a test has no say.
+            .env("DBUS_SYSTEM_BUS_ADDRESS", format!("unix:path={}", self.system_bus().display()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+    }
+
     pub(crate) fn run(&mut self, device: &'static str) {
-        let mut log = fs::OpenOptions::new().create(true).append(true).open(self.path(device).join("log")).unwrap();
-        // What is between a dot and this line was cut off by a kill.
-        writeln!(log, "{} {STARTED}", Timestamp::now()).unwrap();
+        let log = self.begin_log(device);
         let daemon = self.command(device, &["run", "--log", "debug"]).stderr(log).spawn().unwrap();
         self.daemons.insert(device, daemon);
         self.until("the daemon runs", |pair| {
             pair.command(device, &["paths"]).stderr(Stdio::null()).status().unwrap().success()
         });
+    }
+
+    /// Runs a daemon under strace, with these options, until it ends; it is killed after a while, if it does not.
+    /// Says whether it ended before.
+    pub(crate) fn run_traced(&mut self, device: &str, options: &[String], most: Duration) -> bool {
+        let log = self.begin_log(device);
+        let place = if device == "host" { Place::Host } else { Place::Companion };
+        let mut strace = self.network.command(place, "strace");
+        // The tracer is the grandchild, so the child is the daemon itself.
+        strace
+            .args(["-D", "-f", "-qq", "-o", "/dev/null"])
+            .args(options)
+            .arg(PACKETBOAT)
+            .args(["run", "--log", "debug"]);
+        let mut traced = self.environment(&mut strace, device).stderr(log).spawn().unwrap();
+        let began = Instant::now();
+        while began.elapsed() < most {
+            if traced.try_wait().unwrap().is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        traced.kill().unwrap();
+        traced.wait().unwrap();
+        false
+    }
+
+    fn begin_log(&self, device: &str) -> fs::File {
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(self.path(device).join("log")).unwrap();
+        // What is between a dot and this line was cut off by a kill.
+        writeln!(log, "{} {STARTED}", Timestamp::now()).unwrap();
+        log
     }
 
     /// Ends a daemon by a signal, and waits for its end. `ip netns exec` becomes the program, so the child is the daemon.
@@ -142,6 +194,11 @@ impl Pair {
         let pid = rustix::process::Pid::from_child(&daemon);
         rustix::process::kill_process(pid, signal).unwrap();
         daemon.wait().unwrap();
+    }
+
+    /// The process of a device's daemon.
+    pub(crate) fn process(&self, device: &str) -> u32 {
+        self.daemons[device].id()
     }
 
     pub(crate) fn json(&self, device: &str, arguments: &[&str]) -> serde_json::Value {
@@ -190,13 +247,18 @@ impl Pair {
 
     #[track_caller]
     pub(crate) fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        self.until_within(PATIENCE, what, holds);
+    }
+
+    #[track_caller]
+    pub(crate) fn until_within(&self, patience: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !holds(self) {
             let logs = || {
                 let outbox = self.json("host", &["outbox"]);
                 format!("{outbox:#}\nhost:\n{}\ncompanion:\n{}", self.log("host"), self.log("companion"))
             };
-            assert!(began.elapsed() < PATIENCE, "not so in {PATIENCE:?}: {what}\n{}", logs());
+            assert!(began.elapsed() < patience, "not so in {patience:?}: {what}\n{}", logs());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -217,11 +279,40 @@ impl Pair {
         fs::write(self.directory.path().join("sink.mode"), mode).unwrap();
     }
 
+    /// The messages in a device's Maildir, sorted; one that is there twice is twice in the list.
+    pub(crate) fn maildir(&self, device: &str) -> Vec<Vec<u8>> {
+        let mut messages: Vec<_> = self.maildir_files(device).iter().filter_map(|file| fs::read(file).ok()).collect();
+        messages.sort();
+        messages
+    }
+
+    /// The files in a device's Maildir.
+    pub(crate) fn maildir_files(&self, device: &str) -> Vec<PathBuf> {
+        let entries = ["new", "cur"].map(|part| fs::read_dir(self.path(device).join("Mail").join(part)));
+        entries.into_iter().flatten().flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
+    /// Has the server of Python take mail only from who logs in by this token.
+    pub(crate) fn set_token(&self, token: &str) {
+        fs::write(self.directory.path().join("sink.token"), token).unwrap();
+    }
+
     /// How many mails are not finished on a device.
     pub(crate) fn open(&self, device: &str) -> usize {
         let outbox = self.json(device, &["outbox", "--finished", "0"]);
         outbox["mails"].as_array().map_or(usize::MAX, Vec::len)
     }
+}
+
+/// Starts a server of Python in the network between the two; nothing, where it cannot be had.
+pub(crate) fn start_sink(network: &Network, directory: &tempfile::TempDir) -> Option<Child> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/sink.py");
+    let log = directory.path().join("sink");
+    let sink = network.command(Place::Net, "python3").arg(script).args([SERVER, "2500"]).arg(&log).spawn();
+    if sink.is_err() {
+        println!("skipped: the server needs python3");
+    }
+    sink.ok()
 }
 
 impl Drop for Pair {

@@ -11,15 +11,7 @@ use crate::windows;
 /// `pace` is the longest wait between two of these, in milliseconds.
 fn random_schedule(mails: usize, most: Duration, pace: u64, seed: u64) {
     let Some(mut pair) = Pair::start() else { return };
-    let mut state = seed;
-    let mut random = |bound: u64| {
-        // SplitMix64.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut value = state;
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (value ^ (value >> 31)) % bound
-    };
+    let mut random = random(seed);
     let began = Instant::now();
     let mut ids = Vec::new();
     let mut kills = 0;
@@ -68,6 +60,18 @@ fn nothing_is_lost_of_five_hundred_mails() {
     random_schedule(500, Duration::from_secs(170), 1300, seed(2));
 }
 
-fn seed(or: u64) -> u64 {
+/// Numbers below a bound, the same ones for a seed (SplitMix64).
+pub(crate) fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut state = seed;
+    move |bound| {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut value = state;
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (value ^ (value >> 31)) % bound
+    }
+}
+
+pub(crate) fn seed(or: u64) -> u64 {
     std::env::var("PACKETBOAT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(or)
 }

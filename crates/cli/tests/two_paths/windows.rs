@@ -125,3 +125,93 @@ impl Line {
         number.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
     }
 }
+
+mod account {
+    //! The account itself, with logs that were written by hand: what it excuses, and what it must not.
+
+    use super::*;
+    use crate::pair::BY_COMPANION;
+
+    /// A log whose lines are `second what`, of the mail `m`.
+    fn log(lines: &[&str]) -> Log {
+        let line = |line: &&str| {
+            let (second, what) = line.split_once(' ').unwrap();
+            format!("{} mail=m {what}\n", at(second.parse().unwrap()))
+        };
+        Log::of(&lines.iter().map(line).collect::<String>(), "m")
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_795_000_000 + second).unwrap()
+    }
+
+    fn arrival(from: &str, second: i64) -> Arrival {
+        Arrival { from: from.to_owned(), at: at(second) }
+    }
+
+    const GRANT: &str = "0 effect=Send(Message { body: Grant { turn: 3, length: For(5s) } })";
+    const SENT_BY_COMPANION: [&str; 2] = ["2 effect=WriteDot", "3 the try ended event=Answered"];
+
+    /// The companion sends under turn 3, and the host once more at second `again`; `told` is what the host said between.
+    fn after_a_grant(again: i64, told: &[&str]) -> Result<Window, &'static str> {
+        let dot = format!("{again} effect=WriteDot");
+        let host: Vec<&str> = [&[GRANT], told, &[dot.as_str()]].concat();
+        let (first, next) = (arrival(BY_COMPANION, 3), arrival(BY_HOST, again + 1));
+        window(&log(&host), &log(&SENT_BY_COMPANION), &first, &next)
+    }
+
+    #[test]
+    fn a_success_that_nobody_reported_is_excused_when_the_lease_is_over() {
+        assert_eq!(after_a_grant(6, &[]), Ok(Window::UnreportedAtLeaseEnd));
+        assert_eq!(after_a_grant(60, &[]), Ok(Window::UnreportedAtLeaseEnd));
+        // What the host said of an earlier turn, or before the companion had sent, is no report of this one.
+        let earlier = "4 effect=Send(Message { body: ReturnAck { turn: 2 } })";
+        assert_eq!(after_a_grant(6, &[earlier]), Ok(Window::UnreportedAtLeaseEnd));
+        let before = "1 effect=Send(Message { body: ReturnAck { turn: 3 } })";
+        assert_eq!(after_a_grant(6, &[before]), Ok(Window::UnreportedAtLeaseEnd));
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_first_time_that_its_turn_was_granted() {
+        let again = "4 effect=Send(Message { body: Grant { turn: 3, length: For(5s) } })";
+        assert_eq!(after_a_grant(6, &[again]), Ok(Window::UnreportedAtLeaseEnd));
+        let next = "4 effect=Send(Message { body: Grant { turn: 4, length: For(5s) } })";
+        assert_eq!(after_a_grant(6, &[next]), Err("and the lease was not over"));
+    }
+
+    #[test]
+    fn an_unexcused_duplicate_fails() {
+        assert_eq!(after_a_grant(5, &[]), Err("and the lease was not over"));
+        for told in ["DoneAck", "ReturnAck { turn: 3 }", "ReturnAck { turn: 4 }"] {
+            let told = format!("4 effect=Send(Message {{ body: {told} }})");
+            assert_eq!(after_a_grant(60, &[&told]), Err("though the companion had told the host"), "{told}");
+        }
+        let (companion, host) = (log(&SENT_BY_COMPANION), log(&["9 effect=WriteDot"]));
+        let came = |first: &str, next: &str| [arrival(first, 3), arrival(next, 10)];
+        let [first, next] = came(BY_COMPANION, BY_HOST);
+        assert_eq!(window(&host, &companion, &first, &next), Err("and no turn was granted"));
+        // The same device sends again what it knows to be accepted.
+        let [first, next] = came(BY_COMPANION, BY_COMPANION);
+        assert_eq!(window(&host, &companion, &first, &next), Err("though its device knew of the acceptance"));
+        let sent_by_host = log(&["2 effect=WriteDot", "3 the try ended event=Answered", "9 effect=WriteDot"]);
+        let [first, next] = came(BY_HOST, BY_COMPANION);
+        assert_eq!(window(&sent_by_host, &companion, &first, &next), Err("though its device knew of the acceptance"));
+        assert_eq!(window(&log(&[]), &companion, &first, &next), Err("and no dot was written for it"));
+        assert_eq!(window(&log(&["2 effect=WriteDot"]), &companion, &first, &next), Err("still at its dot"));
+        let failed = log(&["2 effect=WriteDot", "3 the try ended event=TryFailed"]);
+        assert_eq!(window(&failed, &companion, &first, &next), Err("and its dot is said not to have been written"));
+    }
+
+    #[test]
+    fn a_lost_reply_and_a_crash_at_the_dot_are_told_from_each_other() {
+        let companion = log(&[]);
+        let (first, next) = (arrival(BY_HOST, 3), arrival(BY_HOST, 10));
+        let lost = log(&["2 effect=WriteDot", "5 the try ended event=AnswerLost", "9 effect=WriteDot"]);
+        assert_eq!(window(&lost, &companion, &first, &next), Ok(Window::ReplyLost));
+        let started = format!("4 {STARTED}");
+        let crashed = log(&["2 effect=WriteDot", &started, "9 effect=WriteDot"]);
+        assert_eq!(window(&crashed, &companion, &first, &next), Ok(Window::CrashInDot));
+        let unsaved = log(&["2 effect=WriteDot", "3 the try ended event=Answered", &started, "9 effect=WriteDot"]);
+        assert_eq!(window(&unsaved, &companion, &first, &next), Ok(Window::CrashInDot));
+    }
+}

@@ -40,6 +40,7 @@ fn members() -> Members {
         hash: PacketHash([1; 32]),
         previous: PacketHash([0; 32]),
         author: PublicKey([1; 32]),
+        epoch: 0,
         body,
     });
     members
@@ -58,7 +59,7 @@ fn garbage() -> Garbage {
         changes,
     };
     let (hash, previous) = (PacketHash([1; 32]), PacketHash([0; 32]));
-    let packet = Packet { dot, hash, previous, author: PublicKey([2; 32]), body };
+    let packet = Packet { dot, hash, previous, author: PublicKey([2; 32]), epoch: 0, body };
     let mut garbage = Garbage::new();
     garbage.fold(&packet, &Knowledge::new(), &BTreeSet::new());
     garbage

@@ -14,7 +14,7 @@
 
 use std::collections::BTreeSet;
 
-use super::message::{Body, ItemNumber, Message};
+use super::message::{Body, ItemNumber, Message, check_count, decode_count};
 use crate::wire::{Reader, WireError, Writer};
 
 /// The host's count of its mails.
@@ -66,7 +66,7 @@ impl HostLedger {
     /// Reads what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut input = Reader::new(bytes);
-        let next = input.varint()?;
+        let next = decode_count(&mut input)?;
         input.finish()?;
         if next == 0 { Err(WireError::NotCanonical) } else { Ok(Self { next }) }
     }
@@ -145,12 +145,13 @@ impl CompanionLedger {
     /// Reads what [`encode`](Self::encode) writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut input = Reader::new(bytes);
-        let below = input.varint()?;
+        let below = decode_count(&mut input)?;
         let mut ledger = Self { below, beyond: BTreeSet::new() };
         let mut last = below;
         for _ in 0..input.count(1)? {
-            let step = input.varint()?;
-            last = last.checked_add(step).ok_or(WireError::Overflow)?;
+            let step = decode_count(&mut input)?;
+            // Both are small enough to be added once.
+            last = check_count(last + step)?;
             // The first of them not at the prefix's end, and each beyond the last.
             if step == 0 {
                 return Err(WireError::NotCanonical);

@@ -186,7 +186,7 @@ impl Frame {
             return Err(WireError::Invalid { what: "version of a link message" });
         }
         let kind = input.u8()?;
-        let number = match input.varint()? {
+        let number = match decode_count(&mut input)? {
             0 => return Err(WireError::Invalid { what: "number of a mail" }),
             number => number,
         };
@@ -232,7 +232,8 @@ impl Body {
             Self::Offer { reason, remaining } => remaining.encode(out.u8(*reason as u8)),
             Self::Grant { turn, length, remaining } => {
                 let length_ms = match length {
-                    GrantLength::For(length) => millis(*length),
+                    // Nothing stands for a grant without end.
+                    GrantLength::For(length) => millis(*length).max(1),
                     GrantLength::WithoutEnd => 0,
                 };
                 remaining.encode(out.varint(*turn).varint(length_ms));
@@ -264,23 +265,23 @@ impl Body {
                 };
                 Self::Offer { reason, remaining: Recipients::decode(input, MAX_RECIPIENTS)? }
             }
-            4 => Self::Request { turn: input.varint()? },
+            4 => Self::Request { turn: decode_count(input)? },
             5 => {
-                let turn = input.varint()?;
+                let turn = decode_count(input)?;
                 let length = match input.varint()? {
                     0 => GrantLength::WithoutEnd,
                     length_ms => GrantLength::For(Duration::from_millis(length_ms)),
                 };
                 Self::Grant { turn, length, remaining: Recipients::decode(input, MAX_RECIPIENTS)? }
             }
-            6 => Self::Taken { turn: input.varint()? },
-            7 => Self::Ask { turn: input.varint()? },
+            6 => Self::Taken { turn: decode_count(input)? },
+            7 => Self::Ask { turn: decode_count(input)? },
             8 => {
-                let turn = input.varint()?;
+                let turn = decode_count(input)?;
                 let replies = Replies::decode(input, MAX_RECIPIENTS)?;
                 Self::Return { turn, replies, unclear: Recipients::decode(input, MAX_RECIPIENTS)? }
             }
-            9 => Self::ReturnAck { turn: input.varint()? },
+            9 => Self::ReturnAck { turn: decode_count(input)? },
             10 => Self::Done { replies: Replies::decode(input, MAX_RECIPIENTS)? },
             11 => Self::DoneAck,
             12 => Self::Cancel(match input.u8()? {
@@ -294,6 +295,19 @@ impl Body {
         })
     }
 }
+
+/// Reads a number or a turn: so small that no machine that counts on from it comes to the end of its kind.
+///
+/// A machine takes over what the other device says of them, so whoever says the greatest there is would stop it.
+pub(super) fn decode_count(input: &mut Reader<'_>) -> Result<u64, WireError> {
+    check_count(input.varint()?)
+}
+
+pub(super) fn check_count(count: u64) -> Result<u64, WireError> {
+    if count > GREATEST_COUNT { Err(WireError::Overflow) } else { Ok(count) }
+}
+
+const GREATEST_COUNT: u64 = 1 << 62;
 
 const VERSION: u8 = 1;
 const KIND_FINISHED: u8 = 15;

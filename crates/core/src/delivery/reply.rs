@@ -70,6 +70,14 @@ impl Reply {
         }
     }
 
+    /// Whether it says that the mail has too many recipients for one transaction (RFC 5321 4.5.3.1.10).
+    ///
+    /// A server without enhanced codes says the same where it lacks storage, which one more transaction then finds out.
+    fn says_too_many_recipients(&self) -> bool {
+        self.code == 452
+            && self.enhanced.is_none_or(|enhanced| enhanced == Enhanced { class: 4, subject: 5, detail: 3 })
+    }
+
     pub(super) fn encode(&self, out: &mut Writer) {
         out.varint(u64::from(self.code));
         match self.enhanced {
@@ -171,6 +179,16 @@ impl Replies {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether the server has taken the mail for some and wants those that are left in a transaction of their own.
+    ///
+    /// Each such transaction leaves fewer, so they come to an end.
+    pub fn want_another_transaction(&self) -> bool {
+        let mut left = self.iter().filter(|(_, reply)| reply.verdict() == Verdict::Later).peekable();
+        left.peek().is_some()
+            && left.all(|(_, reply)| reply.says_too_many_recipients())
+            && self.iter().any(|(_, reply)| reply.verdict() == Verdict::Accepted)
     }
 
     /// The recipients of whom a reply has this meaning.

@@ -3,8 +3,13 @@
 //! The defaults are for the internet: RFC 5321 lets a server take ten minutes to answer the final dot, so a lease is
 //! fifteen, and grows with the mail's size so that a large one on a slow line is not passed to and fro for ever.
 //! Jitter is a function of the mail and the number of its tries, so the machines need no randomness.
+//!
+//! Not every combination can work, and one that cannot shows only on the day it matters: whoever reads settings from a
+//! file calls [`Settings::check`] first.
 
 use std::time::Duration;
+
+use thiserror::Error;
 
 use super::time::millis;
 use crate::ids::MailId;
@@ -59,6 +64,54 @@ pub enum UnknownPolicy {
 }
 
 impl Settings {
+    /// Whether the machines can go by these.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        for (setting, span) in [
+            ("answer", self.answer),
+            // Without one, two clocks that drift apart could both have the turn.
+            ("margin", self.margin),
+            ("lifetime", self.lifetime),
+            // A wait of nothing doubles to nothing: a server that says 451 would be asked without end.
+            ("backoff_first", self.backoff_first),
+            ("resend", self.resend_first),
+            // A request whose answer is not waited for is given up before the grant can come.
+            ("request_patience", self.request_patience),
+        ] {
+            if millis(span) == 0 {
+                return Err(SettingsError::Nothing { setting });
+            }
+        }
+        // What is left of a lease when the dot is ready must outlast the answer, though the clock was off by the margin.
+        if self.lease <= self.answer.saturating_add(self.margin) {
+            return Err(SettingsError::LeaseTooShort { lease: self.lease, answer: self.answer, margin: self.margin });
+        }
+        for (setting, first, greatest) in
+            [("backoff_first", self.backoff_first, self.backoff_max), ("resend", self.resend_first, self.resend_max)]
+        {
+            if first > greatest {
+                return Err(SettingsError::BeyondGreatest { setting, greatest });
+            }
+        }
+        if self.backoff_max > self.lifetime {
+            return Err(SettingsError::BeyondLifetime { setting: "backoff_max", lifetime: self.lifetime });
+        }
+        if self.slowest_line == 0 || self.jitter_percent > 100 {
+            return Err(SettingsError::NoShare);
+        }
+        let longest = [
+            ("lease", self.lease),
+            ("lifetime", self.lifetime),
+            ("delay_warning", self.delay_warning),
+            ("peer_patience", self.peer_patience),
+            ("request_patience", self.request_patience),
+            ("sent_settle", self.sent_settle),
+        ];
+        match longest.into_iter().find(|(_, span)| *span > LONGEST) {
+            Some((setting, _)) => Err(SettingsError::BeyondClocks { setting }),
+            None => Ok(()),
+        }
+    }
+
     /// How long the companion may use a turn for a mail of this size.
     pub fn lease_for(&self, size_bytes: u64) -> Duration {
         self.lease.saturating_add(Duration::from_millis(size_bytes.saturating_mul(1000) / self.slowest_line.max(1)))
@@ -107,6 +160,72 @@ impl Default for Settings {
     }
 }
 
+/// Why settings cannot work.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum SettingsError {
+    /// Nothing would be waited for.
+    #[error("it must be longer than nothing")]
+    Nothing {
+        /// Which.
+        setting: &'static str,
+    },
+    /// The companion could never begin a dot whose answer it may wait for.
+    #[error(
+        "{lease:?} is not longer than answer and margin together ({answer:?} and {margin:?}), so the companion could \
+         never send; make it longer, or answer shorter"
+    )]
+    LeaseTooShort {
+        /// The lease.
+        lease: Duration,
+        /// The longest answer.
+        answer: Duration,
+        /// The margin.
+        margin: Duration,
+    },
+    /// A first wait that is longer than the longest.
+    #[error("it must be at most {greatest:?}, the longest wait")]
+    BeyondGreatest {
+        /// Which.
+        setting: &'static str,
+        /// The longest.
+        greatest: Duration,
+    },
+    /// A wait in which a mail would bounce untried.
+    #[error("it must be at most the lifetime, {lifetime:?}")]
+    BeyondLifetime {
+        /// Which.
+        setting: &'static str,
+        /// The lifetime.
+        lifetime: Duration,
+    },
+    /// A rate of nothing, or a spread of more than the whole.
+    #[error("the slowest line must be more than nothing, and the jitter at most 100 percent")]
+    NoShare,
+    /// More than clocks can add up.
+    #[error("it must be at most ten years")]
+    BeyondClocks {
+        /// Which.
+        setting: &'static str,
+    },
+}
+
+impl SettingsError {
+    /// The setting to change.
+    pub fn setting(&self) -> &'static str {
+        match self {
+            Self::Nothing { setting }
+            | Self::BeyondGreatest { setting, .. }
+            | Self::BeyondLifetime { setting, .. }
+            | Self::BeyondClocks { setting } => setting,
+            Self::LeaseTooShort { .. } => "lease",
+            Self::NoShare => "slowest_line",
+        }
+    }
+}
+
+/// Nobody waits longer, and sums of these stay within every clock.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// A number that is as good as random, from a mail and a round (the finaliser of SplitMix64).
 fn mix(mail: MailId, round: u32) -> u64 {
     let mut value = mail.0.chunks_exact(8).fold(u64::from(round), |value, half| {
@@ -134,6 +253,38 @@ mod tests {
             }
         }
         assert!(distinct.len() > 200, "the waits of many mails differ: {}", distinct.len());
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_by_name() {
+        assert_eq!(Settings::default().check(), Ok(()));
+        let seconds = Duration::from_secs;
+        type Spoil = fn(&mut Settings);
+        let spoilt: [(&str, Spoil); 15] = [
+            ("answer", |it| it.answer = Duration::ZERO),
+            ("margin", |it| it.margin = Duration::ZERO),
+            // Less than a millisecond is nothing to the machines.
+            ("margin", |it| it.margin = Duration::from_micros(999)),
+            ("lifetime", |it| it.lifetime = Duration::ZERO),
+            ("backoff_first", |it| it.backoff_first = Duration::ZERO),
+            ("resend", |it| it.resend_first = Duration::ZERO),
+            ("request_patience", |it| it.request_patience = Duration::ZERO),
+            ("lease", |it| it.lease = it.answer + it.margin),
+            ("lease", |it| it.lease = it.answer),
+            ("backoff_first", |it| it.backoff_first = it.backoff_max + Duration::from_millis(1)),
+            ("resend", |it| it.resend_first = it.resend_max + Duration::from_millis(1)),
+            ("backoff_max", |it| it.backoff_max = it.lifetime + Duration::from_millis(1)),
+            ("slowest_line", |it| it.jitter_percent = 101),
+            ("lifetime", |it| it.lifetime = Duration::MAX),
+            ("peer_patience", |it| it.peer_patience = LONGEST + Duration::from_millis(1)),
+        ];
+        for (setting, spoil) in spoilt {
+            let mut settings = Settings::default();
+            spoil(&mut settings);
+            assert_eq!(settings.check().map_err(|error| error.setting()), Err(setting));
+        }
+        let least = Settings { lease: seconds(631), ..Settings::default() };
+        assert_eq!(least.check(), Ok(()), "a second more than answer and margin will do");
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl World {
             hash: PacketHash([0; 32]),
             previous: PacketHash([0; 32]),
             author: PublicKey([0; 32]),
+            epoch: 0,
             body: PacketBody {
                 lamport: sent.known.iter().map(|known| u64::from(*known)).sum::<u64>() + 1,
                 time: 0,
@@ -136,15 +137,19 @@ impl World {
         self.seen_by(n).filter(|(_, sent)| sent.author == author).last().map(|(_, sent)| sent)
     }
 
-    fn knows(&self, n: usize) -> impl Fn(&DeviceId, &Dot) -> bool {
-        move |author, dot| {
-            let last = self.last_of(n, number(author));
-            last.is_some_and(|last| u64::from(last.known[number(&dot.device)]) >= dot.counter)
-        }
+    /// What each device had folded when it made its last packet, as far as `n` knows.
+    fn prerequisites(&self, n: usize) -> [Knowledge; DEVICES] {
+        std::array::from_fn(|author| self.last_of(n, author).map(|last| knowledge(&last.known)).unwrap_or_default())
     }
 
-    fn members(&self, n: usize) -> Vec<DeviceId> {
-        self.seen_by(n).filter(|(_, sent)| sent.says == Says::Joins).map(|(_, sent)| device(sent.author)).collect()
+    fn awaited(&self, n: usize) -> Awaited {
+        let joined = self.seen_by(n).filter(|(_, sent)| sent.says == Says::Joins);
+        Awaited { devices: joined.map(|(_, sent)| device(sent.author)).collect(), removals: BTreeSet::new() }
+    }
+
+    fn is_known_to_all(&self, n: usize) -> bool {
+        let known = self.prerequisites(n);
+        is_known_to_all(&device(n), &self.awaited(n), |author| known.get(number(author)))
     }
 
     fn say(&mut self, author: usize, says: Says, rules: Rules) {
@@ -188,7 +193,8 @@ impl World {
     }
 
     fn answered(&self, n: usize) -> Vec<Dot> {
-        self.garbage[n].answered(&self.members(n), self.knows(n))
+        let known = self.prerequisites(n);
+        self.garbage[n].answered(&self.awaited(n), |author| known.get(number(author)))
     }
 
     fn may_delete(&self, n: usize) -> Option<Dot> {
@@ -217,7 +223,7 @@ impl World {
             if packets_left > 0 && !has_joined {
                 step(&|world| world.say(n, Says::Joins, rules));
             } else if packets_left > 0 {
-                let is_known = is_known_to_all(&device(n), &self.members(n), self.knows(n));
+                let is_known = self.is_known_to_all(n);
                 let may_refer = self.garbage[n].may_refer(&PACK) || rules == Rules::ReferToCondemned;
                 // Nobody finds a pack to refer to that was deleted and recorded as such, nor one never heard of.
                 let has_it = self.known[n][0] >= 2 && self.garbage[n].standing().next().is_some()

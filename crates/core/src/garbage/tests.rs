@@ -32,6 +32,7 @@ fn packet(author: u8, counter: Counter, lamport: Lamport, needs: &[PackId], chan
         hash: PacketHash([author; 32]),
         previous: PacketHash([0; 32]),
         author: PublicKey([author; 32]),
+        epoch: 0,
         body: PacketBody {
             lamport,
             time: 0,
@@ -138,9 +139,32 @@ fn an_answer_is_owed_once_and_answers_are_not_answered() {
 fn a_condemnation_is_answered_when_all_that_are_waited_for_know_it() {
     let mut garbage = Garbage::new();
     garbage.fold(&packet(1, 2, 5, &[], condemn(&[pack(7)], Knowledge::new())), &known([1, 1, 1]), &none());
-    let devices = [device(1), device(2), device(3)];
-    let answered = |knowing: &[u8]| !garbage.answered(&devices, |other, _| knowing.contains(&other.0[0])).is_empty();
-    assert!(!answered(&[]) && !answered(&[2]) && answered(&[2, 3]));
+    let answered = |removals: &[Dot], second: [Counter; 3], third: [Counter; 3]| {
+        let devices = [device(1), device(2), device(3)].into();
+        let awaited = Awaited { devices, removals: removals.iter().copied().collect() };
+        let known = [known([1, 1, 1]), known(second), known(third)];
+        !garbage.answered(&awaited, |other| known.get(usize::from(other.0[0]) - 1)).is_empty()
+    };
+    assert!(!answered(&[], [1, 1, 1], [1, 1, 1]) && !answered(&[], [2, 1, 1], [1, 1, 1]));
+    assert!(answered(&[], [2, 1, 1], [2, 1, 1]));
+    assert!(
+        !answered(&[dot(3, 2)], [2, 1, 1], [2, 1, 1]),
+        "whoever does not know of a removal has not answered for it"
+    );
+    assert!(!answered(&[dot(3, 2)], [2, 1, 2], [2, 1, 1]), "the author of the condemnation must know of it too");
+}
+
+#[test]
+fn removals_are_known_to_all_before_anything_goes() {
+    let mut garbage = Garbage::new();
+    garbage.fold(&packet(2, 2, 5, &[], condemn(&[pack(7)], Knowledge::new())), &known([1, 1, 1]), &none());
+    let awaited = Awaited { devices: [device(1), device(2)].into(), removals: [dot(1, 3)].into() };
+    let answered = |second| {
+        let known = [known([3, 2, 1]), known(second)];
+        garbage.answered(&awaited, |other| known.get(usize::from(other.0[0]) - 1))
+    };
+    assert_eq!(answered([1, 2, 1]), []);
+    assert_eq!(answered([3, 2, 1]), [dot(2, 2)]);
 }
 
 #[test]
@@ -159,11 +183,11 @@ fn the_last_word_on_retention_counts_in_either_order() {
 
 #[test]
 fn a_device_is_known_to_all_when_each_other_says_so() {
-    let devices = [device(1), device(2), device(3)];
+    let awaited = Awaited { devices: [device(1), device(2), device(3)].into(), removals: BTreeSet::new() };
+    let (with, without) = (known([1, 1, 1]), known([1, 1, 0]));
     let known_by = |knowing: &[u8]| {
-        is_known_to_all(&device(3), &devices, |other, introduced| {
-            assert_eq!(*introduced, dot(3, 1));
-            knowing.contains(&other.0[0])
+        is_known_to_all(&device(3), &awaited, |other| {
+            Some(if knowing.contains(&other.0[0]) { &with } else { &without })
         })
     };
     assert!(known_by(&[1, 2]) && !known_by(&[1]) && !known_by(&[3]));
@@ -178,6 +202,8 @@ fn what_was_folded_round_trips_and_is_canonical() {
     ];
     garbage.fold(&packet(1, 2, 5, &[pack(8)], changes), &known([1, 1, 2]), &none());
     garbage.fold(&packet(2, 2, 9, &[], condemn(&[pack(3)], Knowledge::new())), &known([1, 1, 2]), &none());
+    garbage.fold(&packet(2, 1, 3, &[], condemn(&[pack(4)], Knowledge::new())), &known([1, 0, 0]), &none());
+    garbage.finish(&dot(2, 1));
     let mut out = Writer::new();
     garbage.encode(&mut out);
     let bytes = out.finish();

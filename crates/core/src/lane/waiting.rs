@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::missing;
+use super::{Carriers, missing, objection};
+use crate::garbage::Garbage;
 use crate::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
 use crate::knowledge::Knowledge;
 use crate::members::Members;
@@ -133,9 +134,12 @@ impl Waiting {
     }
 
     /// Whether a packet that waits here, of a member in good standing, has `dot` in its prerequisite.
-    pub fn carries(&self, dot: &Dot, members: &Members) -> bool {
+    pub fn carries(&self, dot: &Dot, carriers: Carriers, members: &Members, garbage: &Garbage) -> bool {
         self.packets.values().any(|Held { packet, .. }| {
-            packet.body.prerequisite.contains(dot) && members.standing(&packet.dot.device).covers(packet.dot.counter)
+            // Whoever is no member yet carries nothing but by a sound introduction: anyone who had the key once could.
+            let is_newcomer = packet.dot.counter == 1 && carriers == Carriers::Newcomers;
+            let may_carry = is_newcomer || members.get(&packet.dot.device).is_some();
+            may_carry && packet.body.prerequisite.contains(dot) && objection(members, garbage, packet).is_none()
         })
     }
 

@@ -10,7 +10,7 @@ use crate::body::MAX_ELEMENTS;
 use crate::change::{Change, MAX_TRAIL, Removed};
 use crate::content::{ChunkList, ChunkRef, Content, FileContent, MAX_INLINE_CHUNKS, PackIndex, PackedChunk};
 use crate::ids::{ChunkId, ContentId, ItemId, PackId};
-use crate::keys::RootKey;
+use crate::keys::{KeyId, RootKey};
 use crate::knowledge::Knowledge;
 use crate::name::Name;
 use crate::wire::Writer;
@@ -272,7 +272,7 @@ fn a_revocation_for_very_many_devices_is_read_in_linear_time() {
         (DeviceId(id), Vec::new())
     };
     let keys = (1..50_000).map(key_for).collect();
-    let changes = vec![Change::Revoke { device: DeviceId([3; 32]), cut: 1, epoch: 1, keys }];
+    let changes = vec![Change::Revoke { device: DeviceId([3; 32]), cut: 1, epoch: 1, key: KeyId([1; 32]), keys }];
     let bytes = body(changes).encode(author());
     let before = std::time::Instant::now();
     assert!(PacketBody::decode(&bytes, author()).is_ok());

@@ -73,7 +73,7 @@ impl World {
         };
         crate::change::check_changes(&body.changes).expect("sound changes");
         let zeros = PacketHash([0; 32]);
-        let packet = Packet { dot, hash: zeros, previous: zeros, author: PublicKey(dot.device.0), body };
+        let packet = Packet { dot, hash: zeros, previous: zeros, author: PublicKey(dot.device.0), epoch: 0, body };
         maker.fold(device, &packet);
         for item in packet.body.changes.iter().flat_map(Change::units).map(unit_item) {
             maker.agree(item);

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::{Change, LINE_BYTES, Line, Request};
@@ -25,6 +25,9 @@ use crate::outbox::desk::Input;
 use crate::outbox::intake::Intake;
 use crate::outbox::store::{Reader, StoreError};
 use crate::outbox::view::MailView;
+use crate::parting::Parted;
+use crate::relay::carried::Carried;
+use crate::relay::seen::Seen;
 use crate::relay::socket;
 
 /// What commands may ask about.
@@ -41,10 +44,24 @@ pub struct Control {
     pub paths: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The link to the other device, while it is up.
     pub session: watch::Receiver<Option<Session>>,
+    /// Ends the pair.
+    pub part: mpsc::Sender<PartRequest>,
+    /// On a companion: what it carries.
+    pub carried: Option<Arc<Carried>>,
+    /// On a host: what waits on its companion.
+    pub seen: Option<Arc<Seen>>,
     /// Where bodies of submissions go.
     pub bodies: PathBuf,
     /// The largest mail, in bytes.
     pub message_limit: u64,
+}
+
+/// A command's wish that the pair end.
+pub struct PartRequest {
+    /// Though the other device cannot be told.
+    pub alone: bool,
+    /// How it ended, or why it did not.
+    pub answer: oneshot::Sender<Result<Parted, String>>,
 }
 
 /// Says when a mail is to be woken, by the wall clock.
@@ -188,7 +205,27 @@ impl Control {
                 let paths = self.paths.clone();
                 // It looks at disks, which may take their time.
                 let stands = tokio::task::spawn_blocking(move || paths()).await;
-                Ok(vec![Line::Done(stands.map_err(|error| failed(error.to_string(), None))?)])
+                let mut stands = stands.map_err(|error| failed(error.to_string(), None))?;
+                stands["relayed"] = match &self.seen {
+                    Some(seen) => seen.view().await,
+                    None => Value::Null,
+                };
+                Ok(vec![Line::Done(stands)])
+            }
+            Request::Unpair { alone } => {
+                let (answer, answered) = oneshot::channel();
+                let stopping = || failed("the daemon is stopping".to_owned(), None);
+                self.part.send(PartRequest { alone, answer }).await.map_err(|_| stopping())?;
+                let parted =
+                    answered.await.map_err(|_| stopping())?.map_err(|error| failed(error, Some(PART_ALONE)))?;
+                Ok(vec![Line::Done(serde_json::to_value(parted).unwrap_or_default())])
+            }
+            Request::PutUp => {
+                let Some(carried) = self.carried.clone() else { return Ok(vec![Line::Done(json!({ "objects": 0 }))]) };
+                let up = tokio::task::spawn_blocking(move || carried.put_up()).await;
+                let up = up.map_err(|error| failed(error.to_string(), None))?;
+                let objects = up.map_err(|error| failed(with_causes(&error), None))?;
+                Ok(vec![Line::Done(json!({ "objects": objects }))])
             }
             Request::Who => Ok(vec![Line::Done(json!({ "pid": std::process::id() }))]),
         }
@@ -261,6 +298,8 @@ fn failed(message: String, hint: Option<&str>) -> Line {
     Line::Failed { message, hint: hint.map(str::to_owned), kind: None }
 }
 
+const PART_ALONE: &str = "see that the link is up (`packetboat paths`); `packetboat unpair --alone` ends the pair on this device, and \
+                          must then be run on the other one too";
 const CONNECTIONS: usize = 64;
 const PAGE: usize = 500;
 const PATIENCE: Duration = Duration::from_secs(300);

@@ -1,8 +1,9 @@
 //! Fetching from the servers of all accounts, by this device's own path, for as long as the daemon runs.
 //!
 //! Each account has a task of its own, so that a server that is slow or gone holds up no other. An IMAP account is pulled
-//! when a connection stands, when the server says that something happened (IDLE), and once in each interval of the
-//! settings, which also finds what came into mailboxes that are not watched; a POP3 account in each interval.
+//! when a connection stands, when the server says that something happened (IDLE; of mailboxes beside the inbox with NOTIFY),
+//! and once in each interval of the settings, which also finds what a server does not tell of; a POP3 account in each
+//! interval.
 //! A failure is followed by ever longer pauses; a network that appears ends the pause.
 //! At the server a message is deleted only where the account says so and once both devices hold it, which the exchange
 //! finds out ([`Office::deletable_uids`]).
@@ -14,7 +15,7 @@ use packetboat_mail::Deadlines;
 use packetboat_mail::account::{Accounts, AtServer};
 use packetboat_mail::fetched::{MailboxKey, Summary};
 use packetboat_mail::imap::{
-    Access, Backoff, ImapAccount, ImapError, ImapSession, Watched, pull_mailbox, watch_mailbox,
+    Access, Backoff, ImapAccount, ImapError, ImapSession, Watched, pull_mailbox, readable, watch_mailboxes,
 };
 use packetboat_mail::maildir::FolderName;
 use packetboat_mail::pop3::{Pop3Session, pull_maildrop};
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::office::Office;
 use super::resolve::{Protocol, Source, mailboxes, sources};
-use super::status::{States, Trouble};
+use super::status::{Fetched, States, Trouble};
 use crate::paths::PathWatch;
 
 /// What is fetched and how; a change has everything begun anew.
@@ -93,6 +94,7 @@ struct Fetcher {
 impl Fetcher {
     async fn run(mut self) {
         loop {
+            let began = Instant::now();
             let ended = match self.source.protocol {
                 Protocol::Imap => self.watch_imap().await,
                 Protocol::Pop3 => self.poll_pop3().await,
@@ -101,6 +103,10 @@ impl Fetcher {
             let pause = match ended {
                 Ok(()) => Duration::ZERO,
                 Err(trouble) => {
+                    if self.source.is_by_command() && trouble.is_refused_login() && began.elapsed() > TOKEN_AGE {
+                        // The token was good when the round began; the next round has another.
+                        continue;
+                    }
                     self.note(&trouble);
                     // Passwords are changed at servers too, and the account may be right again without a word to us.
                     if trouble.is_final() { REFUSED } else { self.backoff().pause(self.failures, self.office.chance()) }
@@ -112,18 +118,25 @@ impl Fetcher {
 
     /// Watches and pulls until something fails that a new connection may mend, or a network appears.
     async fn watch_imap(&mut self) -> Result<(), Trouble> {
+        self.source.still_good(self.office.now_ms())?;
         let account = self.source.incoming.imap_account(self.deadlines).await?;
         let (listener, mut watched) = mpsc::channel(8);
         let mut watching = JoinSet::new();
         watching.spawn({
             let (account, office, backoff) = (account.clone(), self.office.clone(), self.backoff());
-            async move { watch_mailbox(&account, "INBOX", RENEWAL, backoff, || office.chance(), listener).await }
+            let wanted = self.source.incoming.mailboxes.clone();
+            async move { watch_mailboxes(&account, &wanted, RENEWAL, backoff, || office.chance(), listener).await }
         });
         let mut next_poll = Instant::now() + self.poll;
+        let mut tells_of_all = false;
         loop {
             let due = tokio::select! {
                 said = watched.recv() => match said {
-                    Some(Watched::Connected | Watched::News) => true,
+                    Some(Watched::Connected { all }) => {
+                        tells_of_all = all;
+                        true
+                    }
+                    Some(Watched::News) => true,
                     Some(Watched::Lost { error, .. }) => {
                         self.note(&error.into());
                         false
@@ -140,7 +153,11 @@ impl Fetcher {
             }
             next_poll = Instant::now() + self.poll;
             match self.pull_imap(&account).await {
-                Ok(()) => self.succeeded("watching"),
+                Ok(mailboxes) => {
+                    let told = |mailbox: &&String| tells_of_all || mailbox.eq_ignore_ascii_case("INBOX");
+                    let at_once = mailboxes.iter().filter(told).cloned().collect();
+                    self.succeeded("watching", Fetched { mailboxes, at_once });
+                }
                 // The watcher goes on and pulls again when it has a connection.
                 Err(trouble) if trouble.is_of_path() => self.note(&trouble),
                 Err(trouble) => return Err(trouble),
@@ -148,7 +165,8 @@ impl Fetcher {
         }
     }
 
-    async fn pull_imap(&mut self, account: &ImapAccount) -> Result<(), Trouble> {
+    /// Pulls every mailbox that is wanted, and gives the names of those that there are.
+    async fn pull_imap(&mut self, account: &ImapAccount) -> Result<Vec<String>, Trouble> {
         let mut session = ImapSession::open(account).await?;
         self.path.succeeded();
         let (mailboxes, mut troubles) = mailboxes(&mut session, &self.source.incoming.mailboxes).await?;
@@ -166,7 +184,8 @@ impl Fetcher {
             }
         }
         session.close().await;
-        troubles.into_iter().next().map_or(Ok(()), Err)
+        let names = mailboxes.iter().map(|(mailbox, _)| readable(mailbox)).collect();
+        troubles.into_iter().next().map_or(Ok(names), Err)
     }
 
     async fn pull_one(&mut self, session: &mut ImapSession, mailbox: &str, folder: &FolderName) -> Result<(), Trouble> {
@@ -218,6 +237,7 @@ impl Fetcher {
     /// Pulls in each interval, until something fails.
     async fn poll_pop3(&mut self) -> Result<(), Trouble> {
         loop {
+            self.source.still_good(self.office.now_ms())?;
             let account = self.source.incoming.pop3_account(self.deadlines).await?;
             let mut session = Pop3Session::open(&account).await?;
             self.path.succeeded();
@@ -246,7 +266,7 @@ impl Fetcher {
                 let said = "it says nothing about why".to_owned();
                 return Err(Trouble::Missing { count: report.missing, said });
             }
-            self.succeeded("polling");
+            self.succeeded("polling", Fetched { mailboxes: vec!["INBOX".to_owned()], at_once: Vec::new() });
             self.wait(self.poll, true).await;
         }
     }
@@ -269,9 +289,9 @@ impl Fetcher {
         }
     }
 
-    fn succeeded(&mut self, state: &str) {
+    fn succeeded(&mut self, state: &str, fetched: Fetched) {
         self.failures = 0;
-        self.states.succeeded(&self.source.labels, state, self.office.now_ms());
+        self.states.succeeded(&self.source.labels, state, fetched, self.office.now_ms());
     }
 
     fn note(&self, trouble: &Trouble) {
@@ -291,6 +311,9 @@ impl Fetcher {
 
 /// Servers end an IDLE after half an hour (RFC 2177).
 const RENEWAL: Duration = Duration::from_secs(29 * 60 - 10);
+
+/// Whoever is refused with a token that is this old has one that expired; one that is refused sooner was never good.
+const TOKEN_AGE: Duration = Duration::from_secs(60);
 
 /// After a login that was refused; many servers lock out who tries too often.
 const REFUSED: Duration = Duration::from_secs(15 * 60);

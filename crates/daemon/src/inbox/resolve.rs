@@ -4,8 +4,8 @@
 //! two devices exactly when they are of one user at one server; that two people call their accounts "home" means nothing.
 
 use packetboat_mail::account::{Account, Accounts, Incoming};
-use packetboat_mail::imap::{ImapError, ImapSession};
-use packetboat_mail::maildir::{FolderName, modified_utf7};
+use packetboat_mail::imap::{Chosen, ImapError, ImapSession, is_inbox_alone};
+use packetboat_mail::maildir::FolderName;
 
 use super::status::{Labels, Trouble};
 
@@ -15,6 +15,18 @@ pub(super) struct Source {
     pub(super) labels: Labels,
     pub(super) protocol: Protocol,
     pub(super) incoming: Incoming,
+}
+
+impl Source {
+    /// Whether a command gives a fresh token for each login.
+    pub(super) fn is_by_command(&self) -> bool {
+        self.incoming.token_command.is_some()
+    }
+
+    /// Whether a token that was lent is good still.
+    pub(super) fn still_good(&self, now_ms: u64) -> Result<(), Trouble> {
+        self.incoming.still_good(now_ms).map_err(|error| Trouble::Account(error.into()))
+    }
 }
 
 /// How it is fetched.
@@ -54,37 +66,13 @@ pub(super) async fn mailboxes(
     session: &mut ImapSession,
     wanted: &[String],
 ) -> Result<(Vec<(String, FolderName)>, Vec<Trouble>), ImapError> {
-    if wanted.iter().all(|name| is_inbox(name)) {
-        return Ok((vec![("INBOX".to_owned(), FolderName::inbox())], Vec::new()));
-    }
-    let listed = session.mailboxes().await?;
-    let all = wanted.iter().any(|name| name == "*");
-    let (mut found, mut troubles) = (Vec::new(), Vec::new());
-    for mailbox in listed.iter().filter(|mailbox| mailbox.selectable) {
-        let is_wanted = |name: &String| match is_inbox(name) {
-            true => is_inbox(&mailbox.name),
-            // Some servers name mailboxes in plain UTF-8.
-            false => modified_utf7::encode(name) == mailbox.name || *name == mailbox.name,
-        };
-        if all || wanted.iter().any(is_wanted) {
-            match FolderName::for_mailbox(&mailbox.name, mailbox.delimiter.as_deref()) {
-                Ok(folder) => found.push((mailbox.name.clone(), folder)),
-                Err(error) => troubles.push(error.into()),
-            }
-        }
-    }
-    let is_found = |name: &String| {
-        let encoded = modified_utf7::encode(name);
-        found.iter().any(|(there, _)| *there == encoded || there == name || (is_inbox(name) && is_inbox(there)))
+    let chosen = match is_inbox_alone(wanted) {
+        true => Chosen::inbox(),
+        false => Chosen::of(&session.mailboxes().await?, wanted),
     };
-    for name in wanted.iter().filter(|name| *name != "*" && !is_found(name)) {
-        troubles.push(Trouble::NoMailbox { mailbox: name.clone() });
-    }
-    Ok((found, troubles))
-}
-
-fn is_inbox(name: &str) -> bool {
-    name.eq_ignore_ascii_case("INBOX")
+    let missing = chosen.missing.into_iter().map(|mailbox| Trouble::NoMailbox { mailbox });
+    let troubles = chosen.unplaced.into_iter().map(Trouble::from).chain(missing).collect();
+    Ok((chosen.found, troubles))
 }
 
 #[cfg(test)]

@@ -28,10 +28,22 @@ pub struct AccountState {
     pub state: String,
     /// When a round last went well, in milliseconds since 1970.
     pub last_success_ms: Option<u64>,
+    /// What that round fetched.
+    #[serde(flatten)]
+    pub fetched: Fetched,
     /// Why the last one did not.
     pub error: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+/// The mailboxes of an account, as people read their names.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Fetched {
+    /// All that are fetched.
+    pub mailboxes: Vec<String>,
+    /// Those of them in which the server tells what comes; the others are looked at in each interval.
+    pub at_once: Vec<String>,
 }
 
 /// How fetching stands for all accounts.
@@ -55,6 +67,7 @@ impl States {
             protocol: of.protocol.to_owned(),
             state: "starting".to_owned(),
             last_success_ms: None,
+            fetched: Fetched::default(),
             error: None,
             hint: None,
         });
@@ -65,8 +78,9 @@ impl States {
         self.change(of, |_| {});
     }
 
-    pub(super) fn succeeded(&self, of: &Labels, state: &str, now_ms: u64) {
+    pub(super) fn succeeded(&self, of: &Labels, state: &str, fetched: Fetched, now_ms: u64) {
         self.change(of, |of| {
+            of.fetched = fetched;
             (of.state, of.last_success_ms, of.error, of.hint) = (state.to_owned(), Some(now_ms), None, None);
         });
     }
@@ -153,18 +167,25 @@ impl Trouble {
     /// Whether no further try can help until someone changes the account.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Account(ServerError::Secret(error)) => !matches!(error, SecretError::Deadline),
+            Self::Account(ServerError::Secret(error)) => {
+                !matches!(error, SecretError::Deadline | SecretError::Expired { .. })
+            }
             Self::Account(ServerError::Setting(_)) => true,
-            Self::Imap(ImapError::LoginRefused { .. } | ImapError::NoLogin | ImapError::NotAString { .. })
-            | Self::Pop3(Pop3Error::LoginRefused { .. } | Pop3Error::NoLogin | Pop3Error::NotALine) => true,
+            Self::Imap(error) => error.is_final(),
+            Self::Pop3(error) => error.is_final(),
             _ => false,
         }
+    }
+
+    /// Whether the server does not accept the login.
+    pub fn is_refused_login(&self) -> bool {
+        matches!(self, Self::Imap(ImapError::LoginRefused { .. }) | Self::Pop3(Pop3Error::LoginRefused { .. }))
     }
 
     /// Whether it is this device's way out that fails, and not the server or the disk.
     pub fn is_of_path(&self) -> bool {
         match self.connect() {
-            Some(error) => matches!(error, ConnectError::Unreachable(_) | ConnectError::Deadline(_)),
+            Some(error) => error.is_of_path(),
             None => matches!(
                 self,
                 Self::Imap(ImapError::Broken(_)) | Self::Pop3(Pop3Error::Broken(_) | Pop3Error::Silent(_))
@@ -175,27 +196,19 @@ impl Trouble {
     /// What a person can do about it, where there is something.
     pub fn hint(&self) -> Option<&'static str> {
         if let Some(error) = self.connect() {
-            return match error {
-                ConnectError::Untrusted { .. } => Some(
-                    "is it the right server, and is this computer's clock right? Name the file of a private authority as \
-                     `ca_file` in the account",
-                ),
-                ConnectError::Unreachable(_) | ConnectError::Deadline(_) => {
-                    Some("it is tried again, and the other device fetches meanwhile; look at host and port if it stays")
-                }
-                ConnectError::NoUpgrade => Some("use security = \"tls\" in the account, and the port for it"),
-                ConnectError::NotAName { .. } => Some("look at `host` in the account"),
-                _ => Some("look at host, port and security in the account"),
-            };
+            return Some(match error.is_of_path() {
+                true => "it is tried again, and the other device fetches meanwhile; look at host and port if it stays",
+                false => error.hint(),
+            });
         }
         match self {
+            Self::Account(ServerError::Secret(SecretError::Expired { .. })) => {
+                Some("the host lends a fresh one when the link is up")
+            }
             Self::Account(ServerError::Secret(_)) => Some("look at how the account gets its password"),
             Self::Account(ServerError::Setting(_)) => Some("look at `ca_file` in the account"),
-            Self::Imap(ImapError::LoginRefused { .. } | ImapError::NoLogin)
-            | Self::Pop3(Pop3Error::LoginRefused { .. } | Pop3Error::NoLogin) => Some(
-                "look at user and password in the account, and try them by `packetboat mail test`; some providers want a \
-                 password made for one program",
-            ),
+            Self::Imap(error) => error.hint(),
+            Self::Pop3(error) => error.hint(),
             Self::NoMailbox { .. } => Some("look at `mailboxes` in the account; [\"*\"] is all that there are"),
             Self::Office(OfficeError::Deliver(DeliverError::Folders(error))) => Some(match error {
                 MaildirError::NotADirectory { .. } => {

@@ -154,6 +154,22 @@ fn text<'a>(reader: &mut Reader<'a>, limit: usize) -> Result<&'a str, WireError>
     std::str::from_utf8(reader.bytes(limit)?).map_err(|_| WireError::Invalid { what: "name" })
 }
 
+/// Reads a word, a wish or descriptions, by the first byte, and says whether they were understood; asserts that each
+/// has one encoding.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz(bytes: &[u8]) -> bool {
+    let Some((kind, bytes)) = bytes.split_first() else { return false };
+    let again = match kind % 3 {
+        0 => Said::decode(bytes).map(|said| said.encode()),
+        1 => Wanted::decode(bytes).map(|wanted| wanted.encode().expect("what fitted a name fits one")),
+        _ => decode_descriptions(bytes).ok().map(|held| encode_descriptions(&held)),
+    };
+    if let Some(again) = &again {
+        assert_eq!(again, bytes, "what is said has one encoding");
+    }
+    again.is_some()
+}
+
 /// A folder of a peer is one that this device could have made itself, so none leaves the Maildir.
 fn folder(reader: &mut Reader<'_>) -> Result<FolderName, WireError> {
     FolderName::from_directory(text(reader, NAME_LIMIT)?).ok_or(WireError::Invalid { what: "folder" })

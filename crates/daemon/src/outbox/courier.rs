@@ -27,9 +27,6 @@ pub trait Hands: Send {
 
     /// Whether there is room for what many mails want at once, such as all of them to be copied.
     fn has_room(&self) -> bool;
-
-    /// Tells everyone who asks when the mails are to be woken that something has changed.
-    fn committed(&mut self, _desk: &Desk) {}
 }
 
 /// The way into the loop.
@@ -135,7 +132,6 @@ pub async fn run<H: Hands>(
                     let _gone = answer.send(Ok(()));
                 }
                 outcomes.into_iter().for_each(|outcome| hands.carry_out(outcome));
-                hands.committed(&desk);
             }
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "the outbox cannot be written");

@@ -16,17 +16,18 @@ use std::sync::Arc;
 
 use packetboat_core::delivery::Body as Said;
 use packetboat_core::delivery::{
-    Companion, CompanionLedger, Effect, Event, Frame, Host, HostLedger, Item, Message, Moment, Now, Path, Reply,
-    Settings, Verdict,
+    Companion, CompanionLedger, Effect, Event, Frame, Host, HostLedger, Item, Message, Now, Path, Reply, Settings,
+    Verdict,
 };
 use packetboat_core::ids::MailId;
 
 use super::body::{Body, Place};
 use super::machine::{Machine, Side};
 use super::store::{Batch, Store, StoreError};
-use super::timers::Timers;
-use super::view::{MailView, path_word, wall_ms};
+use super::timers::{Timers, Wakes};
+use super::view::{MailView, path_word};
 use crate::pair::Role;
+use crate::parting::holds_turn;
 
 /// The outbox with its machines.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Desk {
     host_ledger: HostLedger,
     companion_ledger: CompanionLedger,
     machines: HashMap<MailId, Machine>,
-    timers: Timers,
+    timers: Wakes,
     link_up: bool,
     path_up: bool,
     handing_over: bool,
@@ -79,6 +80,11 @@ pub enum Input {
         mail: MailId,
         /// What.
         event: Event,
+    },
+    /// The pair that a mail belongs to is over.
+    Parted {
+        /// Which mail.
+        mail: MailId,
     },
     /// Something happened that concerns every mail.
     HappenedToAll(Event),
@@ -129,7 +135,7 @@ impl Desk {
             host_ledger: HostLedger::new(),
             companion_ledger: CompanionLedger::new(),
             machines: HashMap::new(),
-            timers: Timers::default(),
+            timers: Wakes::default(),
             link_up: false,
             path_up: true,
             handing_over: false,
@@ -140,6 +146,11 @@ impl Desk {
         let mut outcomes = Vec::new();
         while desk.is_sweeping() {
             outcomes.append(&mut desk.handle(&[], now)?);
+        }
+        let parted = desk.store.of_other_pairs(tie.map(|tie| tie.serial))?;
+        for page in parted.chunks(PAGE) {
+            let parted: Vec<Input> = page.iter().map(|&mail| Input::Parted { mail }).collect();
+            outcomes.append(&mut desk.handle(&parted, now)?);
         }
         // To a machine these look as if their first try had been cut short; nobody has tried them yet.
         let untried = desk.store.untried()?;
@@ -199,7 +210,7 @@ impl Desk {
 
     /// When a mail wants to be woken, in milliseconds since boot.
     pub fn next_wake(&self) -> Option<u64> {
-        self.timers.next()
+        self.timers.lock().next()
     }
 
     /// Takes in a batch, all of it or, where the disk fails, nothing; the same batch may be given again then.
@@ -212,7 +223,7 @@ impl Desk {
         if outcome.is_err() {
             // What the machines in memory believe was not saved.
             self.machines.clear();
-            self.timers.set_all(&touched, now.since_boot_ms);
+            self.timers.lock().set_all(&touched, now.since_boot_ms);
             self.read_ledgers()?;
         } else if self.machines.len() > MACHINES_KEPT && !self.handing_over {
             self.machines.clear();
@@ -220,10 +231,9 @@ impl Desk {
         outcome
     }
 
-    /// When mails want to be woken, by the wall clock; those that come first.
-    pub fn wakes(&self, now: &Now, limit: usize) -> HashMap<MailId, u64> {
-        let wall = |since_boot_ms| wall_ms(Moment { boot: now.boot, since_boot_ms }, now);
-        self.timers.first(limit).map(|(at, mail)| (mail, wall(at))).collect()
+    /// When its mails want to be woken.
+    pub fn wakes(&self) -> Wakes {
+        self.timers.clone()
     }
 
     fn handle_in_transaction(
@@ -238,14 +248,15 @@ impl Desk {
             Some(sweep) => store.mails_after(sweep.after, PAGE)?,
             None => Vec::new(),
         };
-        let due = self.timers.due(now.since_boot_ms, PAGE);
+        let mut timers = self.timers.lock();
+        let due = timers.due(now.since_boot_ms, PAGE);
         let mut work = Work {
             settings: &mut self.settings,
             tie: self.tie,
             host_ledger: &mut self.host_ledger,
             companion_ledger: &mut self.companion_ledger,
             machines: &mut self.machines,
-            timers: &mut self.timers,
+            timers: &mut timers,
             link_up: &mut self.link_up,
             path_up: &mut self.path_up,
             handing_over: &mut self.handing_over,
@@ -325,6 +336,7 @@ impl Work<'_> {
             }
             Input::Copied { message, body } => self.keep_copy(batch, message, body),
             Input::Happened { mail, event } => self.tell(batch, mail, event.clone()),
+            Input::Parted { mail } => self.part(batch, mail),
             Input::HappenedToAll(event) => self.begin_sweep(batch, event),
             Input::Settings(settings) => {
                 *self.settings = settings.as_ref().clone();
@@ -397,6 +409,25 @@ impl Work<'_> {
         self.carry_out(batch, &message.mail, effects)
     }
 
+    /// The mail's own host goes on alone. A copy goes, since its host has the mail; but not one that is being sent here or
+    /// was taken over, of which this may be the only one.
+    fn part(&mut self, batch: &Batch<'_>, mail: &MailId) -> Result<(), StoreError> {
+        if !self.load(batch, mail)? {
+            return Ok(());
+        }
+        let Some(machine) = self.machines.get(mail) else { return Ok(()) };
+        if machine.side() == Side::Own || holds_turn(machine) {
+            self.tell(batch, mail, Event::Unpaired)?;
+            return batch.leave_pair(mail);
+        }
+        tracing::info!(%mail, "a copy is dropped, because the pair is over");
+        batch.forget(mail, None)?;
+        self.outcomes.push(Outcome::Discard(*mail));
+        self.machines.remove(mail);
+        self.timers.set(mail, None);
+        Ok(())
+    }
+
     /// Tells a mail's machine what happened, if there is one.
     fn tell(&mut self, batch: &Batch<'_>, mail: &MailId, event: Event) -> Result<(), StoreError> {
         self.touched.push(*mail);
@@ -447,7 +478,9 @@ impl Work<'_> {
                     let mut view = MailView::of(machine, batch.paths(mail)?, None);
                     view.finished_ms = Some(self.now.wall_ms);
                     let own = machine.side() == Side::Own;
-                    if let (false, Some(number), Some(tie)) = (own, machine.number(), self.tie) {
+                    if let (false, Some(number), Some(tie)) = (own, machine.number(), self.tie)
+                        && batch.is_of_pair(mail, tie.serial)?
+                    {
                         self.companion_ledger.finish(number);
                         batch.save_ledger(tie.serial, &self.companion_ledger.encode())?;
                     }

@@ -116,6 +116,16 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Mails of other pairs than this one: those that were submitted in one, and copies.
+    pub fn of_other_pairs(&self, serial: Option<u64>) -> Result<Vec<MailId>, StoreError> {
+        let mut query = self.connection.prepare_cached(
+            "SELECT id FROM mail WHERE (pair IS NOT NULL AND pair IS NOT ?1) OR (side = ?2 AND pair IS NULL)
+             ORDER BY sequence",
+        )?;
+        let rows = query.query_map(params![serial.map(u64::cast_signed), side_number(Side::Copy)], mail_of)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// How many mails are unfinished.
     pub fn count(&self) -> Result<u64, StoreError> {
         Ok(self.connection.query_row("SELECT count(*) FROM mail", [], |row| row.get::<_, i64>(0))?.cast_unsigned())
@@ -223,6 +233,20 @@ impl Batch<'_> {
             self.transaction.prepare_cached("INSERT OR REPLACE INTO ledger (pair, bytes) VALUES (?, ?)")?;
         insert.execute(params![pair.cast_signed(), bytes])?;
         Ok(())
+    }
+
+    /// Notes that a mail belongs to no pair any more.
+    pub fn leave_pair(&self, mail: &MailId) -> Result<(), StoreError> {
+        let text = "UPDATE mail SET pair = NULL WHERE id = ?";
+        self.transaction.prepare_cached(text)?.execute([mail.as_bytes()])?;
+        Ok(())
+    }
+
+    /// Whether a mail belongs to a pair.
+    pub fn is_of_pair(&self, mail: &MailId, serial: u64) -> Result<bool, StoreError> {
+        let text = "SELECT EXISTS (SELECT 1 FROM mail WHERE id = ? AND pair = ?)";
+        let mut query = self.transaction.prepare_cached(text)?;
+        Ok(query.query_row(params![mail.as_bytes(), serial.cast_signed()], |row| row.get(0))?)
     }
 
     /// The smallest number of a pair's mails that are still open here, those that this transaction added among them.

@@ -1,8 +1,24 @@
 //! When each mail wants to be woken: one number for each, in order.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use packetboat_core::ids::MailId;
+
+/// The wake times of a desk, for itself and for whoever shows them.
+#[derive(Clone, Debug, Default)]
+pub struct Wakes(Arc<Mutex<Timers>>);
+
+impl Wakes {
+    /// When a mail is to be woken, in milliseconds since boot. Waits while the desk has a transaction under way.
+    pub fn of(&self, mail: &MailId) -> Option<u64> {
+        self.lock().of(mail)
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Timers> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
 
 /// The wake times of all mails, in milliseconds since boot.
 #[derive(Debug, Default)]
@@ -38,11 +54,6 @@ impl Timers {
     /// The earliest time.
     pub(super) fn next(&self) -> Option<u64> {
         self.order.first().map(|(at, _)| *at)
-    }
-
-    /// The earliest times and their mails.
-    pub(super) fn first(&self, limit: usize) -> impl Iterator<Item = (u64, MailId)> {
-        self.order.iter().take(limit).copied()
     }
 
     /// The mails whose time has come, the earliest first.

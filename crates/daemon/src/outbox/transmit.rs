@@ -23,6 +23,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::advice;
 use super::courier::Courier;
 use super::store::Reader;
 use crate::clock::Clock;
@@ -328,7 +329,7 @@ impl Lane {
             biased;
             () = broken_off.notified() => return,
             () = self.lost_before_dot(&mail) => {
-                let failure = reply_of(451, Some([4, 4, 1]), "there is no network any more");
+                let failure = reply_of(451, Some([4, 4, 4]), "there is no network any more");
                 Event::TryFailed { attempt, replies: Replies::new(), failure }
             }
             event = self.try_one(connection, &mail, attempt, &recipients) => event,
@@ -496,12 +497,7 @@ fn core_reply(reply: &packetboat_mail::smtp::Reply) -> Reply {
 
 /// What happened where no server spoke, or where it spoke of the account and not of the mail: it may pass.
 fn reply_to_failure(failure: &Failure) -> Reply {
-    let (code, enhanced) = match failure {
-        Failure::Rejected { reply, .. } if (400..500).contains(&reply.code) => (reply.code, reply.enhanced),
-        Failure::Login { .. } | Failure::NoMechanism => (454, Some([4, 7, 0])),
-        Failure::Body { .. } | Failure::Setting { .. } => (451, Some([4, 3, 0])),
-        _ => (451, Some([4, 4, 1])),
-    };
+    let (code, enhanced) = advice::codes_of(failure);
     reply_of(code, enhanced, &with_causes(failure))
 }
 

@@ -42,6 +42,9 @@ pub struct MailView {
     pub paths: Vec<PathView>,
     /// When it was finished, in milliseconds since 1970.
     pub finished_ms: Option<u64>,
+    /// What a person can do about it, filled in where it is shown ([`advice`](super::advice)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<String>,
 }
 
 /// What has become of a recipient.
@@ -90,6 +93,7 @@ impl MailView {
             recipients: Vec::new(),
             paths,
             finished_ms: None,
+            hints: Vec::new(),
         };
         match machine {
             Machine::Host(host) => view.fill_from_host(host),
@@ -111,6 +115,17 @@ impl MailView {
             }
         }
         view
+    }
+
+    /// The same while no daemon runs: a try that its last state speaks of is over, and what it came to is found out when
+    /// one runs again.
+    pub fn at_rest(mut self) -> Self {
+        match self.state.as_str() {
+            "sending" => self.state = "waiting".to_owned(),
+            "ending" => (self.state, self.turn) = ("unknown".to_owned(), None),
+            _ => {}
+        }
+        self
     }
 
     fn fill_from_host(&mut self, host: &Host) {

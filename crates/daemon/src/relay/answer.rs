@@ -3,7 +3,8 @@
 //! ```text
 //! get   name "store/" and the request           body: the answer
 //! put   name "store/" and the request           body: the object
-//!       acknowledged: stored; refused as unwanted with "present": present; refused as full: full;
+//!       acknowledged: stored; refused as unwanted with "present": present, with "deposited": deposited;
+//!       refused as full: full;
 //!       refused as unwanted with another reason: denied; refused as failed: failed
 //! ```
 //!
@@ -77,6 +78,7 @@ impl Answerer {
         match self.ask(asked, body).await {
             Answer::Stored => incoming.acknowledge().await,
             Answer::Present => incoming.refuse(Refusal::Unwanted(PRESENT.to_owned())).await,
+            Answer::Deposited => incoming.refuse(Refusal::Unwanted(DEPOSITED.to_owned())).await,
             Answer::Full => incoming.refuse(Refusal::Full).await,
             Answer::Denied(why) => incoming.refuse(Refusal::Unwanted(why)).await,
             Answer::Failed(why) => incoming.refuse(Refusal::Failed(why)).await,
@@ -109,6 +111,7 @@ pub async fn ask(session: &Session, request: &Request, body: &[u8]) -> Result<An
         Ok(()) => Ok(Answer::Stored),
         Err(BulkError::Refused(Refusal::Full)) => Ok(Answer::Full),
         Err(BulkError::Refused(Refusal::Unwanted(why))) if why == PRESENT => Ok(Answer::Present),
+        Err(BulkError::Refused(Refusal::Unwanted(why))) if why == DEPOSITED => Ok(Answer::Deposited),
         Err(BulkError::Refused(Refusal::Unwanted(why))) => Ok(Answer::Denied(why)),
         Err(BulkError::Refused(Refusal::Failed(why))) => Ok(Answer::Failed(why)),
         Err(error) => Err(error.into()),
@@ -133,6 +136,7 @@ pub enum AskError {
 
 const NAME: &[u8] = b"store/";
 const PRESENT: &str = "present";
+const DEPOSITED: &str = "deposited";
 
 /// How many requests are worked on at once; each may hold an object of 64 MiB.
 const AT_ONCE: usize = 4;

@@ -8,6 +8,9 @@
 //! its tip, so nothing comes to the intermediary before what it needs; a tip that replaces one that waits goes to the end.
 //! Nothing is passed by what waits: a put that finds something waiting waits too.
 //!
+//! What the host asked for in vain is noted, and so is what it got: [`pull`](super::pull) goes by that.
+//! The replica of a member ([`members`](super::members)) works through the same, but what it reads says nothing of the host.
+//!
 //! A crash at any point repeats a put, which is the same as one.
 //! Where another packet has the place of a deposit, the lane was forked; then all that waits of that device is set aside,
 //! so that no lane is made of both, and the device finds the other packet when it next asks.
@@ -29,17 +32,44 @@ use crate::files::with_causes;
 
 /// One vault that is carried.
 pub struct Forward {
-    vault: VaultId,
-    shelf: Arc<Shelf>,
-    upstream: Arc<dyn Store>,
+    pub(super) vault: VaultId,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) upstream: Arc<dyn Store>,
     /// Held by whoever puts up, so that two never do at once.
-    order: Mutex<()>,
+    order: Arc<Mutex<()>>,
+    reader: Reader,
+}
+
+/// Who reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reader {
+    /// The host, over the link.
+    Host,
+    /// This device's own replica.
+    Member,
+}
+
+/// What became of a put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// It is at the intermediary.
+    Stored,
+    /// Something of that name was there before.
+    Present,
+    /// It waits here until it can be put up.
+    Deposited,
 }
 
 impl Forward {
     /// Carries a vault between whoever asks and `upstream`.
     pub fn new(vault: VaultId, shelf: Arc<Shelf>, upstream: Arc<dyn Store>) -> Self {
-        Self { vault, shelf, upstream, order: Mutex::new(()) }
+        Self { vault, shelf, upstream, order: Arc::default(), reader: Reader::Host }
+    }
+
+    /// The same vault for this device's own replica.
+    pub fn for_member(&self) -> Self {
+        let (shelf, upstream) = (self.shelf.clone(), self.upstream.clone());
+        Self { vault: self.vault, shelf, upstream, order: self.order.clone(), reader: Reader::Member }
     }
 
     /// Whether the intermediary is there, and holds this vault: an empty mount is not an empty vault.
@@ -114,8 +144,61 @@ impl Forward {
         }
     }
 
-    fn deposit(&self, name: &ObjectName, bytes: &[u8], replaces: bool) -> Result<Put, StoreError> {
-        self.shelf.deposit(self.vault, name, bytes, replaces).map_err(|error| on_shelf("write", name.as_str(), error))
+    fn deposit(&self, name: &ObjectName, bytes: &[u8], replaces: bool) -> Result<Taken, StoreError> {
+        match self.shelf.deposit(self.vault, name, bytes, replaces) {
+            Ok(Put::Stored) => Ok(Taken::Deposited),
+            Ok(Put::Present) if replaces => Ok(Taken::Deposited),
+            Ok(Put::Present) => Ok(Taken::Present),
+            Err(error) => Err(on_shelf("write", name.as_str(), error)),
+        }
+    }
+
+    /// Puts an object unless its name is taken, and says where it is.
+    pub fn take_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Taken, StoreError> {
+        self.accept(name, bytes)?;
+        if self.is_open() {
+            match self.upstream.put_new(name, bytes) {
+                Ok(Put::Stored) => {
+                    self.keep(name, bytes);
+                    return Ok(Taken::Stored);
+                }
+                Ok(Put::Present) => return Ok(Taken::Present),
+                Err(error @ (StoreError::Full | StoreError::Denied { .. })) => return Err(error),
+                Err(error) => tracing::debug!(%name, error = with_causes(&error), "deposited, since it cannot be put"),
+            }
+        }
+        self.deposit(name, bytes, false)
+    }
+
+    /// Puts an object in any case, and says where it is.
+    pub fn take(&self, name: &ObjectName, bytes: &[u8]) -> Result<Taken, StoreError> {
+        let kind = self.accept(name, bytes)?;
+        if let Kind::Tip(device) = kind
+            && let Some(kept) = self.shelved(name, false)?
+            && tip_number(&device, &kept) > tip_number(&device, bytes)
+        {
+            // A late repetition of an older one; the device has moved on.
+            return Ok(Taken::Present);
+        }
+        if self.is_open() {
+            match self.upstream.put(name, bytes) {
+                Ok(()) => {
+                    self.keep(name, bytes);
+                    return Ok(Taken::Stored);
+                }
+                Err(error @ (StoreError::Full | StoreError::Denied { .. })) => return Err(error),
+                Err(error) => tracing::debug!(%name, error = with_causes(&error), "deposited, since it cannot be put"),
+            }
+        }
+        match kind {
+            // Which of two markers is the newer, nobody can tell without the keys.
+            Kind::Marker => {
+                Err(failed("write", name.as_str(), "a vault's keys change only where the vault is reached"))
+            }
+            Kind::Tip(_) => self.deposit(name, bytes, true),
+            // A replacement for a damaged one; while away, nobody can see that it is.
+            Kind::Packet(_) | Kind::Checkpoint(_) | Kind::Pack(_) => self.deposit(name, bytes, false),
+        }
     }
 
     /// Keeps a copy of what passed. That it fails is no failure of what passed.
@@ -123,8 +206,26 @@ impl Forward {
         if check(self.vault, name, bytes).is_err() {
             return;
         }
-        if let Err(error) = self.shelf.keep(self.vault, name, bytes) {
+        let kept = match self.reader {
+            Reader::Host => self.shelf.keep(self.vault, name, bytes),
+            Reader::Member => self.shelf.keep_pulled(self.vault, name, bytes).map(drop),
+        };
+        if let Err(error) = kept {
             tracing::debug!(%name, error = with_causes(&error), "no copy was kept");
+        }
+    }
+
+    /// Notes that the host has had an object, or lacks it. That it fails costs a second pull at most.
+    fn note(&self, name: &ObjectName, here: bool) {
+        if self.reader == Reader::Member || Kind::of(name).is_none() {
+            return;
+        }
+        let noted = match here {
+            true => self.shelf.note_delivered(self.vault, name),
+            false => self.shelf.note_wanted(self.vault, name),
+        };
+        if let Err(error) = noted {
+            tracing::debug!(%name, error = with_causes(&error), "what the host had is not noted");
         }
     }
 
@@ -141,9 +242,15 @@ impl Forward {
     /// lacks an object goes on without it and asks again, and its own changes can be deposited meanwhile.
     fn while_away(&self, name: &ObjectName, why: StoreError) -> Result<Vec<u8>, StoreError> {
         match self.shelved(name, false)? {
-            Some(bytes) => Ok(bytes),
+            Some(bytes) => {
+                self.note(name, true);
+                Ok(bytes)
+            }
             None if name.as_str() == MARKER_NAME => Err(away("read", name.as_str(), &why)),
-            None => Err(StoreError::Missing { name: name.clone() }),
+            None => {
+                self.note(name, false);
+                Err(StoreError::Missing { name: name.clone() })
+            }
         }
     }
 }
@@ -154,50 +261,14 @@ impl Store for Forward {
     }
 
     fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.accept(name, bytes)?;
-        if self.is_open() {
-            match self.upstream.put_new(name, bytes) {
-                Ok(put) => {
-                    if put == Put::Stored {
-                        self.keep(name, bytes);
-                    }
-                    return Ok(put);
-                }
-                Err(error @ (StoreError::Full | StoreError::Denied { .. })) => return Err(error),
-                Err(error) => tracing::debug!(%name, error = with_causes(&error), "deposited, since it cannot be put"),
-            }
-        }
-        self.deposit(name, bytes, false)
+        Ok(match self.take_new(name, bytes)? {
+            Taken::Stored | Taken::Deposited => Put::Stored,
+            Taken::Present => Put::Present,
+        })
     }
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        let kind = self.accept(name, bytes)?;
-        if let Kind::Tip(device) = kind
-            && let Some(kept) = self.shelved(name, false)?
-            && tip_number(&device, &kept) > tip_number(&device, bytes)
-        {
-            // A late repetition of an older one; the device has moved on.
-            return Ok(());
-        }
-        if self.is_open() {
-            match self.upstream.put(name, bytes) {
-                Ok(()) => {
-                    self.keep(name, bytes);
-                    return Ok(());
-                }
-                Err(error @ (StoreError::Full | StoreError::Denied { .. })) => return Err(error),
-                Err(error) => tracing::debug!(%name, error = with_causes(&error), "deposited, since it cannot be put"),
-            }
-        }
-        match kind {
-            // Which of two markers is the newer, nobody can tell without the keys.
-            Kind::Marker => {
-                Err(failed("write", name.as_str(), "a vault's keys change only where the vault is reached"))
-            }
-            Kind::Tip(_) => self.deposit(name, bytes, true).map(drop),
-            // A replacement for a damaged one; while away, nobody can see that it is.
-            Kind::Packet(_) | Kind::Checkpoint(_) | Kind::Pack(_) => self.deposit(name, bytes, false).map(drop),
-        }
+        self.take(name, bytes).map(drop)
     }
 
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
@@ -224,7 +295,12 @@ impl Store for Forward {
             (None, Err(why)) => self.while_away(name, why)?,
             (None, Ok(())) => match self.upstream.get_range(name, offset, len) {
                 Err(error @ StoreError::Io { .. }) => self.shelved(name, false)?.ok_or(error)?,
-                outcome => return outcome,
+                outcome => {
+                    if outcome.is_ok() {
+                        self.note(name, true);
+                    }
+                    return outcome;
+                }
             },
         };
         let range = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
@@ -279,7 +355,7 @@ pub enum PutUpError {
     Upstream(#[from] StoreError),
 }
 
-fn marker_name() -> ObjectName {
+pub(super) fn marker_name() -> ObjectName {
     ObjectName::new(MARKER_NAME).expect("the marker has a sound name")
 }
 

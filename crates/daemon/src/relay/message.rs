@@ -9,6 +9,9 @@
 //!           5 put        name bytes | size varint      likewise
 //!           6 delete     name bytes
 //!           7 which      nothing; the vault is zeros
+//!           8 waiting    nothing
+//!           9 standing   nothing; the vault is zeros
+//!          10 round      nothing
 //! answer    kind u8, then
 //!           0 bytes      all that follows
 //!           1 listing    count varint, of each: name bytes | size varint | etag bytes
@@ -17,6 +20,10 @@
 //!           9 denied     reason bytes
 //!          10 failed     reason bytes
 //!          11 vaults     count varint, of each: vault 16
+//!          12 deposited
+//!          13 waiting    count varint, of each: name bytes        in the order in which they go up
+//!          14 standing   count varint, of each: vault 16 | flags u8 (1 a member's, 2 reached)
+//!                        | waiting varint | their bytes varint | since varint, ms since 1970, nought for nothing
 //! ```
 //!
 //! Names are as docs/formats/intermediary-layout.md has them, and each value has one encoding (core's wire.rs).
@@ -81,6 +88,12 @@ pub enum What {
     },
     /// Which vaults are carried.
     Which,
+    /// What waits of a vault.
+    Waiting,
+    /// How it stands with all vaults.
+    Standing,
+    /// That the companion's own replica of a vault, if it has one, be brought in step.
+    Round,
 }
 
 impl Request {
@@ -98,6 +111,9 @@ impl Request {
             What::Put { name, size } => out.u8(5).bytes(name.as_str().as_bytes()).varint(*size),
             What::Delete { name } => out.u8(6).bytes(name.as_str().as_bytes()),
             What::Which => out.u8(7),
+            What::Waiting => out.u8(8),
+            What::Standing => out.u8(9),
+            What::Round => out.u8(10),
         };
         out.finish()
     }
@@ -114,6 +130,9 @@ impl Request {
             5 => What::Put { name: name(&mut input)?, size: size(&mut input)? },
             6 => What::Delete { name: name(&mut input)? },
             7 if vault == NO_VAULT => What::Which,
+            8 => What::Waiting,
+            9 if vault == NO_VAULT => What::Standing,
+            10 => What::Round,
             _ => return Err(WireError::Invalid { what: "kind of request" }),
         };
         input.finish()?;
@@ -133,8 +152,8 @@ impl Request {
         let body = match self.what {
             What::Get { limit, .. } => limit.min(MAX_OBJECT_BYTES),
             What::Range { length, .. } => length.min(MAX_OBJECT_BYTES),
-            What::List { .. } | What::Which => MAX_OBJECT_BYTES,
-            What::PutNew { .. } | What::Put { .. } | What::Delete { .. } => 0,
+            What::List { .. } | What::Which | What::Waiting | What::Standing => MAX_OBJECT_BYTES,
+            What::PutNew { .. } | What::Put { .. } | What::Delete { .. } | What::Round => 0,
         };
         body + REASON_BYTES as u64 + 16
     }
@@ -147,7 +166,7 @@ pub enum Answer {
     Bytes(Vec<u8>),
     /// What a folder holds, by name.
     Listing(Vec<Listed>),
-    /// It is there now: at the intermediary, or durably on the companion until it can be.
+    /// It is at the intermediary now.
     Stored,
     /// Something of that name was there before.
     Present,
@@ -167,6 +186,29 @@ pub enum Answer {
     Failed(String),
     /// The vaults that are carried.
     Vaults(Vec<VaultId>),
+    /// It is durably on the companion, which puts it up when it can.
+    Deposited,
+    /// What waits of a vault, in its order.
+    Waiting(Vec<ObjectName>),
+    /// How it stands with each vault.
+    Standing(Vec<Standing>),
+}
+
+/// How it stands with a vault on the companion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// Which.
+    pub vault: VaultId,
+    /// Whether the companion is a member: it has a replica of its own.
+    pub member: bool,
+    /// Whether the intermediary was reached just now.
+    pub reached: bool,
+    /// How many objects wait to be put up.
+    pub waiting: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Since when the oldest of them does, in milliseconds since 1970 by the companion's clock.
+    pub since_ms: Option<u64>,
 }
 
 impl Answer {
@@ -195,6 +237,23 @@ impl Answer {
                 out.u8(11).varint(vaults.len() as u64);
                 for vault in vaults {
                     out.raw(vault.as_bytes());
+                }
+                &mut out
+            }
+            Self::Deposited => out.u8(12),
+            Self::Waiting(names) => {
+                out.u8(13).varint(names.len() as u64);
+                for name in names {
+                    out.bytes(name.as_str().as_bytes());
+                }
+                &mut out
+            }
+            Self::Standing(all) => {
+                out.u8(14).varint(all.len() as u64);
+                for standing in all {
+                    let flags = u8::from(standing.member) | u8::from(standing.reached) << 1;
+                    out.raw(standing.vault.as_bytes()).u8(flags).varint(standing.waiting);
+                    out.varint(standing.waiting_bytes).varint(standing.since_ms.unwrap_or(0));
                 }
                 &mut out
             }
@@ -234,11 +293,30 @@ impl Answer {
                 let count = input.count(VaultId::LEN)?;
                 Self::Vaults((0..count).map(|_| Ok(VaultId(input.array()?))).collect::<Result<_, WireError>>()?)
             }
+            12 => Self::Deposited,
+            13 => {
+                let count = input.count(LISTED_BYTES)?;
+                Self::Waiting((0..count).map(|_| name(&mut input)).collect::<Result<_, _>>()?)
+            }
+            14 => {
+                let count = input.count(STANDING_BYTES)?;
+                Self::Standing((0..count).map(|_| standing(&mut input)).collect::<Result<_, _>>()?)
+            }
             _ => return Err(WireError::Invalid { what: "kind of answer" }),
         };
         input.finish()?;
         Ok(answer)
     }
+}
+
+fn standing(input: &mut Reader<'_>) -> Result<Standing, WireError> {
+    let (vault, flags) = (VaultId(input.array()?), input.u8()?);
+    if flags > 3 {
+        return Err(WireError::Invalid { what: "flags of a vault's standing" });
+    }
+    let (waiting, waiting_bytes, since) = (input.varint()?, input.varint()?, input.varint()?);
+    let since_ms = (since != 0).then_some(since);
+    Ok(Standing { vault, member: flags & 1 != 0, reached: flags & 2 != 0, waiting, waiting_bytes, since_ms })
 }
 
 fn name(input: &mut Reader<'_>) -> Result<ObjectName, WireError> {
@@ -277,7 +355,8 @@ pub const MAX_OBJECT_BYTES: u64 = 64 << 20;
 const NAME_BYTES: usize = 200;
 const ETAG_BYTES: usize = 256;
 const REASON_BYTES: usize = 800;
-const LISTED_BYTES: usize = 4;
+const LISTED_BYTES: usize = 2;
+const STANDING_BYTES: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -301,6 +380,8 @@ mod tests {
             (any_name(), 0..=MAX_OBJECT_BYTES).prop_map(|(name, size)| What::PutNew { name, size }),
             (any_name(), 0..=MAX_OBJECT_BYTES).prop_map(|(name, size)| What::Put { name, size }),
             any_name().prop_map(|name| What::Delete { name }),
+            Just(What::Waiting),
+            Just(What::Round),
         ];
         (any::<[u8; 16]>(), what).prop_map(|(vault, what)| Request { vault: VaultId(vault), what })
     }
@@ -322,7 +403,22 @@ mod tests {
             ".{0,20}".prop_map(Answer::Denied),
             ".{0,20}".prop_map(Answer::Failed),
             prop::collection::vec(any::<[u8; 16]>().prop_map(VaultId), 0..4).prop_map(Answer::Vaults),
+            Just(Answer::Deposited),
+            prop::collection::vec(any_name(), 0..4).prop_map(Answer::Waiting),
+            prop::collection::vec(any_standing(), 0..4).prop_map(Answer::Standing),
         ]
+    }
+
+    fn any_standing() -> impl Strategy<Value = Standing> {
+        let parts = (any::<[u8; 16]>(), any::<bool>(), any::<bool>(), any::<[u64; 2]>(), any::<Option<u64>>());
+        parts.prop_map(|(vault, member, reached, [waiting, waiting_bytes], since_ms)| Standing {
+            vault: VaultId(vault),
+            member,
+            reached,
+            waiting,
+            waiting_bytes,
+            since_ms: since_ms.filter(|since| *since != 0),
+        })
     }
 
     proptest! {
@@ -337,7 +433,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_has_one_encoding(bytes in prop::collection::vec(any::<u8>(), 0..60), kind in 0u8..13) {
+        fn what_is_read_has_one_encoding(bytes in prop::collection::vec(any::<u8>(), 0..60), kind in 0u8..17) {
             let request = [[7; 16].as_slice(), &[kind], &bytes].concat();
             if let Ok(read) = Request::decode(&request) {
                 prop_assert_eq!(read.encode(), request);

@@ -6,19 +6,26 @@
 //! DIRECTORY/aside/<vault>/...   deposits that can never be put up, because something else has their place
 //! ```
 //!
+//! A host has one too, of each replica: what waits on its companion stays here as well until the intermediary has it
+//! ([`deposits`](super::deposits)).
+//!
 //! Invariants:
 //! - A deposit is on stable storage, and in its place in the order, before it is acknowledged.
 //! - The row is written before the file. A row without its file is of a deposit that was never acknowledged, and means
 //!   nothing; the other way round, a tip that replaces one that waits would go up in the older one's place.
-//! - What waits is never evicted; copies are, the packs first and the oldest first, when there is no room.
+//! - What waits is never evicted. When there is no room ([`room`]), what was set aside goes first, then copies that the host
+//!   has had already, then other copies; of each the packs first, and the oldest first.
 //! - Of two tips of one device the one with the greater number stays, whichever comes later.
 //!
 //! The bytes are sealed for devices that have the vault's keys, and stay so here.
-//! One process writes here at a time: whoever has the home's claim.
+//! One process writes here at a time: whoever has the home's claim, or the replica's lock.
+
+mod room;
+mod wishes;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use packetboat_core::ids::VaultId;
@@ -30,12 +37,14 @@ use thiserror::Error;
 
 use super::check::{Kind, tip_number};
 use super::message::MAX_OBJECT_BYTES;
+use crate::clock::Clock;
 use crate::files;
 
 /// A companion's shelf, for all vaults that it carries.
-#[derive(Debug)]
 pub struct Shelf {
     directory: PathBuf,
+    /// Says since when something waits; decides nothing.
+    clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
 }
 
@@ -70,11 +79,15 @@ pub struct Held {
     pub copies_bytes: u64,
     /// Deposits that can never be put up.
     pub aside: u64,
+    /// Their bytes.
+    pub aside_bytes: u64,
+    /// Since when the oldest of what waits does, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
 }
 
 impl Shelf {
     /// Opens a shelf, which is made where it is missing, and which is to hold no more than `limit` bytes.
-    pub fn open(directory: &Path, limit: u64) -> Result<Self, ShelfError> {
+    pub fn open(directory: &Path, limit: u64, clock: Arc<dyn Clock>) -> Result<Self, ShelfError> {
         files::make_directory(directory).map_err(ShelfError::Directory)?;
         let sql = Connection::open(directory.join("shelf.db"))?;
         sql.busy_timeout(Duration::from_secs(10))?;
@@ -82,13 +95,15 @@ impl Shelf {
         sql.pragma_update(None, "synchronous", "FULL")?;
         let version: i64 = sql.pragma_query_value(None, "user_version", |row| row.get(0))?;
         match version {
-            0 => sql.execute_batch(SCHEMA)?,
+            0 => sql.execute_batch(&format!("BEGIN; {FIRST} {SECOND} COMMIT;"))?,
+            1 => sql.execute_batch(&format!("BEGIN; {SECOND} COMMIT;"))?,
             VERSION => {}
             version => return Err(ShelfError::Newer { version }),
         }
-        let held: i64 = sql.query_row("SELECT coalesce(sum(size), 0) FROM object", [], |row| row.get(0))?;
+        let sizes = "SELECT (SELECT coalesce(sum(size), 0) FROM object) + (SELECT coalesce(sum(size), 0) FROM aside)";
+        let held: i64 = sql.query_row(sizes, [], |row| row.get(0))?;
         let inner = Mutex::new(Inner { sql, limit, held: held as u64 });
-        Ok(Self { directory: directory.to_owned(), inner })
+        Ok(Self { directory: directory.to_owned(), clock, inner })
     }
 
     /// Changes how much it may hold; what waits stays even where that is more.
@@ -109,8 +124,8 @@ impl Shelf {
         {
             return Ok(Put::Present);
         }
-        inner.make_room(self, vault, name, bytes.len() as u64)?;
-        inner.put_row(vault, name, bytes.len() as u64, true)?;
+        inner.make_room(self, vault, name, bytes.len() as u64, Give::Copies)?;
+        inner.put_row(vault, name, bytes.len() as u64, Some(self.clock.now().wall_ms))?;
         // What stands without a row was cut short before it was acknowledged, and may be another object's bytes.
         files.put(name, bytes)?;
         Ok(Put::Stored)
@@ -118,6 +133,11 @@ impl Shelf {
 
     /// Keeps a copy of an object that the intermediary has; where there is no room, or it waits, nothing happens.
     pub fn keep(&self, vault: VaultId, name: &ObjectName, bytes: &[u8]) -> Result<(), ShelfError> {
+        self.keep_copy(vault, name, bytes, true).map(drop)
+    }
+
+    /// Keeps a copy of an object; `delivered` says that the host has had it. Whether there was room.
+    fn keep_copy(&self, vault: VaultId, name: &ObjectName, bytes: &[u8], delivered: bool) -> Result<bool, ShelfError> {
         let files = self.files(vault)?;
         let mut inner = self.inner();
         let replaces = matches!(Kind::of(name), Some(Kind::Tip(_) | Kind::Marker));
@@ -126,15 +146,23 @@ impl Shelf {
             let same = standing.as_deref() == Some(bytes);
             let stays = waiting || (!replaces && standing.is_some());
             if same || stays || standing.is_some_and(|standing| outranks(name, &standing, bytes)) {
-                return Ok(());
+                if delivered {
+                    inner.note_delivered(vault, name)?;
+                }
+                return Ok(true);
             }
         }
-        match inner.make_room(self, vault, name, bytes.len() as u64) {
-            Err(ShelfError::NoRoom { .. }) => return Ok(()),
+        let until = if delivered { Give::Copies } else { Give::Delivered };
+        match inner.make_room(self, vault, name, bytes.len() as u64, until) {
+            Err(ShelfError::NoRoom { .. }) => return Ok(false),
             room => room?,
         }
-        inner.put_row(vault, name, bytes.len() as u64, false)?;
-        Ok(files.put(name, bytes)?)
+        inner.put_row(vault, name, bytes.len() as u64, None)?;
+        if delivered {
+            inner.note_delivered(vault, name)?;
+        }
+        files.put(name, bytes)?;
+        Ok(true)
     }
 
     /// The bytes of an object, if they are here.
@@ -203,40 +231,20 @@ impl Shelf {
     /// Notes that an object is at the intermediary now, and keeps it as a copy; nothing where a newer one waits.
     pub fn put_up(&self, vault: VaultId, waiting: &Waiting) -> Result<(), ShelfError> {
         self.inner().sql.execute(
-            "UPDATE object SET waiting = NULL WHERE vault = ?1 AND name = ?2 AND waiting = ?3",
+            "UPDATE object SET waiting = NULL, since = NULL, delivered = 1 WHERE vault = ?1 AND name = ?2 AND waiting = ?3",
             params![vault.as_bytes(), waiting.name.as_str(), waiting.sequence as i64],
         )?;
         Ok(())
     }
 
-    /// Takes what waits of a device, from `first` on, out of the order: something else has the place of the first.
-    pub fn set_aside(&self, vault: VaultId, first: &Waiting) -> Result<u64, ShelfError> {
-        let files = self.files(vault)?;
-        let aside = self.files_in(&self.directory.join("aside"), vault)?;
-        let author = Kind::of(&first.name).and_then(|kind| kind.author());
-        let mut inner = self.inner();
-        let names: Vec<String> = {
-            let mut statement = inner
-                .sql
-                .prepare_cached("SELECT name FROM object WHERE vault = ?1 AND waiting >= ?2 ORDER BY waiting")?;
-            let rows = statement.query_map(params![vault.as_bytes(), first.sequence as i64], |row| row.get(0))?;
-            rows.collect::<Result<_, _>>()?
-        };
-        let of_author = |name: &ObjectName| Kind::of(name).and_then(|kind| kind.author()) == author;
-        let mut count = 0;
-        for name in names.into_iter().filter_map(ObjectName::new).filter(of_author) {
-            if let Some(bytes) = read(&files, &name)? {
-                aside.put(&name, &bytes)?;
-            }
-            inner.sql.execute(
-                "INSERT OR REPLACE INTO aside (vault, name) VALUES (?1, ?2)",
-                params![vault.as_bytes(), name.as_str()],
-            )?;
-            files.delete(&name)?;
-            inner.forget(vault, &name)?;
-            count += 1;
-        }
-        Ok(count)
+    /// The names of what waits, in its order.
+    pub fn waiting(&self, vault: VaultId) -> Result<Vec<ObjectName>, ShelfError> {
+        let inner = self.inner();
+        let mut statement = inner
+            .sql
+            .prepare_cached("SELECT name FROM object WHERE vault = ?1 AND waiting IS NOT NULL ORDER BY waiting")?;
+        let rows = statement.query_map([vault.as_bytes()], |row| row.get::<_, String>(0))?;
+        rows.map(|name| ObjectName::new(name?).ok_or(ShelfError::Damaged)).collect()
     }
 
     /// Gives up what is here of an object, which somebody removed.
@@ -253,7 +261,8 @@ impl Shelf {
         let number = |value: i64| value as u64;
         let mut held = inner.sql.query_row(
             "SELECT count(waiting), coalesce(sum(size) FILTER (WHERE waiting IS NOT NULL), 0),
-                    count(*) - count(waiting), coalesce(sum(size) FILTER (WHERE waiting IS NULL), 0)
+                    count(*) - count(waiting), coalesce(sum(size) FILTER (WHERE waiting IS NULL), 0),
+                    min(since)
              FROM object WHERE vault = ?1",
             [vault.as_bytes()],
             |row| {
@@ -262,12 +271,14 @@ impl Shelf {
                     waiting_bytes: number(row.get(1)?),
                     copies: number(row.get(2)?),
                     copies_bytes: number(row.get(3)?),
-                    aside: 0,
+                    since_ms: row.get::<_, Option<i64>>(4)?.map(number),
+                    ..Held::default()
                 })
             },
         )?;
-        let aside = "SELECT count(*) FROM aside WHERE vault = ?1";
-        held.aside = number(inner.sql.query_row(aside, [vault.as_bytes()], |row| row.get(0))?);
+        let aside = "SELECT count(*), coalesce(sum(size), 0) FROM aside WHERE vault = ?1";
+        (held.aside, held.aside_bytes) =
+            inner.sql.query_row(aside, [vault.as_bytes()], |row| Ok((number(row.get(0)?), number(row.get(1)?))))?;
         Ok(held)
     }
 
@@ -303,14 +314,28 @@ impl Inner {
         Ok(found.optional()?)
     }
 
-    fn put_row(&mut self, vault: VaultId, name: &ObjectName, size: u64, waiting: bool) -> Result<(), ShelfError> {
+    /// Writes the row of an object; `waits_since` is for deposits, which go to the end of the order.
+    fn put_row(
+        &mut self,
+        vault: VaultId,
+        name: &ObjectName,
+        size: u64,
+        waits_since: Option<u64>,
+    ) -> Result<(), ShelfError> {
         let before = self.row(vault, name)?.map_or(0, |(_, size)| size);
         let change = self.sql.transaction()?;
         change.execute("UPDATE sequence SET last = last + 1", [])?;
         let last: i64 = change.query_row("SELECT last FROM sequence", [], |row| row.get(0))?;
         change.execute(
-            "INSERT OR REPLACE INTO object (vault, name, size, version, waiting) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![vault.as_bytes(), name.as_str(), size as i64, last, waiting.then_some(last)],
+            "INSERT OR REPLACE INTO object (vault, name, size, version, waiting, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                vault.as_bytes(),
+                name.as_str(),
+                size as i64,
+                last,
+                waits_since.map(|_| last),
+                waits_since.map(|since| since as i64)
+            ],
         )?;
         change.commit()?;
         self.held = self.held.saturating_sub(before) + size;
@@ -322,29 +347,6 @@ impl Inner {
         let gone = "DELETE FROM object WHERE vault = ?1 AND name = ?2";
         self.sql.execute(gone, params![vault.as_bytes(), name.as_str()])?;
         self.held = self.held.saturating_sub(size);
-        Ok(())
-    }
-
-    /// Gives up copies until there is room for an object of `size` bytes in the place of one of that name.
-    fn make_room(&mut self, shelf: &Shelf, vault: VaultId, name: &ObjectName, size: u64) -> Result<(), ShelfError> {
-        let before = self.row(vault, name)?.map_or(0, |(_, size)| size);
-        while self.held.saturating_sub(before).saturating_add(size) > self.limit {
-            let oldest = self
-                .sql
-                .prepare_cached(
-                    "SELECT vault, name FROM object WHERE waiting IS NULL AND NOT (vault = ?1 AND name = ?2)
-                     ORDER BY name NOT LIKE 'packs/%', version LIMIT 1",
-                )?
-                .query_row(params![vault.as_bytes(), name.as_str()], |row| {
-                    Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, String>(1)?))
-                })
-                .optional()?;
-            let Some((of, oldest)) = oldest else { return Err(ShelfError::NoRoom { limit: self.limit }) };
-            let (of, oldest) = (VaultId(of), ObjectName::new(oldest).ok_or(ShelfError::Damaged)?);
-            // The file first: a row without a file is nothing, a file without a row would be counted by nobody.
-            shelf.files(of)?.delete(&oldest)?;
-            self.forget(of, &oldest)?;
-        }
         Ok(())
     }
 }
@@ -363,9 +365,19 @@ fn read(files: &FolderStore, name: &ObjectName) -> Result<Option<Vec<u8>>, Shelf
     }
 }
 
-const VERSION: i64 = 1;
-const SCHEMA: &str = "
-BEGIN;
+/// What may be given up to make room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Give {
+    /// What the host has had already, and what was set aside.
+    Delivered,
+    /// All copies as well.
+    Copies,
+}
+
+const VERSION: i64 = 2;
+
+/// Format 1.
+const FIRST: &str = "
 CREATE TABLE object (
     vault BLOB NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
     version INTEGER NOT NULL,  -- rises with each change, and tells two tips of one size apart
@@ -376,8 +388,18 @@ CREATE UNIQUE INDEX waiting ON object (vault, waiting) WHERE waiting IS NOT NULL
 CREATE TABLE aside (vault BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, name)) WITHOUT ROWID;
 CREATE TABLE sequence (last INTEGER NOT NULL);
 INSERT INTO sequence VALUES (0);
-PRAGMA user_version = 1;
-COMMIT;
+";
+
+/// What format 2 has besides.
+const SECOND: &str = "
+ALTER TABLE object ADD COLUMN since INTEGER;                        -- when a deposit came, in ms since 1970
+ALTER TABLE object ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0; -- whether the host has had it
+ALTER TABLE aside ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE aside ADD COLUMN version INTEGER NOT NULL DEFAULT 0;    -- which came first
+CREATE TABLE known (vault BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, name)) WITHOUT ROWID;
+CREATE TABLE wanted (vault BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, name)) WITHOUT ROWID;
+CREATE TABLE pulled (vault BLOB NOT NULL PRIMARY KEY, tips TEXT NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 2;
 ";
 
 /// Why something cannot be kept or found.

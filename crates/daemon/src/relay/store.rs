@@ -4,7 +4,7 @@
 //! ([`SocketAsk`](super::socket::SocketAsk)). An answer is believed no more than any storage's.
 
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
@@ -13,7 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::answer::{self, AskError};
-use super::message::{Answer, NO_VAULT, Request, What};
+use super::message::{Answer, NO_VAULT, Request, Standing, What};
+use super::shelf::Shelf;
 
 /// Carries a request to a companion and its answer back; blocks.
 pub trait Ask: Send + Sync {
@@ -26,12 +27,25 @@ pub struct RelayStore<A> {
     ask: A,
     vault: VaultId,
     companion: String,
+    deposits: Option<Arc<Shelf>>,
 }
 
 impl<A: Ask> RelayStore<A> {
     /// The intermediary of `vault` by the companion that people call `companion`.
     pub fn new(ask: A, vault: VaultId, companion: impl Into<String>) -> Self {
-        Self { ask, vault, companion: companion.into() }
+        Self { ask, vault, companion: companion.into(), deposits: None }
+    }
+
+    /// Keeps here as well what the companion takes and cannot put up yet ([`Deposits`](super::deposits::Deposits)).
+    pub fn keeping(self, deposits: Arc<Shelf>) -> Self {
+        Self { deposits: Some(deposits), ..self }
+    }
+
+    /// Nothing counts as put before what waits on the companion is here too: it may be needed by the other way.
+    fn deposited(&self, name: &ObjectName, bytes: &[u8], replaces: bool) -> Result<(), StoreError> {
+        let Some(deposits) = &self.deposits else { return Ok(()) };
+        let kept = deposits.deposit(self.vault, name, bytes, replaces).map(drop);
+        kept.map_err(|error| StoreError::Io { action: "keep", name: name.to_string(), source: io::Error::other(error) })
     }
 
     fn ask(&self, action: &'static str, name: &str, what: What, body: &[u8]) -> Result<Answer, StoreError> {
@@ -66,6 +80,10 @@ impl<A: Ask> Store for RelayStore<A> {
         let what = What::PutNew { name: name.clone(), size: bytes.len() as u64 };
         match self.about("write", name, what, bytes)? {
             Answer::Stored => Ok(Put::Stored),
+            Answer::Deposited => {
+                self.deposited(name, bytes, false)?;
+                Ok(Put::Stored)
+            }
             Answer::Present => Ok(Put::Present),
             _ => Err(meaningless("write", name.as_str())),
         }
@@ -74,7 +92,8 @@ impl<A: Ask> Store for RelayStore<A> {
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
         let what = What::Put { name: name.clone(), size: bytes.len() as u64 };
         match self.about("write", name, what, bytes)? {
-            Answer::Stored => Ok(()),
+            Answer::Stored | Answer::Present => Ok(()),
+            Answer::Deposited => self.deposited(name, bytes, true),
             _ => Err(meaningless("write", name.as_str())),
         }
     }
@@ -125,6 +144,24 @@ pub fn vaults(ask: &impl Ask) -> io::Result<Vec<VaultId>> {
     }
 }
 
+/// How it stands with the vaults on the companion.
+pub fn standing(ask: &impl Ask) -> io::Result<Vec<Standing>> {
+    match ask.ask(&Request { vault: NO_VAULT, what: What::Standing }, &[])? {
+        Answer::Standing(standing) => Ok(standing),
+        Answer::Failed(why) | Answer::Denied(why) => Err(io::Error::other(why)),
+        _ => Err(io::Error::other(MEANINGLESS)),
+    }
+}
+
+/// Has the companion's own replica of a vault brought in step; at once, where it has none.
+pub fn round(ask: &impl Ask, vault: VaultId) -> io::Result<()> {
+    match ask.ask(&Request { vault, what: What::Round }, &[])? {
+        Answer::Done => Ok(()),
+        Answer::Failed(why) | Answer::Denied(why) => Err(io::Error::other(why)),
+        _ => Err(io::Error::other(MEANINGLESS)),
+    }
+}
+
 /// The link, for callers that block. They must not be tasks of the runtime themselves.
 pub struct LinkAsk {
     handle: Handle,
@@ -150,4 +187,4 @@ fn meaningless(action: &'static str, name: &str) -> StoreError {
     StoreError::Io { action, name: name.to_owned(), source: io::Error::other(MEANINGLESS) }
 }
 
-const MEANINGLESS: &str = "the companion answered something else than was asked";
+pub(super) const MEANINGLESS: &str = "the companion answered something else than was asked";

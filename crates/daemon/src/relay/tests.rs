@@ -1,12 +1,15 @@
 //! The whole of it over a link in memory: two replicas by way of a companion, what waits, what is repeated, what lies.
 
+mod both_ways;
 mod devices;
 mod order;
+mod pulling;
 mod trust;
 
 use std::sync::Arc;
 
-use packetboat_core::ids::VaultId;
+use packetboat_core::delivery::Now;
+use packetboat_core::ids::{BootId, VaultId};
 use packetboat_core::keys::PublicKey;
 use packetboat_core::store::Store;
 use packetboat_link::{Limits, Session};
@@ -18,6 +21,22 @@ use super::answer::Answerer;
 use super::carried::answer;
 use super::message::{Answer, Request};
 use super::store::{Ask, LinkAsk, RelayStore};
+use crate::clock::Clock;
+
+/// A clock that stands still.
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Now {
+        Now { boot: BootId([0; 16]), since_boot_ms: 5, wall_ms: NOW_MS }
+    }
+}
+
+fn still() -> Arc<dyn Clock> {
+    Arc::new(Still)
+}
+
+const NOW_MS: u64 = 1_790_000_000_000;
 
 /// The contract of every store, held against this one too.
 #[path = "../../../storage/src/conformance.rs"]

@@ -21,8 +21,9 @@ use super::disk::{FEW, Trouble, fatal, is_same, remove_tree, trouble, unless_fat
 use super::place::Source;
 use super::records::{self, Record};
 use super::{Applier, CONTENT, DISK, IGNORED, NAME};
+use crate::content_reader::{ContentReader, ReadError};
 use crate::error::SyncError;
-use crate::fetch::{Fetcher, FileJob, OldFile, WriteError, Written, tolerated};
+use crate::fetch::{Fetcher, FileJob, OldFile, WriteError, Written, tolerated, zero_bytes};
 use crate::paths;
 use crate::scan::{fingerprint, state_at};
 
@@ -83,7 +84,8 @@ impl Applier<'_, '_> {
                 if bytes > room && !steps.is_empty() {
                     break;
                 }
-                if bytes > room && bytes > self.ctx.fs.free_bytes().unwrap_or(u64::MAX) {
+                let free = self.ctx.fs.free_bytes().unwrap_or(u64::MAX);
+                if bytes > room && bytes > free && self.written_bytes(&planned.step)? > free {
                     return Err(SyncError::DiskFull);
                 }
                 steps.extend(rest.next().map(|planned| planned.step));
@@ -91,6 +93,20 @@ impl Applier<'_, '_> {
             progress |= self.batch(steps)?;
         }
         Ok(progress)
+    }
+
+    /// How many bytes a step writes, where it is so large that its holes matter.
+    fn written_bytes(&self, step: &Step) -> Result<u64, SyncError> {
+        let bytes = bytes_of(step);
+        let (Step::Make { shown } | Step::Change { shown, .. }) = step else { return Ok(bytes) };
+        let Content::File(file) = &shown.content else { return Ok(bytes) };
+        let ring = &self.ctx.keys.ring;
+        let mut reader = ContentReader::new(&*self.ctx.index, self.ctx.store, ring, self.ctx.threads);
+        match reader.chunk_list(file) {
+            Ok(list) => Ok(bytes.saturating_sub(zero_bytes(ring, &list))),
+            Err(ReadError::Sync(error)) => Err(error),
+            Err(_) => Ok(bytes),
+        }
     }
 
     /// How many bytes may be staged together.

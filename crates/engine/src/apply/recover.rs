@@ -17,22 +17,24 @@ use super::place::{keep_as_conflict, rename_new};
 use super::records::{self, Record};
 use crate::error::SyncError;
 use crate::fetch::PART;
+use crate::numbering::{Numbering, numbering};
 use crate::paths::{self, staging};
 
 /// Puts staging in order; makes it where it is missing.
 pub(crate) fn recover_staging(fs: &dyn Fs, index: &mut Index, now_ns: i64) -> Result<(), SyncError> {
     make_staging(fs)?;
     let (label, recorded) = records::read(index)?;
+    let numbering = numbering(fs, index)?;
     let mut changed = HashSet::new();
     for record in &recorded {
-        if let Some(dir) = take_back(fs, index, record, &label, now_ns)? {
+        if let Some(dir) = take_back(fs, index, record, numbering, &label, now_ns)? {
             changed.insert(dir);
         }
     }
     for dir in &changed {
         unless_fatal(dir, fs.sync_dir(dir))?;
     }
-    put_back_parked(fs, index, &label, now_ns)?;
+    put_back_parked(fs, index, numbering, &label, now_ns)?;
     clear(fs, index, Some(now_ns))?;
     records::write(index, "", &[])
 }
@@ -59,6 +61,7 @@ fn take_back(
     fs: &dyn Fs,
     index: &Index,
     record: &Record,
+    numbering: Numbering,
     label: &str,
     now_ns: i64,
 ) -> Result<Option<RelPath>, SyncError> {
@@ -67,12 +70,14 @@ fn take_back(
         return Ok(None);
     }
     let Some(stat) = unless_fatal(path, fs.lstat(path))? else { return Ok(None) };
-    if record.new_inode != 0 && stat.inode == record.new_inode {
+    // Where numbers were given anew, what has the new one's may be what the user wrote: it is kept beside.
+    let lasting = numbering == Numbering::Lasting;
+    if lasting && record.new_inode != 0 && stat.inode == record.new_inode {
         // It never came to its place.
         return Ok(None);
     }
     let removal_recorded = index.entry_at(record.dir, &record.name)?.is_none();
-    let same = is_same(&record.old, &stat);
+    let same = lasting && is_same(&record.old, &stat);
     let dir = paths::dir_path(index, record.dir)?;
     if record.new_inode == 0 && !removal_recorded {
         // It was to be removed, and that was not recorded: it is as if it had not begun.
@@ -96,7 +101,13 @@ fn is_parked(index: &Index, path: &RelPath) -> Result<bool, SyncError> {
 
 /// Puts parked objects back where they were, if they can be: a scan does not look into staging, and somebody may have
 /// written to one. Entries in staging that are not there never came, or went on and that was not recorded.
-fn put_back_parked(fs: &dyn Fs, index: &mut Index, label: &str, now_ns: i64) -> Result<(), SyncError> {
+fn put_back_parked(
+    fs: &dyn Fs,
+    index: &mut Index,
+    numbering: Numbering,
+    label: &str,
+    now_ns: i64,
+) -> Result<(), SyncError> {
     for mut entry in index.entries_in_staging()? {
         let path = staging().join(&entry.name);
         if let Some(stat) = unless_fatal(&path, fs.lstat(&path))? {
@@ -112,7 +123,7 @@ fn put_back_parked(fs: &dyn Fs, index: &mut Index, label: &str, now_ns: i64) -> 
             _ => None,
         };
         match parked {
-            Some((dir, name)) if stands_at(fs, index, &entry, dir, &name)? => {
+            Some((dir, name)) if stands_at(fs, index, &entry, numbering, (dir, &name))? => {
                 index.move_entry((DirId::STAGING, &entry.name), (dir, &name))?;
                 (entry.dir, entry.name, entry.state) = (dir, name, EntryState::Racy);
                 index.put_entry(&entry)?;
@@ -176,14 +187,22 @@ pub(super) fn keep_written(
 }
 
 /// Whether an entry's object still stands where it was before it was parked.
-fn stands_at(fs: &dyn Fs, index: &Index, entry: &LocalEntry, dir: DirId, name: &Name) -> Result<bool, SyncError> {
+fn stands_at(
+    fs: &dyn Fs,
+    index: &Index,
+    entry: &LocalEntry,
+    numbering: Numbering,
+    (dir, name): (DirId, &Name),
+) -> Result<bool, SyncError> {
     if index.entry_at(dir, name)?.is_some() {
         return Ok(false);
     }
     let path = paths::dir_path(index, dir)?.join(name);
     let found = unless_fatal(&path, fs.lstat(&path))?;
     Ok(found.is_some_and(|stat| {
-        stat.inode == entry.stat.inode && (stat.kind == FileKind::Directory) == entry.own_dir.is_some()
+        // Where numbers were given anew, what stands there is it: paths go first, and the scan reads what it holds.
+        let same_number = stat.inode == entry.stat.inode || numbering == Numbering::Renewed;
+        same_number && (stat.kind == FileKind::Directory) == entry.own_dir.is_some()
     }))
 }
 

@@ -170,6 +170,7 @@ impl World {
             rules: &self.rules,
             threads: self.threads,
             now_ns: NOW,
+            now_ms: NOW / 1_000_000,
             limits: self.limits,
         };
         apply(ctx, observer)

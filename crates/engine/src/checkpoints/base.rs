@@ -11,7 +11,7 @@ use packetboat_core::knowledge::Knowledge;
 use packetboat_core::store::Store;
 use packetboat_replica::index::Index;
 
-use super::{held, load, newest, read_root, total, write};
+use super::{held, load, newest, read_known_root, total, write};
 use crate::Keys;
 use crate::error::SyncError;
 use crate::learn::LearnError;
@@ -37,7 +37,7 @@ pub(crate) fn write_base(
     if total(past.knowledge()) >= total(&held::knowledge(index)?)
         && let Some(root) = held::root(past)?
     {
-        held::hold(index, &checkpoint, &root)?;
+        held::hold(index, &checkpoint, &root, keys.ring.current())?;
     }
     Ok(())
 }
@@ -66,16 +66,17 @@ pub(crate) fn base(source: &Index, store: &dyn Store, keys: &Keys) -> Result<Opt
     if begins.is_empty() {
         return Ok(None);
     }
+    let members = crate::members::load(source)?;
     let mut past = Index::temporary()?;
     for checkpoint in candidates(source, store, &begins)? {
-        let root = match read_root(store, keys, &checkpoint) {
+        let root = match read_known_root(store, keys, &checkpoint, &members) {
             Ok(root) if root.knowledge == begins => root,
-            Ok(_) | Err(LearnError::Unusable(_)) => continue,
+            Ok(_) | Err(LearnError::Unusable(_) | LearnError::Locked(_)) => continue,
             Err(LearnError::Sync(error)) => return Err(error),
         };
         match load::load(&mut past, store, keys, &checkpoint, &root, &mut Silent) {
             Ok(()) => return Ok(Some(past)),
-            Err(LearnError::Unusable(_)) => {
+            Err(LearnError::Unusable(_) | LearnError::Locked(_)) => {
                 if past.in_transaction() {
                     past.rollback()?;
                 }

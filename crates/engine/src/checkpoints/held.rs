@@ -1,12 +1,12 @@
 //! The checkpoint that a replica holds: its name, what it covers, and where its segments lie.
 //!
-//! Three entries of the index, because most rounds need only the first two: the name (device 32, number 8), the
-//! knowledge, and the root as it is sealed.
+//! Four entries of the index, because most rounds need only the first three: the name (device 32, number 8), the epoch,
+//! the knowledge, and the root as it is sealed.
 
 use std::collections::BTreeMap;
 
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
-use packetboat_core::ids::{DeviceId, PackId};
+use packetboat_core::ids::{DeviceId, Epoch, PackId};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::signed::Content;
 use packetboat_core::wire::{Reader, WireError, Writer};
@@ -26,6 +26,12 @@ pub(super) fn knowledge(index: &Index) -> Result<Knowledge, SyncError> {
     read_knowledge(index, COVERS)
 }
 
+/// The epoch of the checkpoint held.
+pub(super) fn epoch(index: &Index) -> Result<Epoch, SyncError> {
+    let bytes = index.meta(EPOCH)?.and_then(|bytes| bytes.try_into().ok());
+    Ok(bytes.map_or(0, Epoch::from_le_bytes))
+}
+
 /// The root of the checkpoint held.
 pub(super) fn root(index: &Index) -> Result<Option<CheckpointRoot>, SyncError> {
     let (Some(name), Some(bytes)) = (newest(index)?, index.meta(ROOT)?) else { return Ok(None) };
@@ -33,26 +39,43 @@ pub(super) fn root(index: &Index) -> Result<Option<CheckpointRoot>, SyncError> {
 }
 
 /// Holds a checkpoint in the place of the one held.
-pub(super) fn hold(index: &mut Index, checkpoint: &CheckpointRef, root: &CheckpointRoot) -> Result<(), SyncError> {
+///
+/// It is of the epoch in which this device seals: one of an earlier is not held.
+pub(super) fn hold(
+    index: &mut Index,
+    checkpoint: &CheckpointRef,
+    root: &CheckpointRoot,
+    epoch: Epoch,
+) -> Result<(), SyncError> {
     let mut name = Writer::new();
     name.raw(&checkpoint.device.0).raw(&checkpoint.number.to_le_bytes());
     index.begin()?;
     index.set_meta(NAME, Some(&name.finish()))?;
     index.set_meta(ROOT, Some(&root.encode()))?;
+    index.set_meta(EPOCH, Some(&epoch.to_le_bytes()))?;
     write_knowledge(index, COVERS, &root.knowledge)?;
     Ok(index.commit()?)
 }
 
 /// Has another index hold what this one holds, so that what it writes shares the segments.
 pub(super) fn copy(from: &Index, to: &mut Index) -> Result<(), SyncError> {
-    for key in [NAME, ROOT, COVERS, super::write::NUMBER] {
+    for key in [NAME, ROOT, EPOCH, COVERS, super::write::NUMBER] {
         to.set_meta(key, from.meta(key)?.as_deref())?;
     }
     Ok(())
 }
 
+/// Holds none any more: no segment of it is relied on, nor that inline content lies in packs.
+pub(super) fn let_go(index: &mut Index) -> Result<(), SyncError> {
+    index.begin()?;
+    for key in [NAME, ROOT, COVERS, PACKED] {
+        index.set_meta(key, None)?;
+    }
+    Ok(index.commit()?)
+}
+
 /// The newest checkpoint of each author that tips were seen to name.
-pub(super) fn seen(index: &Index) -> Result<BTreeMap<DeviceId, u64>, SyncError> {
+pub(crate) fn seen(index: &Index) -> Result<BTreeMap<DeviceId, u64>, SyncError> {
     let bytes = index.meta(SEEN)?.unwrap_or_default();
     let mut input = Reader::new(&bytes);
     let mut seen = BTreeMap::new();
@@ -120,6 +143,7 @@ fn damaged(_: WireError) -> SyncError {
 }
 
 const NAME: &str = "checkpoint";
+const EPOCH: &str = "checkpoint epoch";
 const COVERS: &str = "checkpoint covers";
 const ROOT: &str = "checkpoint root";
 const SEEN: &str = "checkpoints seen";

@@ -18,6 +18,7 @@ use packetboat_core::ids::{DeviceId, PackId};
 use packetboat_core::item::Item;
 use packetboat_core::store::{Store, StoreError};
 use packetboat_core::tree::{MoveRecord, TreeRead, TreeWrite};
+use packetboat_core::wanted::Wanted;
 use packetboat_core::wire::WireError;
 use packetboat_replica::index::{Index, PackState};
 use packetboat_storage::fetch::{ChunkPlace, FetchError, fetch_chunks};
@@ -35,11 +36,14 @@ pub(crate) fn start_over_if_cut_short(index: &mut Index) -> Result<(), SyncError
 }
 
 /// Begins from the best sound checkpoint of these, where nothing was folded yet; says whether it did.
+///
+/// Those that could not be used are added to `damaged`.
 pub(crate) fn begin(
     index: &mut Index,
     store: &dyn Store,
     keys: &Keys,
     named: &BTreeSet<CheckpointRef>,
+    damaged: &mut BTreeSet<Wanted>,
     observer: &mut dyn Observer,
 ) -> Result<bool, SyncError> {
     if named.is_empty() || !index.knowledge().is_empty() {
@@ -53,6 +57,7 @@ pub(crate) fn begin(
     };
     for (checkpoint, reason) in failures {
         let text = format!("{}: {reason}", checkpoint.name());
+        damaged.insert(Wanted::Checkpoint(checkpoint));
         index.set_problem(PROBLEM, checkpoint.name().as_str().as_bytes(), &reason)?;
         observer.note(Note::Warning { text });
     }
@@ -84,7 +89,7 @@ fn begin_from(
     for checkpoint in candidates {
         match read_root(store, keys, &checkpoint) {
             Ok(root) => roots.push((checkpoint, root)),
-            Err(LearnError::Unusable(reason)) => failures.push((checkpoint, reason)),
+            Err(LearnError::Unusable(reason) | LearnError::Locked(reason)) => failures.push((checkpoint, reason)),
             Err(LearnError::Sync(error)) => return Err(error),
         }
     }
@@ -97,7 +102,7 @@ fn begin_from(
         }
         let reason = match result {
             Ok(()) => return Ok(true),
-            Err(LearnError::Unusable(reason)) => reason,
+            Err(LearnError::Unusable(reason) | LearnError::Locked(reason)) => reason,
             // A storage that fails may recover; one that fails twice at the same checkpoint may never for this one.
             Err(LearnError::Sync(SyncError::Store(error))) if failed_before(index, &checkpoint)? => {
                 crate::error::chain(&error)
@@ -164,12 +169,24 @@ pub(super) fn load(
         member.heard_time = heard.get(&member.device).copied().unwrap_or(0);
         index.put_member(&member)?;
     }
-    held::hold(index, checkpoint, root)?;
+    held::hold(index, checkpoint, root, keys.ring.current())?;
     held::set_packed(index, &root.knowledge)?;
     index.set_meta(FAILED, None)?;
     index.set_meta(LOADING, None)?;
     index.commit()?;
     Ok(())
+}
+
+/// Whether every segment of a checkpoint can be read and is the one that the root names.
+pub(super) fn are_segments_readable(store: &dyn Store, keys: &Keys, root: &CheckpointRoot) -> Result<bool, SyncError> {
+    for batch in batches(&root.segments) {
+        match fetch(store, keys, batch.iter().map(|at| &root.segments[*at]).collect()) {
+            Ok(_) => {}
+            Err(LearnError::Unusable(_) | LearnError::Locked(_)) => return Ok(false),
+            Err(LearnError::Sync(error)) => return Err(error),
+        }
+    }
+    Ok(true)
 }
 
 /// Which segments to read together: in the order in which they lie in packs, so many as fit into memory.

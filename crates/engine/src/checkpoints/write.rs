@@ -81,7 +81,7 @@ fn put_root(
         if store.put_new(&checkpoint.name(), sealed.bytes())? == Put::Stored {
             index.begin()?;
             index.set_meta(NUMBER, Some(&root.number.to_le_bytes()))?;
-            held::hold(index, &checkpoint, &root)?;
+            held::hold(index, &checkpoint, &root, keys.ring.current())?;
             index.commit()?;
             return Ok(checkpoint);
         }
@@ -178,7 +178,10 @@ fn pack_inline_content(
         for counter in packed.counter(device) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
             for (id, plain) in sealed.open(&keys.ring)?.body.inline {
-                if matches!(index.chunk_place(&id)?, Some(ChunkPlace::Pack { .. })) {
+                // A pack that is known to be damaged holds nothing for whoever begins from here.
+                if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
+                    && index.pack_row(&pack)?.is_some_and(|row| row.state != PackState::Damaged)
+                {
                     continue;
                 }
                 packing.add(id, &plain, entropy)?;

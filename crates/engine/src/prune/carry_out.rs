@@ -148,7 +148,7 @@ fn superseded_checkpoints(
                 deleted.objects += 1;
                 deleted.bytes += listed.size;
             }
-            Ok(_) | Err(LearnError::Unusable(_)) => {}
+            Ok(_) | Err(LearnError::Unusable(_) | LearnError::Locked(_)) => {}
             Err(LearnError::Sync(error)) => return Err(error),
         }
     }
@@ -162,7 +162,7 @@ pub(super) fn packs_of_checkpoints(store: &dyn Store, keys: &Keys) -> Result<BTr
         let Some(checkpoint) = CheckpointRef::from_name(&listed.name) else { continue };
         match checkpoints::read_root(store, keys, &checkpoint) {
             Ok(root) => packs.extend(root.segments.iter().flat_map(|segment| &segment.chunks).map(|chunk| chunk.pack)),
-            Err(LearnError::Unusable(_)) => {}
+            Err(LearnError::Unusable(_) | LearnError::Locked(_)) => {}
             Err(LearnError::Sync(error)) => return Err(error),
         }
     }

@@ -45,7 +45,7 @@ impl<'a> Repacking<'a> {
         let Some(known) = index.pack_index(&pack.pack)? else { return Ok(false) };
         let bytes = match unusable(self.store.get(&object_name(&pack.pack), u64::from(MAX_PACK_BYTES))) {
             Ok(bytes) => bytes,
-            Err(LearnError::Unusable(_)) => return Ok(false),
+            Err(LearnError::Unusable(_) | LearnError::Locked(_)) => return Ok(false),
             Err(LearnError::Sync(error)) => return Err(error),
         };
         let mut sound = Vec::new();

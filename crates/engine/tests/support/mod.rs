@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use packetboat_core::ids::VaultId;
+use packetboat_core::keys::{KeyRing, RootKey};
 use packetboat_core::marker::Argon2Cost;
 use packetboat_core::name::RelPath;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
@@ -36,14 +38,19 @@ pub(crate) struct Device {
 impl Pair {
     /// A vault with two members, both in step and empty.
     pub(crate) fn new() -> Self {
+        Self::seeded(1)
+    }
+
+    /// The same by other randomness: another vault with other keys.
+    pub(crate) fn seeded(seed: u64) -> Self {
         let (now, store) = (Arc::new(AtomicI64::new(START)), MemoryStore::new());
         let (out, fuse) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(-1)));
         let parts = |seed| parts(seed, &store, &out, &fuse, &now);
-        let (fs, laptop_parts) = parts(1);
+        let (fs, laptop_parts) = parts(seed);
         let (laptop, _) = Replica::create(laptop_parts, b"secret", "laptop").unwrap();
         let laptop = Device { fs, replica: laptop };
         let marker = Replica::read_marker(&store).unwrap().unwrap();
-        let (fs, desk_parts) = parts(2);
+        let (fs, desk_parts) = parts(seed + 1);
         let desk = Replica::join(desk_parts, marker.unlock_with_passphrase(b"secret").unwrap(), "desk").unwrap();
         let mut pair = Self {
             laptop,
@@ -66,6 +73,54 @@ impl Pair {
         Device { fs, replica }
     }
 
+    /// What time it is, in milliseconds since 1970 UTC.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    /// Lets a device make so many more calls to the store; those after that fail.
+    pub(crate) fn fail_after(&self, device: &mut Device, calls: u64) {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        let left = Arc::new(AtomicI64::new(i64::try_from(calls).unwrap_or(i64::MAX)));
+        parts.store = Arc::new(Counted { inner: self.store.clone(), left });
+        device.replica = Replica::open(parts).unwrap();
+    }
+
+    /// A device of this name, which joins by the marker as it is now and with this passphrase.
+    pub(crate) fn joined(&self, seed: u64, name: &str, passphrase: &[u8]) -> Device {
+        let marker = Replica::read_marker(&self.store).unwrap().unwrap();
+        let (fs, parts) = parts(seed, &self.store, &self.out, &self.fuse, &self.now);
+        fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
+        let replica = Replica::join(parts, marker.unlock_with_passphrase(passphrase).unwrap(), name).unwrap();
+        Device { fs, replica }
+    }
+
+    /// Takes the desk out of the pair.
+    pub(crate) fn take_desk(&mut self) -> Device {
+        let nobody = self.nobody();
+        std::mem::replace(&mut self.desk, nobody)
+    }
+
+    /// A device of no vault, for the place of another.
+    fn nobody(&self) -> Device {
+        let (fs, parts) = parts(0, &self.store, &self.out, &self.fuse, &self.now);
+        let replica = Replica::join(parts, KeyRing::new(VaultId([0; 16]), RootKey([0; 32])), "nobody").unwrap();
+        Device { fs, replica }
+    }
+
+    /// A device goes to another storage, with all that it has.
+    pub(crate) fn moved(&self, device: Device, store: &MemoryStore, place: &str) -> Device {
+        let mut parts = device.replica.into_parts();
+        parts.store = Arc::new(Reachable {
+            inner: store.clone(),
+            out: Arc::new(AtomicBool::new(false)),
+            fuse: Arc::new(AtomicI64::new(-1)),
+        });
+        parts.place = place.to_owned();
+        Device { fs: device.fs, replica: Replica::open(parts).unwrap() }
+    }
+
     /// What another replica with an empty disk is made of.
     pub(crate) fn parts(&self, seed: u64) -> (SimFs, Parts) {
         parts(seed, &self.store, &self.out, &self.fuse, &self.now)
@@ -73,8 +128,13 @@ impl Pair {
 
     /// Lets an hour pass, so that nothing recorded before is racy; says what time it was before.
     pub(crate) fn pass(&mut self) -> i64 {
-        let before = self.now.fetch_add(3_600_000, Ordering::SeqCst);
-        let now = before + 3_600_000;
+        self.pass_hours(1)
+    }
+
+    /// Lets so many hours pass.
+    pub(crate) fn pass_hours(&mut self, hours: i64) -> i64 {
+        let before = self.now.fetch_add(hours * 3_600_000, Ordering::SeqCst);
+        let now = before + hours * 3_600_000;
         for device in [&self.laptop, &self.desk] {
             device.fs.set_now(now * 1_000_000);
         }
@@ -133,6 +193,24 @@ fn owned(files: &[(&str, &str)]) -> Vec<(String, String)> {
 impl Device {
     pub(crate) fn sync(&mut self) -> Report {
         self.replica.sync(SyncOptions::default(), &mut Silent).unwrap()
+    }
+
+    /// The error of a round that fails.
+    pub(crate) fn sync_fails(&mut self) -> packetboat_engine::error::SyncError {
+        self.replica.sync(SyncOptions::default(), &mut Silent).unwrap_err()
+    }
+
+    /// This device.
+    pub(crate) fn id(&self) -> packetboat_core::ids::DeviceId {
+        self.replica.devices().unwrap().into_iter().find(|device| device.is_this).unwrap().device
+    }
+
+    /// How the devices that this one knows of stand, by name.
+    pub(crate) fn standings(&self) -> Vec<(String, &'static str)> {
+        let mut devices: Vec<_> =
+            self.replica.devices().unwrap().into_iter().map(|device| (device.name, device.standing)).collect();
+        devices.sort();
+        devices
     }
 
     /// The files and their texts, by path.
@@ -228,6 +306,46 @@ impl Store for Reachable {
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.changing()?.delete(name)
+    }
+}
+
+/// A store that goes away after some calls.
+struct Counted {
+    inner: MemoryStore,
+    left: Arc<AtomicI64>,
+}
+
+impl Counted {
+    fn inner(&self) -> Result<&MemoryStore, StoreError> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
+            return Ok(&self.inner);
+        }
+        let source = std::io::Error::other("it went away");
+        Err(StoreError::Io { action: "read", name: "anything".to_owned(), source })
+    }
+}
+
+impl Store for Counted {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.inner()?.put_new(name, bytes)
+    }
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner()?.put(name, bytes)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner()?.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner()?.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner()?.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner()?.delete(name)
     }
 }
 

@@ -185,6 +185,35 @@ impl Message {
     }
 }
 
+/// Reads one message as whichever it says it is, and says whether it was understood; asserts that each has one encoding.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(frame: &[u8]) -> bool {
+    let read = match frame.first() {
+        Some(&HELLO) => Message::expect_hello(frame).ok().map(|()| Message::Hello),
+        Some(&COMMIT) => Message::expect_commit(frame).ok().map(|commitment| Message::Commit { commitment }),
+        Some(&OFFER) => {
+            Message::expect_offer(frame).ok().map(|introduction| Message::Offer { nonce: nonce(frame), introduction })
+        }
+        Some(&OPEN) => {
+            Message::expect_open(frame).ok().map(|introduction| Message::Open { nonce: nonce(frame), introduction })
+        }
+        Some(&AGREE) => {
+            Message::expect_agreement(frame).ok().map(|hash| Message::Agree { agreement: *hash.as_bytes() })
+        }
+        Some(&PAIRED) => Message::expect_paired(frame).ok().map(|()| Message::Paired),
+        _ => Message::is_refusal(frame).then_some(Message::Refuse),
+    };
+    if let Some(message) = &read {
+        assert_eq!(message.encode(), frame, "a message has one encoding");
+    }
+    read.is_some()
+}
+
+#[cfg(feature = "fuzzing")]
+fn nonce(frame: &[u8]) -> [u8; 32] {
+    frame[1..33].try_into().expect("it was understood")
+}
+
 fn hash_after(kind: u8, frame: &[u8]) -> Result<[u8; 32], WireError> {
     let mut reader = after(kind, frame)?;
     let hash = reader.array()?;

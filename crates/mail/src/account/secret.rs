@@ -13,6 +13,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::keyring::{Entry, Keyring, KeyringError};
+use crate::message::{Moment, format_date};
 use crate::smtp::Login;
 
 /// Who logs in, and where the secret is.
@@ -28,22 +30,34 @@ enum Kept {
     File(PathBuf),
     Command(String),
     TokenCommand(String),
+    Keyring(Entry),
+    Token(Token),
+}
+
+/// The places where a secret may be kept, of which an account names exactly one.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Places<'a> {
+    pub(super) password: Option<&'a Hidden>,
+    pub(super) file: Option<&'a PathBuf>,
+    pub(super) command: Option<&'a String>,
+    pub(super) token_command: Option<&'a String>,
+    /// The server whose password the keyring holds.
+    pub(super) keyring: Option<&'a str>,
+    pub(super) token: Option<&'a Token>,
 }
 
 impl Credentials {
-    /// Exactly one place is given.
-    pub(super) fn new(
-        user: &str,
-        password: Option<&Hidden>,
-        file: Option<&PathBuf>,
-        command: Option<&String>,
-        token_command: Option<&String>,
-    ) -> Result<Self, SecretError> {
-        let kept = match (password, file, command, token_command) {
-            (Some(password), None, None, None) => Kept::Here(password.0.clone()),
-            (None, Some(file), None, None) => Kept::File(file.clone()),
-            (None, None, Some(command), None) => Kept::Command(command.clone()),
-            (None, None, None, Some(command)) => Kept::TokenCommand(command.clone()),
+    pub(super) fn new(user: &str, places: Places<'_>) -> Result<Self, SecretError> {
+        let Places { password, file, command, token_command, keyring, token } = places;
+        let kept = match (password, file, command, token_command, keyring, token) {
+            (Some(password), None, None, None, None, None) => Kept::Here(password.0.clone()),
+            (None, Some(file), None, None, None, None) => Kept::File(file.clone()),
+            (None, None, Some(command), None, None, None) => Kept::Command(command.clone()),
+            (None, None, None, Some(command), None, None) => Kept::TokenCommand(command.clone()),
+            (None, None, None, None, Some(server), None) => {
+                Kept::Keyring(Entry { server: server.to_owned(), user: user.to_owned() })
+            }
+            (None, None, None, None, None, Some(token)) => Kept::Token(token.clone()),
             _ => return Err(SecretError::NotOnePlace),
         };
         Ok(Self { user: user.to_owned(), kept })
@@ -59,11 +73,36 @@ impl Credentials {
         let user = self.user.clone();
         let password = match &self.kept {
             Kept::TokenCommand(command) => return Ok(Login::Token { user, token: run(command).await? }),
+            Kept::Token(token) => return Ok(Login::Token { user, token: token.text.0.clone() }),
             Kept::Here(password) => password.clone(),
             Kept::File(path) => read(path).await?,
             Kept::Command(command) => run(command).await?,
+            Kept::Keyring(entry) => {
+                let found = Keyring::of_user().find(entry).await?;
+                found.ok_or_else(|| SecretError::NotInKeyring { entry: entry.clone() })?.to_string()
+            }
         };
         Ok(Login::Password { user, password })
+    }
+}
+
+/// An access token itself, as a host lends it to a companion, which cannot run the host's command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The token.
+    pub text: Hidden,
+    /// Until when it is good at most, in milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+impl Token {
+    /// Whether it is good still, as far as this device can know.
+    pub fn still_good(&self, now_ms: u64) -> Result<(), SecretError> {
+        match self.expires_ms > now_ms {
+            true => Ok(()),
+            false => Err(SecretError::Expired { expires_ms: self.expires_ms }),
+        }
     }
 }
 
@@ -93,6 +132,8 @@ impl fmt::Debug for Kept {
             Self::File(path) => write!(f, "File({path:?})"),
             Self::Command(_) => f.write_str("Command"),
             Self::TokenCommand(_) => f.write_str("TokenCommand"),
+            Self::Keyring(entry) => write!(f, "Keyring({entry:?})"),
+            Self::Token(_) => f.write_str("Token"),
         }
     }
 }
@@ -146,12 +187,31 @@ fn first_line(text: &[u8]) -> Option<String> {
     (!line.is_empty()).then(|| line.to_owned())
 }
 
+fn moment(ms: u64) -> String {
+    format_date(Moment { unix_seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX), offset_minutes: 0 })
+}
+
 /// Why there is no password or token.
 #[derive(Debug, Error)]
 pub enum SecretError {
     /// None of the places is given, or several are.
-    #[error("one of `password`, `password_file`, `password_command` and `token_command` is needed")]
+    #[error("one of `password`, `password_file`, `password_command`, `token_command` and `keyring = true` is needed")]
     NotOnePlace,
+    /// The keyring cannot be used.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The keyring does not know it.
+    #[error("the desktop's keyring has no password of {} at {}", entry.user, entry.server)]
+    NotInKeyring {
+        /// What it was asked for.
+        entry: Entry,
+    },
+    /// A token that was lent is good no more.
+    #[error("the token that the host lent expired at {}", moment(*expires_ms))]
+    Expired {
+        /// When, in milliseconds since 1970.
+        expires_ms: u64,
+    },
     /// A password without a user.
     #[error("a password needs a `user`")]
     NoUser,

@@ -77,6 +77,8 @@ fn what_cannot_be_right_is_said_when_the_file_is_read() {
         ("user = \"u\"", "password_command"),
         ("user = \"u\"\npassword = \"a\"\npassword_file = \"b\"", "password_command"),
         ("password = \"a\"", "`user`"),
+        ("keyring = true", "`user`"),
+        ("user = \"u\"\nkeyring = true\npassword = \"a\"", "keyring"),
         ("prot = 25", "prot"),
         ("port = 99999", "port"),
         ("security = \"none\"", "none"),
@@ -130,7 +132,8 @@ async fn a_password_file_that_others_can_read_is_not_used() {
 #[tokio::test]
 async fn a_check_says_in_words_what_is_wrong() {
     let accounts = smtp("port = 1\nuser = \"u\"\npassword_command = \"exit 1\"").unwrap();
-    let checked = check(accounts.iter().next().unwrap(), "laptop.test", None).await;
+    let trying = Trying { hello: "laptop.test", source: None, connect: std::time::Duration::from_secs(5) };
+    let checked = check(accounts.iter().next().unwrap(), trying).await;
     let problem = checked.smtp.unwrap().unwrap_err();
     assert_eq!(
         problem.in_words(),

@@ -49,14 +49,14 @@ struct Fetching<'a> {
     arrivals: &'a Arrivals,
 }
 
-pub(super) enum FetchError {
+pub(crate) enum FetchError {
     Imap(ImapError),
     Stopped,
 }
 
 impl ImapSession {
     /// Fetches messages of the selected mailbox, each described by `describe` and handed to `arrivals`.
-    pub(super) async fn fetch_into(
+    pub(crate) async fn fetch_into(
         &mut self,
         uids: &UidSet,
         describe: impl Fn(u32, Flags, Option<SystemTime>) -> Arrival,

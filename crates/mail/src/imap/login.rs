@@ -12,7 +12,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::guard::Guarded;
-use super::session::{Answer, ImapAccount, ImapError, UNASKED, accepted, beginning, closed};
+use super::session::{Answer, ImapAccount, ImapError, UNASKED, accepted, beginning, closed, parsing};
 use crate::connection::{ConnectError, Credentials, Deadlines, LineError, Lines, Stream};
 
 /// Asks for TLS and begins it, before anything else of the protocol.
@@ -55,8 +55,8 @@ pub(super) async fn greeted(client: &mut Client<Guarded<Stream>>, deadlines: &De
 
 async fn next(client: &mut Client<Guarded<Stream>>, deadlines: &Deadlines) -> Result<Answer, ImapError> {
     client.get_mut().restart();
-    let answer = timeout(deadlines.answer, client.read_response()).await;
-    let answer = answer.map_err(|_| ImapError::Slow(deadlines.answer))??.ok_or_else(closed)?;
+    let answer = timeout(deadlines.answer, parsing(client.read_response())).await;
+    let answer = answer.map_err(|_| ImapError::Slow(deadlines.answer))???.ok_or_else(closed)?;
     client.get_mut().answered();
     Ok(Answer(UnsolicitedResponse::Other(answer)))
 }
@@ -114,7 +114,8 @@ pub(super) async fn log_in(
     if unavailable {
         return Err(ImapError::NoLogin);
     }
-    let logged_in = timeout(deadlines.answer, logging_in).await.map_err(|_| ImapError::Slow(deadlines.answer))?;
+    let logged_in =
+        timeout(deadlines.answer, parsing(logging_in)).await.map_err(|_| ImapError::Slow(deadlines.answer))??;
     logged_in.map_err(|(error, _)| match error {
         async_imap::error::Error::No(reply) | async_imap::error::Error::Bad(reply) => {
             let busy = ["UNAVAILABLE", "INUSE", "[LIMIT", "try again"].iter().any(|word| reply.contains(word));

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_imap::imap_proto::{MailboxDatum, NameAttribute, RequestId, Response, ResponseCode, Status};
 use async_imap::types::UnsolicitedResponse;
 use async_imap::{Client, Session};
+use futures_util::FutureExt as _;
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::guard::{Bounds, GuardError, Guarded};
 use super::login::{capabilities_of, greeted, log_in, note_capabilities, upgrade};
-use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, Security, Stream};
+use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, LOGIN_HINT, NO_LOGIN_HINT, Security, Stream};
 use crate::fetched::UidSet;
 
 /// What is needed for a session.
@@ -103,8 +105,13 @@ pub enum Deleted {
 impl ImapSession {
     /// Connects and logs in.
     pub async fn open(account: &ImapAccount) -> Result<Self, ImapError> {
-        let ImapAccount { endpoint, tls, credentials, deadlines } = account;
-        let mut stream = Stream::connect(endpoint, tls, deadlines).await?;
+        let stream = Stream::connect(&account.endpoint, &account.tls, &account.deadlines).await?;
+        Self::over(stream, account).await
+    }
+
+    /// Logs in over a connection that stands.
+    pub(crate) async fn over(mut stream: Stream, account: &ImapAccount) -> Result<Self, ImapError> {
+        let ImapAccount { endpoint, credentials, deadlines, .. } = account;
         if endpoint.security == Security::Upgrade {
             stream = upgrade(stream, account).await?;
         }
@@ -227,8 +234,8 @@ impl ImapSession {
     pub(super) async fn answer(&mut self) -> Result<Answer, ImapError> {
         self.session.get_mut().restart();
         let deadline = self.deadlines.answer;
-        let answer = timeout(deadline, self.session.read_response()).await;
-        let answer = answer.map_err(|_| ImapError::Slow(deadline))??.ok_or_else(closed)?;
+        let answer = timeout(deadline, parsing(self.session.read_response())).await;
+        let answer = answer.map_err(|_| ImapError::Slow(deadline))???.ok_or_else(closed)?;
         let answer = Answer(UnsolicitedResponse::Other(answer));
         self.session.get_mut().answered();
         if let Response::Data { status: Status::Bye, outcome } = answer.parsed() {
@@ -293,6 +300,14 @@ fn special_use(attribute: &NameAttribute<'_>) -> Option<SpecialUse> {
     })
 }
 
+/// Waits for what the parser makes of a server's words.
+///
+/// It panics on some that the guard lets pass, such as a code that a letter beyond ASCII follows at once, or a date that
+/// is NIL. The session is of no use after that, and the error ends it; nothing of it is looked at again.
+pub(super) async fn parsing<T>(reading: impl Future<Output = T>) -> Result<T, ImapError> {
+    AssertUnwindSafe(reading).catch_unwind().await.map_err(|_| ImapError::Unreadable)
+}
+
 pub(super) fn closed() -> ImapError {
     ImapError::Broken(io::ErrorKind::UnexpectedEof.into())
 }
@@ -338,6 +353,9 @@ pub enum ImapError {
     /// It says things without end that nobody asked for.
     #[error("the server sends answers without end")]
     Endless,
+    /// It says something that the parser stumbles over.
+    #[error("the server's answer cannot be read")]
+    Unreadable,
     /// Its answer came too slowly.
     #[error("an answer was not whole within {0:?}")]
     Slow(std::time::Duration),
@@ -361,6 +379,24 @@ pub enum ImapError {
     /// The connection was cut, or what came is not IMAP.
     #[error("the connection broke off")]
     Broken(#[source] io::Error),
+}
+
+impl ImapError {
+    /// Whether no other try can help until someone changes the account.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::LoginRefused { .. } | Self::NoLogin | Self::NotAString { .. })
+    }
+
+    /// What a person can do about it, where there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::LoginRefused { .. } => Some(LOGIN_HINT),
+            Self::NoLogin => Some(NO_LOGIN_HINT),
+            Self::Connect(error) => Some(error.hint()),
+            Self::Slow(_) => Some("look at security in the account; else the server is slow, and another time may do"),
+            _ => None,
+        }
+    }
 }
 
 impl From<io::Error> for ImapError {

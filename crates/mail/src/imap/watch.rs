@@ -1,11 +1,15 @@
-//! Watching a mailbox for as long as is wanted: connecting, waiting, and connecting again after ever longer pauses.
+//! Watching mailboxes for as long as is wanted: connecting, waiting, and connecting again after ever longer pauses.
+//!
+//! The inbox is watched by any server. The others are where the server can tell of them; whoever listens hears whether it
+//! does, and asks now and then where it does not.
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::idle::Wake;
+use super::choice::{Chosen, is_all, is_inbox_alone};
+use super::idle::{Others, Wake};
 use super::session::{Access, ImapAccount, ImapError, ImapSession};
 
 /// How long to pause after failures, doubled with each up to a limit.
@@ -38,8 +42,11 @@ impl Backoff {
 #[derive(Debug)]
 pub enum Watched {
     /// It is connected; what came meanwhile is to be fetched.
-    Connected,
-    /// Something happened in the mailbox.
+    Connected {
+        /// Whether the server tells of every mailbox that is wanted, and not of the inbox alone.
+        all: bool,
+    },
+    /// Something happened in a mailbox.
     News,
     /// It is not connected any more, and tries again after a pause.
     Lost {
@@ -55,12 +62,13 @@ pub enum Watched {
     },
 }
 
-/// Watches a mailbox until nobody listens any more, or the server refuses the login.
+/// Watches the inbox, and as many of the `wanted` mailboxes as the server can tell of, until nobody listens any more or
+/// the server refuses the login.
 ///
 /// `chance` gives a number from 0 to 255 for each pause.
-pub async fn watch_mailbox(
+pub async fn watch_mailboxes(
     account: &ImapAccount,
-    mailbox: &str,
+    wanted: &[String],
     renewal: Duration,
     backoff: Backoff,
     mut chance: impl FnMut() -> u8,
@@ -68,7 +76,7 @@ pub async fn watch_mailbox(
 ) {
     let mut failures = 0;
     loop {
-        let watched = watch_once(account, mailbox, renewal, &listener, &mut failures);
+        let watched = watch_once(account, wanted, renewal, &listener, &mut failures);
         let error = tokio::select! {
             ended = watched => match ended {
                 Ok(()) => return,
@@ -76,7 +84,7 @@ pub async fn watch_mailbox(
             },
             () = listener.closed() => return,
         };
-        if matches!(error, ImapError::LoginRefused { .. } | ImapError::NoLogin | ImapError::NotAString { .. }) {
+        if error.is_final() {
             let _ = listener.send(Watched::Refused { error }).await;
             return;
         }
@@ -95,14 +103,15 @@ pub async fn watch_mailbox(
 /// One connection; it ends well when nobody listens.
 async fn watch_once(
     account: &ImapAccount,
-    mailbox: &str,
+    wanted: &[String],
     renewal: Duration,
     listener: &mpsc::Sender<Watched>,
     failures: &mut u32,
 ) -> Result<(), ImapError> {
     let mut session = ImapSession::open(account).await?;
-    session.select(mailbox, Access::Read).await?;
-    if listener.send(Watched::Connected).await.is_err() {
+    let all = is_inbox_alone(wanted) || watch_others(&mut session, wanted).await?;
+    session.select("INBOX", Access::Read).await?;
+    if listener.send(Watched::Connected { all }).await.is_err() {
         return Ok(());
     }
     loop {
@@ -112,6 +121,25 @@ async fn watch_once(
         if wake == Wake::News && listener.send(Watched::News).await.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// Asks the server to tell of the mailboxes beside the inbox; says whether it will.
+async fn watch_others(session: &mut ImapSession, wanted: &[String]) -> Result<bool, ImapError> {
+    if !session.can("NOTIFY") {
+        return Ok(false);
+    }
+    let others = match is_all(wanted) {
+        true => Others::All,
+        false => {
+            let chosen = Chosen::of(&session.mailboxes().await?, wanted);
+            let others = chosen.found.into_iter().filter(|(_, folder)| !folder.is_inbox());
+            Others::Named(others.map(|(mailbox, _)| mailbox).collect())
+        }
+    };
+    match &others {
+        Others::Named(names) if names.is_empty() => Ok(true),
+        others => session.notify_of(others).await,
     }
 }
 

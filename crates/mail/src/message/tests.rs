@@ -114,6 +114,8 @@ fn limits_are_kept() {
 fn eight_bit_messages_are_known_as_such() {
     assert!(prepare(port(), "A: b\r\n\r\ngrün\r\n".as_bytes()).unwrap().1.eight_bit);
     assert!(prepare(port(), "A: grün\r\n\r\nb\r\n".as_bytes()).unwrap().1.eight_bit);
+    // A field that is left out asks nothing of a server.
+    assert!(!prepare(port(), "Bcc: grün\r\nA: b\r\n\r\nb\r\n".as_bytes()).unwrap().1.eight_bit);
 }
 
 proptest! {

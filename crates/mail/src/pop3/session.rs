@@ -12,7 +12,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reply::{Reply, parse_listed, parse_uidl};
 use super::unstuff::Unstuffing;
-use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, LineError, Lines, Security, Stream};
+use crate::connection::{
+    ConnectError, Credentials, Deadlines, Endpoint, LOGIN_HINT, LineError, Lines, NO_LOGIN_HINT, Security, Stream,
+};
 
 /// What is needed for a session.
 #[derive(Clone, Debug)]
@@ -49,8 +51,13 @@ pub struct Listed {
 impl Pop3Session {
     /// Connects and logs in.
     pub async fn open(account: &Pop3Account) -> Result<Self, Pop3Error> {
-        let Pop3Account { endpoint, tls, credentials, deadlines } = account;
-        let stream = Stream::connect(endpoint, tls, deadlines).await?;
+        let stream = Stream::connect(&account.endpoint, &account.tls, &account.deadlines).await?;
+        Self::over(stream, account).await
+    }
+
+    /// Logs in over a connection that stands.
+    pub(crate) async fn over(stream: Stream, account: &Pop3Account) -> Result<Self, Pop3Error> {
+        let Pop3Account { endpoint, credentials, deadlines, .. } = account;
         let mut session =
             Self { lines: Lines::new(stream, deadlines.silence), deadlines: *deadlines, capabilities: BTreeSet::new() };
         match session.reply().await {
@@ -348,6 +355,29 @@ pub enum Pop3Error {
     /// The connection was cut.
     #[error("the connection broke off")]
     Broken(#[source] io::Error),
+}
+
+impl Pop3Error {
+    /// Whether no other try can help until someone changes the account.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::LoginRefused { .. } | Self::NoLogin | Self::NotALine)
+    }
+
+    /// What a person can do about it, where there is something.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::LoginRefused { .. } => Some(LOGIN_HINT),
+            Self::NoLogin => Some(NO_LOGIN_HINT),
+            Self::Connect(error) => Some(error.hint()),
+            Self::Silent(_) => {
+                Some("look at security in the account; else the server is slow, and another time may do")
+            }
+            Self::Refused { command, .. } if command == "UIDL" => {
+                Some("the server has no unique ids, so nothing can be known to have been fetched; fetch by IMAP")
+            }
+            _ => None,
+        }
+    }
 }
 
 impl From<LineError> for Pop3Error {

@@ -176,6 +176,12 @@ impl Failure {
             Self::Deadline { stage: Stage::Connect, .. } => {
                 Some("some networks drop connections to mail servers silently")
             }
+            Self::Tls { .. } | Self::Garbled { .. } | Self::Deadline { stage: Stage::Tls | Stage::Greeting, .. } => {
+                Some(
+                    "look at port and security in the account: at port 465 TLS begins at once (`tls`), at port 587 it is \
+                 asked for (`starttls`)",
+                )
+            }
             _ => None,
         }
     }

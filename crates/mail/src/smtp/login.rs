@@ -23,10 +23,7 @@ pub(super) async fn greet_and_log_in(
     let deadlines = &server.deadlines;
     let mut client = SmtpClient { stream, timeout: deadlines.tls };
     match server.security {
-        Security::Plain => {
-            greeting(&mut client, server).await?;
-            finish(client, server).await
-        }
+        Security::Plain => begin_plainly(client, server).await,
         Security::Tls => {
             let mut client = client
                 .into_tls(&server.trust.connector(), &server.host)
@@ -58,6 +55,15 @@ async fn greeting<S: Stream>(client: &mut SmtpClient<S>, server: &Server) -> Res
         .map_err(|error| failure(error, server, Stage::Greeting, after))?
         .into();
     if reply.is_positive() { Ok(()) } else { Err(Failure::Rejected { stage: Stage::Greeting, reply }) }
+}
+
+/// Says hello and logs in without TLS.
+pub(super) async fn begin_plainly<S: Stream + 'static>(
+    mut client: SmtpClient<S>,
+    server: &Server,
+) -> Result<(Box<dyn Stream>, Capabilities), Failure> {
+    greeting(&mut client, server).await?;
+    finish(client, server).await
 }
 
 async fn hello<S: Stream>(client: &mut SmtpClient<S>, server: &Server) -> Result<EhloResponse<String>, Failure> {

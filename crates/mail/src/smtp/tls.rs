@@ -38,6 +38,12 @@ impl Trust {
         Ok(Self(Arc::new(config)))
     }
 
+    /// What a fuzz target brings along: its servers are never met over TLS.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of(config: Arc<ClientConfig>) -> Self {
+        Self(config)
+    }
+
     pub(super) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.0.clone())
     }

@@ -189,6 +189,7 @@ impl Connection {
                 }
                 match (stage, index) {
                     (Stage::Recipient, Some(index)) => {
+                        let reply = too_many_is_for_now(reply);
                         any_accepted |= reply.is_positive();
                         // An acceptance holds once the message was accepted; it is settled then.
                         fates[*index] = if reply.is_positive() { Fate::Accepted(reply) } else { Fate::Refused(reply) };
@@ -286,6 +287,13 @@ enum Announced {
         /// Whether the connection can be used for another mail.
         clean: bool,
     },
+}
+
+/// Old servers say 552 where they mean that there are too many recipients; those are to be sent by another transaction
+/// and not to be given up (RFC 5321, 4.5.3.1.10).
+fn too_many_is_for_now(reply: Reply) -> Reply {
+    let meant = reply.code == 552 && reply.enhanced.is_none_or(|enhanced| enhanced == [5, 5, 3]);
+    if meant { Reply { code: 452, enhanced: reply.enhanced.map(|_| [4, 5, 3]), ..reply } } else { reply }
 }
 
 /// The answer to the dot is the answer for everyone who had been accepted until then.

@@ -64,6 +64,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         result.map_err(|_| NoLine::Deadline)?.map_err(NoLine::from)
     }
 
+    /// Says that nothing more will be written.
+    pub(super) async fn close(&mut self) {
+        // Whoever is gone need not be told.
+        let _gone = timeout(self.deadline, self.stream.shutdown()).await;
+    }
+
     /// The next line without its end.
     pub(super) async fn line(&mut self, limit: usize, lenient: bool, deadline: Duration) -> Result<Vec<u8>, NoLine> {
         timeout(deadline, self.next_line(limit, lenient)).await.map_err(|_| NoLine::Deadline)?

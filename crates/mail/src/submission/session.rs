@@ -102,6 +102,8 @@ impl<Q: Queue> Session<'_, Q> {
             }
         }
         let _ = self.wire.flush().await;
+        // Within TLS an end that is not announced looks as if somebody had cut the connection.
+        self.wire.close().await;
     }
 
     async fn listen(&mut self) -> Result<Vec<u8>, NoLine> {

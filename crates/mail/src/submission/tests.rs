@@ -187,6 +187,47 @@ async fn limits_are_kept_and_said() {
 }
 
 #[tokio::test]
+async fn a_nul_is_refused_in_a_command_and_in_a_message() {
+    let running = start(settings()).await;
+    assert_eq!(running.talk("EHLO me\nNOOP a\0b\nQUIT\n").await, ["220", "250", "500", "221"]);
+    for message in ["Subject: a\0b\n\nhi\n", "Subject: x\n\nhi\0\n", "\0"] {
+        let codes = running.talk(&format!("{START}{message}\n.\nQUIT\n")).await;
+        assert_eq!(codes[4..], ["354", "550", "221"], "{message:?}");
+    }
+    assert!(running.mails().is_empty());
+}
+
+#[tokio::test]
+async fn a_line_too_long_for_other_servers_is_refused_and_the_longest_is_not() {
+    let running = start(settings()).await;
+    for (length, code) in [(998, "250"), (999, "550"), (1 << 20, "550")] {
+        let message = format!("Subject: x\n\n{}\n", "x".repeat(length));
+        let codes = running.talk(&format!("{START}{message}.\nQUIT\n")).await;
+        assert_eq!(codes[4..], ["354", code, "221"], "{length}");
+    }
+    assert_eq!(running.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn malformed_mime_is_the_readers_business_and_passes_as_it_came() {
+    let running = start(settings()).await;
+    let deep = "--b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n".repeat(2000);
+    for body in [
+        "Content-Type: multipart/mixed\r\n\r\n--\r\n----\r\n",
+        "Content-Type: multipart/mixed; boundary=\"\r\n\r\n--\"\r\n",
+        "Content-Type: text/plain; charset=\"\r\nContent-Transfer-Encoding: base64\r\n\r\n====%%%\r\n",
+        "Content-Type: ;;;/;=\r\nMIME-Version: minus one\r\n\r\n=?utf-8?q?=FF=?=\r\n",
+        &format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{deep}"),
+    ] {
+        let before = running.mails().len();
+        let codes = running.talk(&format!("{START}{body}.\nQUIT\n")).await;
+        assert_eq!(codes[4..], ["354", "250", "221"], "{}", &body[..40]);
+        assert!(running.mails()[before].2.ends_with(body));
+        let _any = crate::message::Glance::of(body.as_bytes());
+    }
+}
+
+#[tokio::test]
 async fn ten_thousand_recipients_are_taken() {
     let running = start(settings()).await;
     let recipients: String = (0..10_000).map(|n| format!("RCPT TO:<r{n}@b.test>\n")).collect();

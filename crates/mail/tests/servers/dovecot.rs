@@ -35,6 +35,11 @@ pub(crate) const PASSWORD: &str = "a secret \"with\" quotes\\";
 impl Dovecot {
     /// Starts a server, or says why there is none.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// The same with further settings.
+    pub(crate) fn start_with(more: &str) -> Option<Self> {
         if let Err(reason) = provide() {
             eprintln!("skipped: {reason}");
             return None;
@@ -62,7 +67,7 @@ impl Dovecot {
             .replace("@IMAPS@", &imaps.to_string())
             .replace("@POP3@", &pop3.to_string())
             .replace("@POP3S@", &pop3s.to_string());
-        std::fs::write(at.join("dovecot.conf"), text).expect("a file");
+        std::fs::write(at.join("dovecot.conf"), text + more).expect("a file");
         let master = Command::new("dovecot")
             .args(["-F", "-c"])
             .arg(at.join("dovecot.conf"))

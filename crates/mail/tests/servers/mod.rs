@@ -9,6 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -118,6 +119,36 @@ impl Servers {
         String::from_utf8_lossy(&output.stdout).lines().count()
     }
 
+    /// Puts a message into a mailbox of the user, as a delivery would.
+    pub fn save(&self, mailbox: &str, message: &[u8]) {
+        let config = self.path("dovecot.conf");
+        let saving = ["-c", &config, "save", "-u", USER, "-m", mailbox];
+        let mut saving = Command::new("doveadm").args(saving).stdin(Stdio::piped()).spawn().unwrap();
+        saving.stdin.take().unwrap().write_all(message).unwrap();
+        assert!(saving.wait().unwrap().success(), "doveadm saves: {}", self.log());
+    }
+
+    /// From now on Postfix files in Sent what it takes, as some providers do.
+    pub fn file_in_sent(&self) {
+        let path = self.path("etc/main.cf");
+        let settings = fs::read_to_string(&path).unwrap() + "always_bcc = sent@example.test\n";
+        fs::write(&path, settings).unwrap();
+        self.run("postfix", &["-c", &self.path("etc"), "reload"]);
+    }
+
+    /// Runs Dovecot's own tool, and gives what it says.
+    pub fn doveadm(&self, arguments: &[&str]) -> String {
+        let config = self.path("dovecot.conf");
+        let output = Command::new("doveadm").args(["-c", &config]).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// How many messages there are in a mailbox of the user.
+    pub fn count_in(&self, mailbox: &str) -> usize {
+        self.doveadm(&["search", "-u", USER, "mailbox", mailbox, "ALL"]).lines().count()
+    }
+
     /// The addresses from which Postfix took the message with this Message-ID, by the user who logged in.
     pub fn taken_from(&self, message_id: &str) -> Vec<String> {
         let log = String::from_utf8_lossy(&fs::read(self.path("postfix/log")).unwrap_or_default()).into_owned();
@@ -130,6 +161,12 @@ impl Servers {
             Some(line.split_once('[')?.1.split_once(']')?.0.to_owned())
         });
         taken.collect()
+    }
+
+    /// How many messages Postfix has taken and not yet delivered.
+    pub fn queue_length(&self) -> usize {
+        let count = |queue: &str| fs::read_dir(self.path(&format!("postfix/spool/{queue}"))).map_or(0, Iterator::count);
+        ["incoming", "active"].into_iter().map(count).sum()
     }
 
     fn wait_for_port(&self, port: u16) {
@@ -217,12 +254,30 @@ impl Place {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        let quiet = |program: &str, arguments: &[&str]| {
-            let _ = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        };
-        quiet("postfix", &["-c", &self.path("etc"), "stop"]);
-        quiet("dovecot", &["-c", &self.path("dovecot.conf"), "stop"]);
+        // By its process: `postfix stop` refuses to do anything where the address that it listens on is another
+        // namespace's, and the namespace may be gone by now.
+        let pid = fs::read_to_string(self.path("postfix/spool/pid/master.pid")).unwrap_or_default();
+        let pid = pid.trim();
+        let kill = |how: &str| Command::new("kill").args([how, pid]).stderr(Stdio::null()).status();
+        if !pid.is_empty() && kill("-TERM").is_ok_and(|status| status.success()) {
+            let ended = (0..60).any(|_| {
+                pause();
+                has_ended(pid)
+            });
+            if !ended {
+                let _ = kill("-KILL");
+            }
+        }
+        let mut dovecot = Command::new("dovecot");
+        dovecot.args(["-c", &self.path("dovecot.conf"), "stop"]).stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = dovecot.status();
     }
+}
+
+/// Whether a process is gone, or only waits for whoever adopted it to look at how it ended.
+fn has_ended(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z')))
 }
 
 /// Writes `authority.pem`, `cert.pem` and `key.pem` for `localhost` and 127.0.0.1 into a directory.

@@ -47,22 +47,27 @@ pub enum PackState {
     Stored,
     /// At the intermediary and condemned: read from where nothing else holds a chunk, and never referred to anew.
     Condemned,
+    /// Once at the intermediary, and found missing or damaged there.
+    Damaged,
 }
 
 impl PackState {
-    fn number(self) -> i64 {
+    /// The column's value.
+    fn code(self) -> i64 {
         match self {
-            PackState::Pending => 0,
-            PackState::Stored => 1,
-            PackState::Condemned => CONDEMNED,
+            Self::Damaged => -1,
+            Self::Pending => 0,
+            Self::Stored => 1,
+            Self::Condemned => CONDEMNED,
         }
     }
 
-    fn from_number(number: i64) -> Self {
-        match number {
-            0 => PackState::Pending,
-            CONDEMNED => PackState::Condemned,
-            _ => PackState::Stored,
+    fn of_code(code: i64) -> Self {
+        match code {
+            ..0 => Self::Damaged,
+            0 => Self::Pending,
+            CONDEMNED => Self::Condemned,
+            _ => Self::Stored,
         }
     }
 }
@@ -95,7 +100,7 @@ impl Index {
         let mut insert = self.sql.prepare_cached(
             "INSERT INTO pack (id, epoch, size, state, first_part, parts) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
-        let (id, state) = (pack.pack.as_bytes(), state.number());
+        let (id, state) = (pack.pack.as_bytes(), state.code());
         insert.execute(params![id, pack.epoch, pack.size, state, first_part, parts.len() as i64])?;
         let number = self.sql.last_insert_rowid();
         let mut insert_part = self.sql.prepare_cached("INSERT INTO part (n, pack, chunks) VALUES (?1, ?2, ?3)")?;
@@ -117,7 +122,7 @@ impl Index {
     /// Notes whether an intermediary has a pack.
     pub fn set_pack_state(&mut self, pack: &PackId, state: PackState) -> Result<(), IndexError> {
         let mut update = self.sql.prepare_cached("UPDATE pack SET state = ?2 WHERE id = ?1")?;
-        update.execute(params![pack.as_bytes(), state.number()])?;
+        update.execute(params![pack.as_bytes(), state.code()])?;
         Ok(())
     }
 
@@ -151,7 +156,7 @@ impl Index {
         let mut statement = self.sql.prepare_cached("SELECT epoch, size, state FROM pack WHERE id = ?1")?;
         let mut rows = statement.query([pack.as_bytes()])?;
         let Some(row) = rows.next()? else { return Ok(None) };
-        let state = PackState::from_number(row.get(2)?);
+        let state = PackState::of_code(row.get(2)?);
         Ok(Some(PackRow { pack: *pack, epoch: row.get(0)?, size: row.get(1)?, state }))
     }
 
@@ -179,7 +184,7 @@ impl Index {
         let mut rows = statement.query(params![after, page(limit)])?;
         let mut packs = Vec::new();
         while let Some(row) = rows.next()? {
-            let state = PackState::from_number(row.get(3)?);
+            let state = PackState::of_code(row.get(3)?);
             packs.push(PackRow { pack: PackId(row.get(0)?), epoch: row.get(1)?, size: row.get(2)?, state });
         }
         Ok(packs)
@@ -200,20 +205,44 @@ impl Index {
         Ok(())
     }
 
-    /// Where a chunk is stored: of several packs in one that is stored and not condemned, in a packet only where no pack
-    /// has it.
+    /// Where a chunk is best read: in a stored pack if it is in several, in one that is condemned or damaged only where no
+    /// other has it, in a packet only where no pack has it.
+    ///
+    /// Of several stored packs the one recorded last: it may stand for one that was lost.
     pub fn chunk_place(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, IndexError> {
+        if let Some(place) = self.packed_places(id, 1)?.pop() {
+            return Ok(Some(place));
+        }
+        self.inline_place(id)
+    }
+
+    /// Everywhere a chunk is stored, the best place first.
+    pub fn chunk_places(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
+        let mut places = self.packed_places(id, usize::MAX)?;
+        places.extend(self.inline_place(id)?);
+        Ok(places)
+    }
+
+    fn packed_places(&self, id: &ChunkId, limit: usize) -> Result<Vec<ChunkPlace>, IndexError> {
+        let mut places = Vec::new();
         let mut statement = self.sql.prepare_cached(
             "SELECT p.chunks, k.id, k.epoch FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
-             WHERE c.key = ?1 ORDER BY k.state = 2, k.state DESC, k.n",
+             WHERE c.key = ?1 ORDER BY CASE k.state WHEN 2 THEN -0.5 ELSE k.state END DESC, k.n DESC",
         )?;
         let mut rows = statement.query([key(id)])?;
         while let Some(row) = rows.next()? {
             if let Some(PackedChunk { offset, sealed_len, .. }) = find_in_part(row.get_ref(0)?.as_blob()?, id)? {
                 let (pack, epoch) = (PackId(row.get(1)?), row.get(2)?);
-                return Ok(Some(ChunkPlace::Pack { pack, epoch, offset, sealed_len }));
+                places.push(ChunkPlace::Pack { pack, epoch, offset, sealed_len });
+                if places.len() >= limit {
+                    break;
+                }
             }
         }
+        Ok(places)
+    }
+
+    fn inline_place(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, IndexError> {
         let mut statement = self.sql.prepare_cached("SELECT device, counter FROM inline WHERE id = ?1")?;
         let mut rows = statement.query([&id.0[..INLINE_KEY]])?;
         let Some(row) = rows.next()? else { return Ok(None) };

@@ -194,9 +194,22 @@ impl Index {
         rows.next()?.map(|row| self.read_entry(row)).transpose()
     }
 
+    /// Makes that no directory is found by its number until it is recorded anew: the disk has given its numbers to others.
+    pub fn forget_directory_numbers(&mut self) -> Result<(), IndexError> {
+        // None is looked up without a birth time.
+        self.sql.execute_batch("UPDATE dir SET btime = 0 WHERE btime <> 0")?;
+        Ok(())
+    }
+
     /// How many entries there are.
     pub fn count_entries(&self) -> Result<u64, IndexError> {
         let count: i64 = self.sql.prepare_cached("SELECT count(*) FROM local")?.query_row([], |row| row.get(0))?;
+        Ok(count as u64)
+    }
+
+    /// How many directories of this disk are recorded.
+    pub fn count_directories(&self) -> Result<u64, IndexError> {
+        let count: i64 = self.sql.prepare_cached("SELECT count(*) FROM dir")?.query_row([], |row| row.get(0))?;
         Ok(count as u64)
     }
 
@@ -295,6 +308,6 @@ fn blobs<'a>(row: &'a Row<'_>, first: usize, second: usize) -> Result<(&'a [u8],
 }
 
 /// `item.dir` is the directory's number plus this: always four bytes, so that setting it never makes a row grow.
-const DIR_BASE: i64 = 1 << 23;
+pub(super) const DIR_BASE: i64 = 1 << 23;
 /// `item.dir` where no entry is promised.
 pub(super) const NOWHERE: i64 = i32::MIN as i64;

@@ -12,7 +12,7 @@ use packetboat_core::wire::{Reader, WireError};
 use rusqlite::params;
 
 use super::content_code::{Decoder, Encoder};
-use super::entries::NOWHERE;
+use super::entries::{DIR_BASE, NOWHERE};
 use super::item_code::{decode_item, encode_item, read_name};
 use super::{Index, IndexError};
 
@@ -382,6 +382,11 @@ impl Index {
     ///
     /// For a replica that has folded nothing of its own yet: beginning from a checkpoint, it starts over.
     pub fn clear_folded(&mut self) -> Result<(), IndexError> {
+        // What `item.dir` says of entries goes with the items.
+        self.sql.execute(
+            "INSERT OR IGNORE INTO stray (item, dir, name) SELECT n, dir - ?1, name FROM item WHERE dir <> ?2",
+            [DIR_BASE, NOWHERE],
+        )?;
         self.sql.execute_batch(
             "DELETE FROM item; DELETE FROM history; DELETE FROM moves; DELETE FROM touched; DELETE FROM packet;
              DELETE FROM lane; DELETE FROM pack; DELETE FROM part; DELETE FROM chunk; DELETE FROM inline;

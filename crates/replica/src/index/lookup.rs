@@ -73,7 +73,8 @@ impl std::fmt::Debug for ChunkLookup {
 }
 
 impl Index {
-    /// A look-up of the chunks that are stored and may be referred to. A chunk that cannot be looked up counts as new.
+    /// A look-up of the chunks that are stored and may be referred to. A chunk that cannot be looked up counts as new, and
+    /// so does one that only packs hold that are condemned or known to be damaged.
     pub fn chunk_lookup(&self, referable: &Referable) -> Result<ChunkLookup, IndexError> {
         let allowed = self.allowed(referable)?;
         let Some(path) = self.sql.path().filter(|path| !path.is_empty()) else { return self.copied_lookup(&allowed) };
@@ -106,8 +107,9 @@ impl Index {
 
     fn copied_lookup(&self, allowed: &Allowed) -> Result<ChunkLookup, IndexError> {
         let mut known: HashSet<Vec<u8>> = HashSet::new();
-        let mut statement =
-            self.sql.prepare("SELECT p.chunks, k.n, k.state FROM part p JOIN pack k ON k.n = p.pack")?;
+        let mut statement = self
+            .sql
+            .prepare("SELECT p.chunks, k.n, k.state FROM part p JOIN pack k ON k.n = p.pack WHERE k.state >= 0")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if !allowed.pack(row.get(1)?, row.get(2)?) {
@@ -132,7 +134,7 @@ impl Index {
 fn is_stored(sql: &Connection, allowed: &Allowed, id: &ChunkId) -> Result<bool, IndexError> {
     let mut statement = sql.prepare_cached(
         "SELECT p.chunks, k.n, k.state FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
-         WHERE c.key = ?1",
+         WHERE c.key = ?1 AND k.state >= 0",
     )?;
     let mut rows = statement.query([key(id)])?;
     while let Some(row) = rows.next()? {

@@ -182,6 +182,20 @@ impl Disk {
         })
     }
 
+    /// Gives each object but the kept ones the inode number of another; all of them are durable.
+    pub(super) fn rotate_inodes(&mut self, kept: &[Id]) {
+        let is_turned = |id: &Id| !kept.contains(id);
+        let turned = self.objects.iter().filter(|(id, _)| is_turned(id));
+        let numbers: Vec<u64> = turned.map(|(_, object)| object.inode).collect();
+        let rotated = numbers.iter().cycle().skip(1);
+        for ((id, object), inode) in self.objects.iter_mut().filter(|(id, _)| is_turned(id)).zip(rotated) {
+            object.inode = *inode;
+            if let Some(stable) = self.stable_objects.get_mut(id) {
+                stable.inode = *inode;
+            }
+        }
+    }
+
     pub(super) fn time(&self) -> i64 {
         self.now - self.now.rem_euclid(self.options.time_granularity.max(1))
     }

@@ -52,7 +52,11 @@ impl Companion {
     }
 
     pub(super) fn begin_try(&mut self, lease: Lease, effects: &mut Vec<Effect>) {
-        self.kept.attempts += 1;
+        if self.kept.remaining.is_empty() {
+            self.kept.state = CompanionState::Done;
+            return;
+        }
+        self.kept.attempts = self.kept.attempts.saturating_add(1);
         let attempt = self.kept.attempts;
         self.kept.state = CompanionState::Sending { attempt, lease, renewal: None, ready: None };
         effects.push(Effect::Try { attempt, recipients: self.kept.remaining.clone() });
@@ -67,9 +71,11 @@ impl Companion {
                 settled.push(recipient);
             }
         }
-        self.kept.remaining = self.kept.remaining.without(&settled.into_iter().collect());
+        let settled: Recipients = settled.into_iter().collect();
+        self.kept.remaining = self.kept.remaining.without(&settled);
         if let Lease::TakenOver { .. } = lease {
-            let refused = replies.with(Verdict::Refused);
+            let refused: Recipients =
+                replies.with(Verdict::Refused).iter().filter(|place| settled.contains(*place)).collect();
             if !refused.is_empty() {
                 self.kept.owes_bounce = self.kept.owes_bounce.iter().chain(refused.iter()).collect();
                 self.ask_for_bounces(effects);

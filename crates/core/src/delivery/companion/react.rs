@@ -51,8 +51,12 @@ impl Companion {
                 }
                 let lease = lease.clone();
                 let unclear = recipients.without(&replies.iter().map(|(recipient, _)| recipient).collect());
+                let goes_on = replies.want_another_transaction();
                 self.learn(replies, &lease, effects);
-                if unclear.is_empty() {
+                if unclear.is_empty() && goes_on && !self.kept.remaining.is_empty() {
+                    // The lease goes on, too; before the next dot it is looked at again.
+                    self.kept.state = CompanionState::Turn { lease, next_try: now.moment() };
+                } else if unclear.is_empty() {
                     self.end_try(lease, now, settings, effects);
                 } else {
                     self.doubt(lease, unclear, now, settings);
@@ -192,7 +196,9 @@ impl Companion {
                 if let GrantLength::WithoutEnd = length {
                     effects.push(self.say(Body::Taken { turn }));
                 }
-                self.kept.remaining = remaining;
+                // Whoever is no recipient of this mail could not be saved and read again.
+                let places = self.item.all();
+                self.kept.remaining = remaining.iter().filter(|place| places.contains(*place)).collect();
                 if lease.allows_dot(now, settings) {
                     self.begin_try(lease, effects);
                 } else {

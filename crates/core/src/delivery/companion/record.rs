@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::delivery::host::decode_flag;
+use crate::delivery::message::decode_count;
 use crate::wire::{Reader, WireError, Writer};
 
 impl Companion {
@@ -37,7 +38,7 @@ impl Companion {
         if input.u8()? != VERSION {
             return Err(WireError::Invalid { what: "version of a copy's state" });
         }
-        let number = match input.varint()? {
+        let number = match decode_count(&mut input)? {
             0 => return Err(WireError::Invalid { what: "number of a mail" }),
             number => number,
         };
@@ -48,7 +49,7 @@ impl Companion {
             replies: Replies::decode(&mut input, recipients)?,
             owes_bounce: Recipients::decode(&mut input, recipients)?,
             attempts: input.varint32()?,
-            last_turn: input.varint()?,
+            last_turn: decode_count(&mut input)?,
             state: CompanionState::decode(&mut input, recipients)?,
         };
         input.finish()?;

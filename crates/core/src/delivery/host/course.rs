@@ -9,7 +9,7 @@ impl Host {
             HostState::Turn { next_try, .. } if may_try && now.reached(*next_try) => {
                 let recipients = those(&self.kept.statuses, Status::is_waiting);
                 if !recipients.is_empty() {
-                    self.kept.attempts += 1;
+                    self.kept.attempts = self.kept.attempts.saturating_add(1);
                     let attempt = self.kept.attempts;
                     self.kept.state = HostState::Sending { attempt };
                     effects.push(Effect::Try { attempt, recipients });

@@ -44,6 +44,9 @@ impl Host {
                 let unanswered = recipients.without(&replies.iter().map(|(recipient, _)| recipient).collect());
                 self.learn(&replies, Path::Host, now, effects);
                 match self.still_waiting(&unanswered) {
+                    unclear if unclear.is_empty() && replies.want_another_transaction() => {
+                        self.kept.state = HostState::Turn { failed: false, next_try: now.moment() };
+                    }
                     unclear if unclear.is_empty() => self.fail(now, settings, effects),
                     unclear => self.doubt(unclear, None, now, settings),
                 }

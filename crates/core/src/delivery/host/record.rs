@@ -16,6 +16,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::delivery::message::decode_count;
 use crate::delivery::status::{decode_statuses, encode_statuses};
 use crate::wire::{Reader, WireError, Writer};
 
@@ -39,7 +40,7 @@ impl Host {
         if input.u8()? != VERSION {
             return Err(WireError::Invalid { what: "version of a mail's state" });
         }
-        let number = Some(input.varint()?).filter(|number| *number != 0);
+        let number = Some(decode_count(&mut input)?).filter(|number| *number != 0);
         let submitted_ms = input.varint()?;
         let recipients = item.recipients().len();
         let statuses = decode_statuses(&mut input, recipients)?;
@@ -61,7 +62,7 @@ impl Host {
         if flags >= 8 {
             return Err(WireError::NotCanonical);
         }
-        let (attempts, last_turn) = (input.varint32()?, input.varint()?);
+        let (attempts, last_turn) = (input.varint32()?, decode_count(&mut input)?);
         let state = HostState::decode(&mut input, recipients)?;
         input.finish()?;
         let kept = Kept {
@@ -122,7 +123,7 @@ impl HostState {
             1 => Self::Sending { attempt: input.varint32()? },
             2 => Self::Dot { attempt: input.varint32()?, recipients: Recipients::decode(input, recipients)? },
             3 => {
-                let turn = input.varint()?;
+                let turn = decode_count(input)?;
                 let end = if decode_flag(input)? {
                     GrantEnd::Never { taken: decode_flag(input)?, recalled: decode_flag(input)? }
                 } else {
@@ -133,7 +134,7 @@ impl HostState {
             }
             4 => Self::Unknown {
                 recipients: Recipients::decode(input, recipients)?,
-                turn: Some(input.varint()?).filter(|turn| *turn != 0),
+                turn: Some(decode_count(input)?).filter(|turn| *turn != 0),
                 patience: Moment::decode(input)?,
                 stage: Stage::decode(input)?,
             },

@@ -11,7 +11,7 @@ use crate::change::{Change, MAX_TRAIL, Mark, Removed};
 use crate::content::{ChunkList, ChunkRef, Content, FileContent, MAX_CHUNK_BYTES, PackIndex, PackedChunk};
 use crate::garbage::Retention;
 use crate::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, PackId, PacketHash};
-use crate::keys::DeviceKey;
+use crate::keys::{DeviceKey, KeyId};
 use crate::knowledge::{Knowledge, Learned};
 use crate::name::Name;
 
@@ -108,12 +108,8 @@ fn any_membership() -> impl Strategy<Value = Change> {
         (any_text(), any::<[u8; 32]>(), proptest::option::of(any_device()))
             .prop_map(|(name, exchange_key, continues)| Change::Introduce { name, exchange_key, continues }),
         (any_device(), any_text()).prop_map(|(device, name)| Change::RenameDevice { device, name }),
-        (any_device(), any_number(), any_number32(), keys).prop_map(|(device, cut, epoch, keys)| Change::Revoke {
-            device,
-            cut,
-            epoch,
-            keys
-        }),
+        (any_device(), any_number(), any_number32(), any::<[u8; 32]>(), keys)
+            .prop_map(|(device, cut, epoch, key, keys)| Change::Revoke { device, cut, epoch, key: KeyId(key), keys }),
         (any_device(), any_number()).prop_map(|(device, cut)| Change::Retire { device, cut }),
         (vec(any::<[u8; 32]>().prop_map(PackId), 0..3), history)
             .prop_map(|(packs, history)| Change::Condemn { packs, history: knowledge(history) }),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use packetboat_core::delivery::Now;
 use packetboat_core::ids::BootId;
@@ -115,10 +116,36 @@ impl Device {
 struct Joined {
     tasks: JoinSet<()>,
     ends: [Session; 2],
+    steps: Arc<Steps>,
+}
+
+/// Counts what passes over a link, and cuts it at a chosen step.
+#[derive(Default)]
+struct Steps {
+    taken: AtomicUsize,
+    fatal: Option<usize>,
+}
+
+impl Steps {
+    /// One step; the session is closed where it is the fatal one, and nothing passes from then on.
+    fn step(&self, session: &Session) -> bool {
+        let step = 1 + self.taken.fetch_add(1, Ordering::SeqCst);
+        if self.fatal.is_some_and(|fatal| step >= fatal) {
+            session.close();
+            return false;
+        }
+        true
+    }
 }
 
 impl Joined {
     fn new(here: &Device, there: &Device) -> Self {
+        Self::until(here, there, None)
+    }
+
+    /// The same, but cut when one of the two hears something, is asked for something, or has given it.
+    fn until(here: &Device, there: &Device, fatal: Option<usize>) -> Self {
+        let steps = Arc::new(Steps { fatal, ..Steps::default() });
         let keys = [PublicKey([1; 32]), PublicKey([2; 32])];
         let ends = Session::pair_in_memory(keys, &LinkLimits::default());
         let mut tasks = JoinSet::new();
@@ -126,21 +153,29 @@ impl Joined {
             let (tell, heard) = mpsc::channel(64);
             let (hearing, answering, exchange) = (session.clone(), session.clone(), device.exchange.clone());
             tasks.spawn(device.exchange.clone().serve(session.clone(), heard));
+            let (heard_steps, given_steps) = (steps.clone(), steps.clone());
             tasks.spawn(async move {
                 while let Ok(message) = hearing.receive().await {
                     assert_eq!(message[0], CHANNEL_INBOX);
+                    if !heard_steps.step(&hearing) {
+                        return;
+                    }
                     let _lost = tell.try_send(message[1..].to_vec());
                 }
             });
             tasks.spawn(async move {
                 let mut giving = JoinSet::new();
                 while let Ok(Request::Get(request)) = answering.next_request().await {
-                    let exchange = exchange.clone();
-                    giving.spawn(async move { exchange.give(request).await });
+                    let (exchange, steps, session) = (exchange.clone(), given_steps.clone(), answering.clone());
+                    giving.spawn(async move {
+                        if steps.step(&session) && exchange.give(request).await.is_ok() {
+                            steps.step(&session);
+                        }
+                    });
                 }
             });
         }
-        Self { tasks, ends }
+        Self { tasks, ends, steps }
     }
 
     async fn cut(mut self) {
@@ -288,6 +323,49 @@ async fn a_link_that_is_cut_in_the_midst_loses_and_doubles_nothing() {
     assert_eq!(companion.messages(), host.messages());
     assert_eq!(companion.files().len(), 60);
     joined.cut().await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_cut_at_any_step_loses_and_doubles_nothing() {
+    let fresh = async || {
+        let (host, companion) = (Device::new("host"), Device::new("companion"));
+        for number in 0..4 {
+            host.fetches(imap(7, number + 1), &mail(number)).await;
+            companion.fetches(imap(7, number + 11), &mail(number + 10)).await;
+            host.fetches(pop3(&format!("h{number}")), &mail(number + 20)).await;
+            companion.fetches(pop3(&format!("c{number}")), &mail(number + 30)).await;
+        }
+        // One that both fetched before they saw each other, each by its own protocol.
+        host.fetches(imap(7, 9), &mail(59)).await;
+        companion.fetches(pop3("both"), &mail(59)).await;
+        (host, companion)
+    };
+    let whole = {
+        let (host, companion) = fresh().await;
+        let joined = Joined::new(&host, &companion);
+        until("both have all", async || host.files().len() == 17 && companion.files().len() == 17).await;
+        quiet().await;
+        let taken = joined.steps.taken.load(Ordering::SeqCst);
+        joined.cut().await;
+        taken
+    };
+    assert!(whole > 40, "{whole}");
+    let mut expected: Vec<Vec<u8>> =
+        [0, 10, 20, 30].iter().flat_map(|first| (0..4).map(move |n| mail(first + n))).collect();
+    expected.push(mail(59));
+    expected.sort();
+    for fatal in 1..=whole {
+        let (host, companion) = fresh().await;
+        let mut joined = Joined::until(&host, &companion, Some(fatal));
+        // Both sides see the end by themselves, and leave the session.
+        let _ended = timeout(Duration::from_secs(5), joined.ends[0].ended()).await;
+        joined.tasks.shutdown().await;
+        let joined = Joined::new(&host, &companion);
+        until("both have all", async || host.files().len() >= 17 && companion.files().len() >= 17).await;
+        until("the doubled origin is known", async || companion.knows(imap(7, 9)).await).await;
+        joined.cut().await;
+        assert_eq!((host.messages(), companion.messages()), (expected.clone(), expected.clone()), "cut at {fatal}");
+    }
 }
 
 #[tokio::test]

@@ -61,12 +61,17 @@ impl World {
     }
 
     fn start(&mut self, at: usize) {
+        let role = self.devices[at].role;
+        self.start_in(at, Some(Tie { serial: 1, role }));
+    }
+
+    /// Starts a device that is in another pair now, or in none.
+    fn start_in(&mut self, at: usize, tie: Option<Tie>) {
         let device = &mut self.devices[at];
         let bodies = device.directory.path().join("bodies");
         std::fs::create_dir_all(&bodies).unwrap();
         let store = Store::open(&device.directory.path().join("outbox.db"), &bodies).unwrap();
-        let tie = Tie { serial: 1, role: device.role };
-        let (desk, outcomes) = Desk::open(store, Some(tie), Settings::default(), &self.now).unwrap();
+        let (desk, outcomes) = Desk::open(store, tie, Settings::default(), &self.now).unwrap();
         device.desk = Some(desk);
         device.inputs.clear();
         self.carry_out(at, outcomes);
@@ -444,4 +449,50 @@ fn a_mail_submitted_as_the_link_comes_up_is_copied() {
     assert_eq!(world.accepted[&mail], [COMPANION]);
     world.run(HOUR);
     world.nothing_is_left();
+}
+
+/// A mail that nobody could send yet, and its copy; both devices are about to part.
+fn about_to_part() -> (World, MailId) {
+    let mut world = World::new();
+    world.devices[HOST].path_up = false;
+    world.devices[COMPANION].path_up = false;
+    world.set_link(true);
+    let mail = world.submit(1, 100);
+    world.run(Duration::from_secs(20));
+    assert_eq!(world.desk(COMPANION).store().count().unwrap(), 1);
+    world.set_link(false);
+    world.run(Duration::from_secs(1));
+    (world, mail)
+}
+
+#[test]
+fn when_a_pair_is_over_its_mails_go_on_alone_and_copies_go() {
+    for next in [None, Some(Tie { serial: 2, role: Role::Host })] {
+        let (mut world, mail) = about_to_part();
+        world.start_in(HOST, next);
+        world.start_in(COMPANION, next);
+        assert_eq!(world.desk(COMPANION).store().count().unwrap(), 0, "the host has the mail");
+        world.devices[HOST].path_up = true;
+        world.devices[COMPANION].path_up = true;
+        world.run(Duration::from_secs(3 * 3600));
+        assert_eq!(world.accepted[&mail], [HOST]);
+        assert_eq!(world.desk(HOST).store().count().unwrap(), 0, "nobody is waited for");
+    }
+}
+
+#[test]
+fn a_copy_that_was_taken_over_outlasts_the_pair() {
+    let (mut world, mail) = about_to_part();
+    world.devices[COMPANION].inputs.push_back(Input::HappenedToAll(Event::TakeOver));
+    world.run(Duration::from_secs(1));
+    world.start_in(COMPANION, Some(Tie { serial: 2, role: Role::Companion }));
+    assert_eq!(world.desk(COMPANION).store().count().unwrap(), 1, "it may be the only one there is");
+    world.devices[COMPANION].path_up = true;
+    world.run(Duration::from_secs(3 * 3600));
+    assert_eq!(world.accepted[&mail], [COMPANION]);
+    let ledger = world.desk(COMPANION).store().ledger(2).unwrap();
+    let ledger = ledger.map_or_else(CompanionLedger::new, |bytes| CompanionLedger::decode(&bytes).unwrap());
+    assert!(ledger.admits(1), "its number is not one of the new pair");
+    world.start_in(COMPANION, None);
+    assert_eq!(world.desk(COMPANION).store().count().unwrap(), 0);
 }

@@ -15,9 +15,10 @@ use packetboat_testkit::rng::Rng;
 use packetboat_testkit::sim_fs::{SimFs, SimOptions};
 
 use super::super::carried::Carried;
+use super::super::members::Members;
 use super::super::places::Places;
 use super::super::shelf::Shelf;
-use super::TestLink;
+use super::{TestLink, still};
 
 /// A device's folder and replica.
 pub(super) struct Device {
@@ -30,9 +31,11 @@ impl Device {
         self.replica.sync(SyncOptions::default(), &mut Silent).unwrap()
     }
 
-    fn parts(fs: &SimFs, store: Arc<dyn Store>, seed: u64) -> Parts {
-        fs.make_dir(".packetboat").unwrap();
-        fs.settle();
+    pub(super) fn parts(fs: &SimFs, store: Arc<dyn Store>, seed: u64) -> Parts {
+        if !fs.exists(".packetboat") {
+            fs.make_dir(".packetboat").unwrap();
+            fs.settle();
+        }
         Parts {
             fs: Arc::new(fs.clone()),
             index: Index::in_memory().unwrap(),
@@ -91,11 +94,16 @@ impl Trio {
         let ring = marker.unlock_with_passphrase(b"correct horse").unwrap();
         let vault = marker.vault();
 
-        let shelf = Arc::new(Shelf::open(&directory.path().join("shelf"), 1 << 30).unwrap());
+        let shelf = Arc::new(Shelf::open(&directory.path().join("shelf"), 1 << 30, still()).unwrap());
         let mut places = Places::default();
         places.add(vault, place);
         places.write(&directory.path().join("carried.json")).unwrap();
-        let carried = Arc::new(Carried::new(directory.path().join("carried.json"), shelf.clone()));
+        let carried = Arc::new(Carried::new(
+            directory.path().join("carried.json"),
+            shelf.clone(),
+            Arc::new(Members::none(still())),
+            true,
+        ));
         let answering = carried.clone();
         let link = TestLink::new(move |request, body| answering.answer(request, body));
 

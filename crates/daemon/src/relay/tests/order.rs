@@ -19,13 +19,14 @@ use packetboat_testkit::faulty_store::{Fault, FaultConfig, FaultyStore};
 use super::super::check::Kind;
 use super::super::forward::Forward;
 use super::super::shelf::{Shelf, ShelfError};
+use super::still;
 
 /// A device that makes sealed objects, and the marker of its vault.
 pub(super) struct Author {
     pub(super) ring: KeyRing,
     key: DeviceKey,
     last: Option<SealedPacket>,
-    nonce: u8,
+    pub(super) nonce: u8,
 }
 
 impl Author {
@@ -68,8 +69,14 @@ impl Author {
     }
 
     pub(super) fn tip(&mut self, number: u64) -> (ObjectName, Vec<u8>) {
-        let tip =
-            Tip { sequence: number, last: None, learned: Knowledge::default(), checkpoint: None, recent: Vec::new() };
+        let tip = Tip {
+            sequence: number,
+            last: None,
+            learned: Knowledge::default(),
+            checkpoint: None,
+            wanted: Default::default(),
+            recent: Vec::new(),
+        };
         let nonce = self.nonce();
         let sealed = SealedTip::seal(&self.key, &self.ring, nonce, &tip).unwrap();
         (Tip::name(&self.key.device()), sealed.bytes().to_vec())
@@ -149,12 +156,12 @@ const VAULT: VaultId = VaultId([7; 16]);
 const ROOM: u64 = 1 << 20;
 
 fn forward(directory: &std::path::Path, store: &Arc<Watched>) -> (Forward, Arc<Shelf>) {
-    let shelf = Arc::new(Shelf::open(directory, ROOM).unwrap());
+    let shelf = Arc::new(Shelf::open(directory, ROOM, still()).unwrap());
     (Forward::new(VAULT, shelf.clone(), store.clone()), shelf)
 }
 
 /// Puts one object as a device does.
-fn put(store: &dyn Store, (name, bytes): &(ObjectName, Vec<u8>)) {
+pub(super) fn put(store: &dyn Store, (name, bytes): &(ObjectName, Vec<u8>)) {
     match Kind::of(name) {
         Some(Kind::Tip(_)) => store.put(name, bytes).unwrap(),
         _ => drop(store.put_new(name, bytes).unwrap()),

@@ -17,6 +17,7 @@ use super::super::message::{Answer, What};
 use super::super::shelf::Shelf;
 use super::devices::Trio;
 use super::order::Author;
+use super::still;
 
 fn files_below(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     for entry in fs::read_dir(directory).unwrap() {
@@ -54,7 +55,7 @@ fn nothing_is_carried_that_is_not_what_it_says() {
     let directory = tempfile::tempdir().unwrap();
     let upstream = MemoryStore::new();
     upstream.put(&ObjectName::new("packetboat").unwrap(), &Author::marker()).unwrap();
-    let shelf = Arc::new(Shelf::open(directory.path(), 1 << 20).unwrap());
+    let shelf = Arc::new(Shelf::open(directory.path(), 1 << 20, still()).unwrap());
     let vault = VaultId([7; 16]);
     let carrier = Forward::new(vault, shelf.clone(), Arc::new(upstream.clone()));
     let mut author = Author::new(1);
@@ -83,7 +84,7 @@ fn what_a_storage_damaged_is_not_kept_as_a_copy() {
     let directory = tempfile::tempdir().unwrap();
     let upstream = MemoryStore::new();
     upstream.put(&ObjectName::new("packetboat").unwrap(), &Author::marker()).unwrap();
-    let shelf = Arc::new(Shelf::open(directory.path(), 1 << 20).unwrap());
+    let shelf = Arc::new(Shelf::open(directory.path(), 1 << 20, still()).unwrap());
     let carrier = Forward::new(VaultId([7; 16]), shelf.clone(), Arc::new(upstream.clone()));
     let (name, bytes) = Author::new(1).packet();
     upstream.put(&name, &bytes).unwrap();

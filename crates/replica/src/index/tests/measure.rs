@@ -66,6 +66,7 @@ fn packets(files: u32) -> Vec<Packet> {
                 hash: PacketHash([1; 32]),
                 previous: PacketHash([0; 32]),
                 author: PublicKey([1; 32]),
+                epoch: 0,
                 body: PacketBody {
                     lamport: counter + 300,
                     time: 1_760_000_000_000,

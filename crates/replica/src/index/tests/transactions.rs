@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use packetboat_core::local::LocalRead;
 use packetboat_core::tree::{TreeRead, TreeWrite};
 
 use super::*;
@@ -122,6 +123,26 @@ fn a_full_disk_is_told_apart_and_leaves_the_index_as_it_was() {
     index.rollback().unwrap();
     assert!(!index.in_transaction());
     assert_eq!(index.meta("a").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
+fn forgotten_numbers_find_no_directory_until_it_is_recorded_anew() {
+    let mut index = Index::in_memory().unwrap();
+    let mut directories = [(2, "a"), (3, "b")].map(|(own, text)| {
+        let mut directory = entry(DirId::ROOT, text, item_id(own));
+        directory.own_dir = Some(DirId(u64::from(own)));
+        directory.stat = Fingerprint { inode: u64::from(own), btime: 4, ..Default::default() };
+        index.put_entry(&directory).unwrap();
+        directory
+    });
+    assert_eq!(index.dir_by_inode(2, 4).unwrap().as_ref(), Some(&directories[0]));
+    index.forget_directory_numbers().unwrap();
+    assert_eq!((index.dir_by_inode(2, 4).unwrap(), index.dir_by_inode(3, 4).unwrap()), (None, None));
+    assert_eq!(index.directory(DirId(2)).unwrap().as_ref(), Some(&directories[0]), "its place is known");
+    // It has the number now that the other had.
+    directories[0].stat.inode = 3;
+    index.put_entry(&directories[0]).unwrap();
+    assert_eq!(index.dir_by_inode(3, 4).unwrap().as_ref(), Some(&directories[0]));
 }
 
 #[test]

@@ -1,0 +1,39 @@
+//! `packetboat undo`.
+
+mod common;
+
+use common::World;
+
+#[test]
+fn the_last_thing_is_taken_back_and_done_again() {
+    let world = World::with_two_devices();
+    world.write("docs/a.txt", "a mistake\n");
+    world.write("docs/b.txt", "new\n");
+    world.sync("laptop", "docs");
+    let preview = world.packetboat("laptop", &["undo", "--dry-run", "--json"]).within("docs").succeeds().json();
+    assert_eq!(preview["steps"].as_array().unwrap().len(), 2);
+    assert_eq!(world.read("docs/a.txt"), "a mistake\n");
+    let undone = world.packetboat("laptop", &["undo"]).within("docs").succeeds();
+    assert!(undone.stdout.starts_with("Took back what was published at "), "{}", undone.seen);
+    assert_eq!(world.read("docs/a.txt"), "alpha\n");
+    assert!(!world.exists("docs/b.txt"));
+    world.sync("desktop", "work");
+    assert_eq!(world.read("work/a.txt"), "alpha\n");
+    world.packetboat("laptop", &["undo"]).within("docs").succeeds();
+    assert_eq!(world.read("docs/a.txt"), "a mistake\n");
+    assert_eq!(world.read("docs/b.txt"), "new\n");
+}
+
+#[test]
+fn what_another_device_changed_since_is_left_and_the_exit_code_says_so() {
+    let world = World::with_two_devices();
+    world.write("docs/a.txt", "of the laptop\n");
+    world.sync("laptop", "docs");
+    world.sync("desktop", "work");
+    world.write("work/a.txt", "of the desktop\n");
+    world.sync("desktop", "work");
+    let undone = world.packetboat("laptop", &["undo"]).within("docs").run();
+    assert_eq!(undone.code, 1, "{}", undone.seen);
+    assert!(undone.stdout.contains("a.txt  (desktop changed it since)"), "{}", undone.seen);
+    assert_eq!(world.read("docs/a.txt"), "of the desktop\n");
+}

@@ -1,0 +1,246 @@
+//! What an intermediary lost or damaged is put back by whoever still has it, unasked.
+
+mod support;
+
+use packetboat_core::store::{ObjectName, Store};
+use packetboat_engine::Repaired;
+use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::{At, Remedy};
+use packetboat_testkit::rng::Rng;
+use support::{Device, Pair, path};
+
+fn noise(seed: u32, words: u32) -> Vec<u8> {
+    let word = |n: u32| (n ^ seed).wrapping_mul(2_654_435_761).rotate_left(n % 31).to_le_bytes();
+    (0..words).flat_map(word).collect()
+}
+
+fn packs(pair: &Pair) -> Vec<ObjectName> {
+    pair.store.names().into_iter().filter(|name| name.as_str().starts_with("packs/")).collect()
+}
+
+fn is_whole(device: &mut Device) -> bool {
+    device.replica.verify(true, &mut Silent).unwrap().faults.is_empty()
+}
+
+/// A vault with a file of several chunks that both devices have.
+fn vault_with_a_pack() -> Pair {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("dir/large", &noise(1, 100_000)).unwrap();
+    pair.settle();
+    assert_eq!(packs(&pair).len(), 1);
+    pair
+}
+
+#[test]
+fn a_reader_who_misses_a_pack_gets_it_from_whoever_has_the_content() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("large", &noise(1, 100_000)).unwrap();
+    pair.pass();
+    pair.laptop.sync();
+    let pack = packs(&pair).pop().unwrap();
+    pair.store.delete(&pack).unwrap();
+    assert_eq!(pair.desk.sync().received.waiting, 1);
+    let report = pair.laptop.sync();
+    assert!(report.repaired.chunks > 0, "{:?}", report.repaired);
+    assert_eq!(pair.desk.sync().received.waiting, 0);
+    assert_eq!(pair.desk.fs.read("large").unwrap(), noise(1, 100_000));
+    // The wish is taken back, and a further round finds nothing to do.
+    pair.settle();
+    assert!(pair.laptop.sync().repaired.is_empty());
+    assert!(is_whole(&mut pair.laptop) && is_whole(&mut pair.desk));
+}
+
+#[test]
+fn a_damaged_pack_is_replaced_and_missed_by_nobody_afterwards() {
+    let mut pair = vault_with_a_pack();
+    let pack = packs(&pair).pop().unwrap();
+    pair.store.tamper(&pack, |bytes| bytes[100] ^= 4);
+    let faults = pair.desk.replica.verify(true, &mut Silent).unwrap().faults;
+    assert_eq!(faults[0].remedy, Remedy::Here);
+    assert_eq!(faults[0].paths, [path("dir/large")]);
+    // No command is needed: the round that follows does it.
+    assert_eq!(pair.desk.sync().repaired, Repaired { chunks: 1, ..Repaired::default() });
+    let report = pair.desk.replica.verify(true, &mut Silent).unwrap();
+    assert_eq!((report.faults.len(), report.orphans.len()), (0, 1), "{report:?}");
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("dir/large").unwrap(), noise(1, 100_000));
+}
+
+#[test]
+fn a_missing_packet_is_put_back_with_whatever_else_the_lanes_lack() {
+    let mut pair = Pair::new();
+    // More than a tip carries.
+    for n in 0..40 {
+        pair.laptop.fs.write("file", format!("{n}").as_bytes()).unwrap();
+        pair.laptop.sync();
+    }
+    pair.settle();
+    let lanes: Vec<ObjectName> =
+        pair.store.names().into_iter().filter(|name| name.as_str().starts_with("lanes/")).collect();
+    for name in &lanes {
+        pair.store.delete(name).unwrap();
+    }
+    let mut third = pair.third();
+    third.sync();
+    let repaired = pair.desk.sync().repaired;
+    assert!(repaired.packets > 1, "{repaired:?}");
+    pair.laptop.sync();
+    third.sync();
+    pair.desk.sync();
+    third.sync();
+    assert_eq!(third.files(), [("file".to_owned(), "39".to_owned())]);
+    assert!(is_whole(&mut pair.laptop) && is_whole(&mut third));
+}
+
+#[test]
+fn the_list_of_a_large_files_chunks_is_found_by_cutting_it_again() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("huge", &noise(7, 12_000_000)).unwrap();
+    pair.settle();
+    for name in packs(&pair) {
+        pair.store.delete(&name).unwrap();
+    }
+    assert!(!is_whole(&mut pair.desk));
+    assert!(pair.desk.sync().repaired.chunks > 1);
+    assert!(is_whole(&mut pair.desk));
+    let mut third = pair.third();
+    third.sync();
+    assert!(third.fs.read("huge").unwrap() == noise(7, 12_000_000));
+}
+
+#[test]
+fn a_device_that_is_behind_gives_the_past_that_only_its_disk_has() {
+    let mut pair = vault_with_a_pack();
+    let old = pair.pass();
+    pair.laptop.fs.write("dir/large", &noise(2, 100_000)).unwrap();
+    pair.laptop.sync();
+    let first = packs(&pair).into_iter().find(|name| pair.store.get(name, u64::MAX).is_ok()).unwrap();
+    // Whichever of the two it is, one of the devices has what it held on its disk.
+    pair.store.delete(&first).unwrap();
+    pair.laptop.replica.verify(false, &mut Silent).unwrap();
+    pair.laptop.sync();
+    let repaired = pair.desk.sync().repaired;
+    pair.settle();
+    assert!(is_whole(&mut pair.laptop), "{repaired:?}");
+    let mut out = Vec::new();
+    pair.laptop.replica.show(&path("dir/large"), Some(&At::Time(old)), &mut out).unwrap();
+    assert_eq!(out, noise(1, 100_000));
+}
+
+#[test]
+fn what_no_disk_has_any_more_is_told_with_path_and_version_and_looked_for_once_a_day() {
+    let mut pair = vault_with_a_pack();
+    let pack = packs(&pair).pop().unwrap();
+    pair.laptop.fs.write("dir/large", b"small").unwrap();
+    pair.settle();
+    pair.store.delete(&pack).unwrap();
+    let report = pair.laptop.replica.repair(true, &mut Silent).unwrap();
+    assert!(report.round.repaired.is_empty());
+    let [fault] = &report.left[..] else { panic!("{:?}", report.left) };
+    assert!(fault.paths.is_empty());
+    assert_eq!(fault.versions.len(), 1);
+    assert_eq!(fault.versions[0].path, path("dir/large"));
+    assert_eq!(fault.remedy, Remedy::Others(vec!["desk".to_owned()]));
+    pair.settle();
+    // Nothing is read of it again until a day has passed.
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert!(device.sync().repaired.is_empty());
+    }
+    // Whoever writes the same content again stores it anew.
+    pair.desk.fs.write("again", &noise(1, 100_000)).unwrap();
+    pair.settle();
+    assert!(is_whole(&mut pair.desk) && is_whole(&mut pair.laptop));
+}
+
+#[test]
+fn what_one_device_alone_had_and_lost_is_lost_and_said_to_be() {
+    let mut pair = Pair::new();
+    let (fs, mut parts) = pair.parts(9);
+    parts.store = std::sync::Arc::new(packetboat_storage::memory::MemoryStore::new());
+    let store = std::sync::Arc::clone(&parts.store);
+    let (replica, _) = packetboat_engine::replica::Replica::create(parts, b"secret", "alone").unwrap();
+    let mut alone = Device { fs, replica };
+    alone.fs.write("large", &noise(1, 100_000)).unwrap();
+    pair.pass();
+    alone.sync();
+    alone.fs.write("large", b"small").unwrap();
+    alone.sync();
+    for prefix in 0..=u8::MAX {
+        for listed in store.list(&format!("packs/{prefix:02x}")).unwrap() {
+            store.delete(&listed.name).unwrap();
+        }
+    }
+    let report = alone.replica.repair(false, &mut Silent).unwrap();
+    assert_eq!(report.left[0].remedy, Remedy::Lost);
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_a_new_one() {
+    let mut pair = Pair::new();
+    for n in 0..70 {
+        pair.laptop.fs.write("file", format!("{n}").as_bytes()).unwrap();
+        pair.laptop.sync();
+    }
+    pair.settle();
+    let is_checkpoint = |name: &ObjectName| name.as_str().starts_with("checkpoints/");
+    let name = pair.store.names().into_iter().find(is_checkpoint).unwrap();
+    for damage in ["root", "segments"] {
+        let newest = pair.store.names().into_iter().rfind(is_checkpoint).unwrap();
+        match damage {
+            "root" => assert!(pair.store.tamper(&name, |bytes| bytes[200] ^= 1)),
+            _ => packs(&pair).iter().for_each(|pack| pair.store.delete(pack).unwrap()),
+        }
+        let mut joined = pair.third();
+        joined.sync();
+        assert_eq!(joined.files(), [("file".to_owned(), "69".to_owned())], "{damage}");
+        pair.laptop.replica.verify(true, &mut Silent).unwrap();
+        assert_eq!(pair.laptop.sync().repaired.checkpoints, 1, "{damage} of {newest}");
+    }
+}
+
+#[test]
+fn an_intermediary_that_lost_half_its_files_gets_everything_back_that_a_device_holds() {
+    for seed in 0..12 {
+        let mut rng = Rng::new(seed);
+        let mut pair = Pair::new();
+        for n in 0..6u32 {
+            let device = if rng.chance(1, 2) { &pair.laptop } else { &pair.desk };
+            device.fs.write(format!("file {n}"), &noise(n, 40_000)).unwrap();
+            device.fs.write(format!("dir/note {n}"), format!("note {n}").as_bytes()).unwrap();
+            pair.settle();
+        }
+        for name in pair.store.names() {
+            let lost = name.as_str() != "packetboat" && rng.chance(1, 2);
+            match rng.below(2) {
+                _ if !lost => {}
+                0 => pair.store.delete(&name).unwrap(),
+                _ => assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2))),
+            }
+        }
+        pair.laptop.replica.verify(true, &mut Silent).unwrap();
+        pair.settle();
+        pair.desk.replica.verify(true, &mut Silent).unwrap();
+        pair.settle();
+        let left = pair.laptop.replica.verify(true, &mut Silent).unwrap().faults;
+        assert_eq!(left, [], "seed {seed}");
+        let mut third = pair.third();
+        third.sync();
+        assert_eq!(third.files(), pair.laptop.files(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_storage_that_lies_about_damage_gets_nothing_but_what_it_had() {
+    let mut pair = vault_with_a_pack();
+    let pack = packs(&pair).pop().unwrap();
+    let bytes = pair.store.get(&pack, u64::MAX).unwrap();
+    pair.store.delete(&pack).unwrap();
+    pair.desk.replica.verify(false, &mut Silent).unwrap();
+    // By the time anybody looks, it is there again.
+    pair.store.put(&pack, &bytes).unwrap();
+    let before = pair.store.names().len();
+    pair.settle();
+    assert_eq!(pair.store.names().len(), before);
+    assert!(is_whole(&mut pair.desk));
+}

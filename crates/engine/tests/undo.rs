@@ -1,0 +1,154 @@
+//! Undo takes back what this device published last, and nothing that anybody did since.
+
+mod support;
+
+use packetboat_engine::error::QueryError;
+use packetboat_engine::ports::Silent;
+use packetboat_engine::undo::Undo;
+use packetboat_testkit::sim_fs::Node;
+use support::{Device, Pair};
+
+fn undo(device: &mut Device) -> Undo {
+    device.replica.undo(false, &mut Silent).unwrap()
+}
+
+fn left(undo: &Undo) -> Vec<String> {
+    undo.left.iter().map(|(path, reason)| format!("{path}: {reason}")).collect()
+}
+
+fn vault() -> Pair {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("dir/a", b"a").unwrap();
+    pair.laptop.fs.write("dir/b", b"b").unwrap();
+    pair.laptop.fs.write("c", b"c").unwrap();
+    pair.settle();
+    pair
+}
+
+const BEFORE: [(&str, &str); 3] = [("c", "c"), ("dir/a", "a"), ("dir/b", "b")];
+
+#[test]
+fn an_edit_a_delete_a_move_and_a_new_file_are_taken_back_and_done_again_by_another_undo() {
+    let mut pair = vault();
+    pair.laptop.fs.write("dir/a", b"a changed").unwrap();
+    pair.laptop.fs.remove("dir/b").unwrap();
+    pair.laptop.fs.rename("c", "moved").unwrap();
+    pair.laptop.fs.write("fresh/new", b"new").unwrap();
+    pair.laptop.fs.chmod("dir/a", 0o600).unwrap();
+    pair.settle();
+    let after = [("dir/a", "a changed"), ("fresh/new", "new"), ("moved", "c")];
+    pair.assert_files(&after);
+    for expected in [&BEFORE[..], &after, &BEFORE, &after] {
+        let undone = undo(&mut pair.laptop);
+        assert_eq!(left(&undone), Vec::<String>::new());
+        pair.settle();
+        pair.assert_files(expected);
+        let mode = |device: &Device| match device.fs.tree().get(b"dir/a".as_slice()) {
+            Some(Node::File { mode, .. }) => *mode,
+            other => panic!("{other:?}"),
+        };
+        let changed = expected == after;
+        for device in [&pair.laptop, &pair.desk] {
+            assert_eq!(mode(device), if changed { 0o600 } else { 0o644 });
+            assert_eq!(device.fs.exists("fresh"), changed);
+        }
+    }
+}
+
+#[test]
+fn a_directory_comes_back_with_all_that_it_held() {
+    let mut pair = vault();
+    pair.laptop.fs.remove("dir").unwrap();
+    pair.settle();
+    pair.assert_files(&[("c", "c")]);
+    undo(&mut pair.laptop);
+    pair.settle();
+    pair.assert_files(&BEFORE);
+    // They are the items that they were: a history goes on.
+    undo(&mut pair.laptop);
+    pair.settle();
+    pair.assert_files(&[("c", "c")]);
+}
+
+#[test]
+fn what_others_did_since_is_left_and_named() {
+    let mut pair = vault();
+    pair.laptop.fs.write("c", b"c of the laptop").unwrap();
+    pair.laptop.fs.write("dir/a", b"a of the laptop").unwrap();
+    pair.laptop.fs.rename("dir/b", "dir/elsewhere").unwrap();
+    pair.laptop.fs.write("fresh/new", b"new").unwrap();
+    pair.settle();
+    pair.desk.fs.write("c", b"c of the desk").unwrap();
+    pair.desk.fs.write("dir/b", b"taken").unwrap();
+    pair.desk.fs.write("fresh/theirs", b"theirs").unwrap();
+    pair.settle();
+    let undone = undo(&mut pair.laptop);
+    let mut left = left(&undone);
+    left.sort();
+    assert_eq!(
+        left,
+        ["c: desk changed it since", "dir/elsewhere: something else stands there now", "fresh: theirs is in it"]
+    );
+    pair.settle();
+    pair.assert_files(&[
+        ("c", "c of the desk"),
+        ("dir/a", "a"),
+        ("dir/b", "taken"),
+        ("dir/elsewhere", "b"),
+        ("fresh/theirs", "theirs"),
+    ]);
+}
+
+#[test]
+fn what_was_not_published_yet_is_no_part_of_what_is_undone() {
+    let mut pair = vault();
+    pair.laptop.fs.write("c", b"published").unwrap();
+    pair.settle();
+    pair.laptop.fs.write("c", b"not yet").unwrap();
+    pair.pass();
+    let undone = undo(&mut pair.laptop);
+    assert_eq!(undone.steps.len(), 0, "{undone:?}");
+    assert_eq!(left(&undone), ["c: laptop changed it since"]);
+    pair.settle();
+    pair.assert_files(&[("c", "not yet"), ("dir/a", "a"), ("dir/b", "b")]);
+}
+
+#[test]
+fn an_edit_that_was_on_its_way_stands_beside_what_was_brought_back() {
+    let mut pair = vault();
+    pair.laptop.fs.write("c", b"wrong").unwrap();
+    pair.settle();
+    pair.desk.fs.write("c", b"built on it").unwrap();
+    undo(&mut pair.laptop);
+    pair.settle();
+    let contents: Vec<String> = pair.laptop.files().into_iter().map(|(_, text)| text).collect();
+    assert!(contents.contains(&"built on it".to_owned()) && contents.contains(&"c".to_owned()), "{contents:?}");
+    assert_eq!(pair.laptop.files(), pair.desk.files());
+}
+
+#[test]
+fn a_preview_says_the_same_and_changes_nothing() {
+    let mut pair = vault();
+    pair.laptop.fs.write("c", b"changed").unwrap();
+    pair.laptop.fs.set_user_xattr("dir/a", b"user.tag", Some(b"x")).unwrap();
+    pair.settle();
+    let names = pair.store.names();
+    let preview = pair.laptop.replica.undo(true, &mut Silent).unwrap();
+    assert_eq!(preview.steps.len(), 2, "{preview:?}");
+    assert!(preview.round.is_none());
+    assert_eq!(pair.store.names(), names);
+    let done = undo(&mut pair.laptop);
+    assert_eq!(done.steps, preview.steps);
+    pair.settle();
+    pair.assert_files(&BEFORE);
+    match pair.desk.fs.tree().get(b"dir/a".as_slice()) {
+        Some(Node::File { xattrs, .. }) => assert!(xattrs.is_empty(), "{xattrs:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_published_nothing_has_nothing_to_undo() {
+    let mut pair = vault();
+    assert!(matches!(pair.desk.replica.undo(true, &mut Silent), Err(QueryError::NothingToUndo)));
+}

@@ -1,0 +1,20 @@
+//! Doors for the fuzz targets: what two devices say before there is a session.
+//!
+//! Compiled with the feature `fuzzing` alone, which nothing that is shipped asks for.
+
+use crate::greeting::Greeting;
+use crate::pairing;
+
+/// Reads a greeting, and says whether it was understood.
+pub fn greeting(frame: &[u8]) -> bool {
+    let read = Greeting::decode(frame);
+    if let Ok(greeting) = &read {
+        assert_eq!(greeting.encode(), frame, "a greeting has one encoding");
+    }
+    read.is_ok()
+}
+
+/// Reads a message of pairing, and says whether it was understood.
+pub fn pairing_message(frame: &[u8]) -> bool {
+    pairing::fuzz_messages(frame)
+}
