@@ -72,6 +72,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "PACKETBOAT_CHECK", hide_env_values = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     check: bool,
+    /// Let go after a sync, at most once a day, of what the vault does not keep any more, as `prune` does
+    #[arg(long, global = true, env = "PACKETBOAT_PRUNE_DAILY", hide_env_values = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    prune_daily: bool,
 }
 
 /// The folder that a command is about.
@@ -131,7 +135,7 @@ enum Command {
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let Global { json, quiet, verbose, threads, check } = cli.global;
+    let Global { json, quiet, verbose, threads, check, prune_daily } = cli.global;
     let ui = Ui { json, quiet, verbose };
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args));
@@ -140,8 +144,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         return man::run(args);
     }
     let threads = threads.map_or_else(own_threads, usize::from);
-    let context =
-        || Ok::<_, Failure>(Context { ui, state: StateDir::locate(|name| std::env::var_os(name))?, threads, check });
+    let context = || {
+        let state = StateDir::locate(|name| std::env::var_os(name))?;
+        Ok::<_, Failure>(Context { ui, state, threads, check, prune_daily })
+    };
     if let Command::Sendmail(args) = &cli.command {
         return Ok(sendmail::answer(context().and_then(|context| sendmail::run(&context, args))));
     }

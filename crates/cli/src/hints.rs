@@ -137,7 +137,8 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Full => {
-            "free some space at the intermediary and run again; what was stored so far is kept, nothing was lost"
+            "free some space at the intermediary and run again; what was stored so far is kept, nothing was lost. \
+             `packetboat prune --keep 30d --dry-run` says what keeping less of the past would free"
         }
         StoreError::Denied { .. } => "look at who owns the intermediary's files and whether it is mounted read-only",
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {

@@ -28,7 +28,7 @@
 //! ended       knowledge
 //! finished    count, per device by id: device 32 | counter varint, from 1
 //! standing    count, by dot: device 32 | counter varint | lamport varint
-//!             | packs: count, by id: id 32 | 1 void, 0 not | history: knowledge | 1 void, 0 not
+//!             | packs: count, by id: id 32 | 1 void, 0 not | history: knowledge | 1 void, 0 not | 1 doubtful, 0 not
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,6 +103,8 @@ pub struct Condemnation {
     pub history: Knowledge,
     /// Whether it is void for the history.
     pub history_is_void: bool,
+    /// Whether it may be void for packs for which it does not say so: not all was known to which packets refer.
+    pub is_doubtful: bool,
 }
 
 impl Condemnation {
@@ -116,7 +118,8 @@ impl Condemnation {
         Some(&self.history).filter(|history| !history.is_empty() && !self.history_is_void)
     }
 
-    fn is_void(&self) -> bool {
+    /// Whether nothing is condemned any more of what it names.
+    pub fn is_void(&self) -> bool {
         self.condemned_packs().next().is_none() && self.condemned_history().is_none()
     }
 }
@@ -191,8 +194,23 @@ impl Garbage {
             packs: BTreeMap::new(),
             history: history.clone(),
             history_is_void,
+            is_doubtful: false,
         });
         entry.packs.extend(packs);
+    }
+
+    /// Notes that it cannot be told whether a condemnation is void: of the packets that it did not know some are not here.
+    ///
+    /// Nobody who has it from here deletes the packs that it names, nor refers to them.
+    pub fn doubt(&mut self, dot: &Dot) {
+        if let Some(condemnation) = self.standing.get_mut(dot) {
+            condemnation.is_doubtful = true;
+        }
+    }
+
+    /// Up to where history was deleted already.
+    pub fn ended(&self) -> &Knowledge {
+        &self.ended
     }
 
     /// Whether a new reference to a pack may be made by whoever has folded this.
@@ -281,13 +299,13 @@ impl Garbage {
             out.raw(&device.0).varint(*counter);
         }
         out.varint(self.standing.len() as u64);
-        for (dot, Condemnation { lamport, packs, history, history_is_void }) in &self.standing {
+        for (dot, Condemnation { lamport, packs, history, history_is_void, is_doubtful }) in &self.standing {
             out.raw(&dot.device.0).varint(dot.counter).varint(*lamport).varint(packs.len() as u64);
             for (pack, void) in packs {
                 out.raw(&pack.0).u8((*void).into());
             }
             history.encode(out);
-            out.u8((*history_is_void).into());
+            out.u8((*history_is_void).into()).u8((*is_doubtful).into());
         }
     }
 
@@ -320,11 +338,11 @@ impl Garbage {
                 packs.insert(pack, decode_flag(input)?);
             }
             let history = Knowledge::decode(input)?;
-            let history_is_void = decode_flag(input)?;
+            let (history_is_void, is_doubtful) = (decode_flag(input)?, decode_flag(input)?);
             if dot.counter == 0 || standing.last_key_value().is_some_and(|(last, _)| *last >= dot) {
                 return Err(WireError::NotCanonical);
             }
-            standing.insert(dot, Condemnation { lamport, packs, history, history_is_void });
+            standing.insert(dot, Condemnation { lamport, packs, history, history_is_void, is_doubtful });
         }
         Ok(Self { retained, ended, finished, standing })
     }

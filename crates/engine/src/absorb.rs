@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use packetboat_core::change::Change;
 use packetboat_core::content::Content;
 use packetboat_core::ids::{ContentId, DeviceId, Dot, ItemId};
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead, View};
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::HistoryRead;
@@ -103,6 +104,8 @@ pub(crate) fn absorb(
         matched: HashSet::new(),
         unread_sizes: HashSet::new(),
         needed: Vec::new(),
+        begins: crate::garbage::load(builder.index)?.horizon().clone(),
+        let_go: Vec::new(),
         arrivals: &arrivals,
         sent: Sent::default(),
         steps: Vec::new(),
@@ -167,6 +170,9 @@ pub(crate) fn absorb(
     }
     let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
+    for entry in absorber.let_go {
+        forget_entry(builder.index, &entry)?;
+    }
     let gone = vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone())));
     let (mut withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone
         .partition(|entry| withheld.is_some() || entry.own_dir.is_none() && unread_sizes.contains(&entry.stat.size));
@@ -219,6 +225,10 @@ struct Absorber<'a, 'b> {
     unread_sizes: HashSet<u64>,
     /// Directories that vanished files which wait were in.
     needed: Vec<DirId>,
+    /// Where history begins.
+    begins: Knowledge,
+    /// Entries to be forgotten: what is changed here of what was let go is new to the vault.
+    let_go: Vec<LocalEntry>,
     arrivals: &'a [Arrival],
     sent: Sent,
     /// What was done since the observer was last told.
@@ -247,6 +257,51 @@ impl Absorber<'_, '_> {
         }
     }
 
+    /// Whether an item was deleted before history begins: others have forgotten it, or will, so nothing may build on it.
+    fn is_let_go(&self, item: ItemId) -> Result<bool, SyncError> {
+        if self.begins.is_empty() || item == ItemId::ROOT {
+            return Ok(false);
+        }
+        let index = &*self.builder.index;
+        let Some(item) = index.item(item)? else { return Ok(true) };
+        let of_heads = item.heads.iter().flat_map(|head| &head.deletes);
+        let of_placements = item.placements.iter().flat_map(|placement| &placement.deletes);
+        let mut deletes = item.deletes.iter().chain(of_heads).chain(of_placements);
+        Ok(deletes.any(|delete| self.begins.contains(delete)) && !is_shown(index, &item)?)
+    }
+
+    /// Leaves what appeared in a directory that was let go until this disk has removed what else was in there, and then until
+    /// the directory itself is new.
+    fn leave_in_let_go(&mut self, at: usize, dir: DirId) -> Result<(), SyncError> {
+        self.postpone(&Tag::Arrival(at));
+        if let Some(entry) = self.builder.index.directory(dir)?
+            && self.holds_only_ignored(dir)?
+        {
+            self.let_go.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is recorded in a directory but what is ignored here, and directories that stay for that.
+    fn holds_only_ignored(&self, dir: DirId) -> Result<bool, SyncError> {
+        let mut after = None;
+        loop {
+            let page = self.builder.index.entries_in(dir, after.as_ref(), PAGE)?;
+            let Some(last) = page.last() else { return Ok(true) };
+            after = Some(last.name.clone());
+            for entry in &page {
+                let stays = match entry.own_dir {
+                    _ if entry.state == EntryState::Frozen => true,
+                    Some(own) => self.is_let_go(entry.seen.item)? && self.holds_only_ignored(own)?,
+                    None => false,
+                };
+                if !stays {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
     fn arrival(&mut self, at: usize, prepared: Option<Prepared>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         let arrival = &self.arrivals[at];
         let (dir, parent, parent_is_new) = match arrival.holder {
@@ -254,15 +309,27 @@ impl Absorber<'_, '_> {
             Holder::New(holder) => match self.holders[holder] {
                 Some(holder) => holder,
                 // The directory was postponed; so is what it holds.
-                None => return Ok(()),
+                None => {
+                    self.postpone(&Tag::Arrival(at));
+                    return Ok(());
+                }
             },
         };
+        if !parent_is_new && self.is_let_go(parent)? {
+            return self.leave_in_let_go(at, dir);
+        }
         let (stat, found) = self.take(&arrival.path, &arrival.stat, prepared, entropy)?;
         let from = match &arrival.from {
             Some(from) => Some(from.clone()),
             None => self.same_content(&found.content),
         };
         if let Some(from) = from {
+            if self.is_let_go(from.seen.item)? {
+                self.sent.postponed += 1;
+                self.matched.insert((from.dir, from.name.clone()));
+                self.let_go.push(from);
+                return Ok(());
+            }
             return self.moved(at, from, dir, parent, &stat, found, entropy);
         }
         let new_item = self.new_item();
@@ -464,7 +531,19 @@ impl Absorber<'_, '_> {
             self.builder.index.touch(entry.seen.item)?;
         }
         let (stat, found) = self.take(&suspect.path, &suspect.stat, prepared, entropy)?;
-        let (changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
+        let before = entry.clone();
+        let (mut changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
+        if !changes.is_empty() && self.is_let_go(entry.seen.item)? {
+            if after.content {
+                self.sent.edited -= 1;
+                self.sent.postponed += 1;
+                self.let_go.push(before);
+                return Ok(());
+            }
+            // Attributes revive nothing.
+            changes.clear();
+            self.sent.attributes -= 1;
+        }
         if after.content {
             entry.seen.twins.clear();
         }
@@ -513,6 +592,23 @@ fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8
     changes
 }
 
+/// Forgets an entry and all beneath it.
+pub(crate) fn forget_entry(index: &mut Index, entry: &LocalEntry) -> Result<(), SyncError> {
+    if let Some(own) = entry.own_dir {
+        loop {
+            let children = index.entries_in(own, None, PAGE)?;
+            if children.is_empty() {
+                break;
+            }
+            for child in &children {
+                forget_entry(index, child)?;
+            }
+        }
+    }
+    index.remove_entry(entry.dir, &entry.name)?;
+    Ok(())
+}
+
 /// Marks an entry as ignored.
 fn freeze(index: &mut Index, dir: DirId, name: &Name) -> Result<(), SyncError> {
     if let Some(entry) = index.entry_at(dir, name)? {
@@ -533,6 +629,7 @@ fn contents_of(index: &Index, vanished: &[LocalEntry]) -> Result<HashMap<Content
     Ok(contents)
 }
 
+const PAGE: usize = 1000;
 /// Stands in an entry until its packet is sealed.
 const NO_DOT: Dot = Dot { device: DeviceId([0; 32]), counter: 0 };
 /// Up to so many objects are synced each on its own; more are by one call for the whole file system.

@@ -28,7 +28,7 @@ use crate::learn::{LearnError, described, unusable};
 use crate::ports::{Entropy, Note, Observer};
 use crate::replica::Replica;
 
-pub(crate) use base::{base, write_base};
+pub(crate) use base::{base, base_at, sound_from, write_base};
 pub(crate) use held::{newest, seen};
 pub(crate) use load::{begin, start_over_if_cut_short};
 
@@ -45,6 +45,12 @@ impl Replica {
         if !is_due(&parts.index, &self.keys)? {
             return Ok(());
         }
+        self.write_checkpoint(observer)
+    }
+
+    /// Writes a checkpoint and names it in the tip, whether or not one is due.
+    pub(crate) fn write_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let parts = &mut self.parts;
         match write::write(&mut parts.index, &*parts.store, &self.keys, &mut *parts.entropy, observer) {
             Ok(_) => {
                 parts.index.clear_problem(PROBLEM, b"own")?;
@@ -202,7 +208,7 @@ fn read_known_root(
 }
 
 /// Reads a root and proves who signed it, whoever that is; with the epoch in which it is sealed.
-fn read_any_root(
+pub(crate) fn read_any_root(
     store: &dyn Store,
     keys: &Keys,
     checkpoint: &CheckpointRef,

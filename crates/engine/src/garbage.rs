@@ -4,7 +4,8 @@
 //! are marked, so that no look-up leads to one where something else holds the chunk.
 //!
 //! A replica that began from a checkpoint may lack packets that a condemnation did not know, and so cannot tell whether it
-//! is void. Such a one is *doubtful*: this replica neither deletes what it names nor refers to it, and leaves it to others.
+//! is void. Such a one is *doubtful*: this replica neither deletes what it names nor refers to it, and leaves it to others;
+//! so does whoever begins from a checkpoint of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +14,7 @@ use packetboat_core::garbage::{self, Garbage, Retention};
 use packetboat_core::ids::{DeviceId, Dot, PackId};
 use packetboat_core::keys::KeyRing;
 use packetboat_core::knowledge::Knowledge;
-use packetboat_core::members::Awaited;
+use packetboat_core::members::{Awaited, Members};
 use packetboat_core::packet::Packet;
 use packetboat_core::wire::{Reader, WireError, Writer};
 use packetboat_replica::index::{Index, PackState, Referable};
@@ -45,7 +46,6 @@ pub(crate) fn store(index: &mut Index, garbage: &Garbage) -> Result<(), SyncErro
 
 /// Forgets the record, with all that was folded.
 pub(crate) fn forget(index: &mut Index) -> Result<(), SyncError> {
-    index.set_meta(DOUBTFUL, None)?;
     Ok(index.set_meta(GARBAGE, None)?)
 }
 
@@ -61,11 +61,13 @@ pub(crate) fn fold(
     }
     let mut record = load(index)?;
     let mut concurrent = BTreeSet::new();
-    if garbage::condemns_packs(packet) && !references_unknown_to(index, ring, prerequisite, &mut concurrent)? {
-        add_doubtful(index, &packet.dot)?;
-    }
+    let is_complete =
+        !garbage::condemns_packs(packet) || references_unknown_to(index, ring, prerequisite, &mut concurrent)?;
     let before = record.clone();
     record.fold(packet, prerequisite, &concurrent);
+    if !is_complete {
+        record.doubt(&packet.dot);
+    }
     if record != before { store(index, &record) } else { Ok(()) }
 }
 
@@ -164,6 +166,36 @@ impl Standing {
     }
 }
 
+/// Whether all that are waited for know that this device exists.
+pub(crate) fn is_known_to_all(index: &Index, own: DeviceId) -> Result<bool, SyncError> {
+    Ok(Standing::load(index, own)?.is_known_to_all())
+}
+
+/// Whether everybody whom the author of a condemnation knows of, directly or by others, has answered it, and none of them
+/// knows of a device.
+pub(crate) fn answered_without(
+    index: &Index,
+    members: &Members,
+    condemnation: &Dot,
+    device: &DeviceId,
+) -> Result<bool, SyncError> {
+    let introduced = |device: &DeviceId| Dot { device: *device, counter: 1 };
+    let mut known = BTreeSet::from([condemnation.device]);
+    let mut pending = vec![condemnation.device];
+    while let Some(next) = pending.pop() {
+        let prerequisite = index.lane_prerequisite(next)?;
+        if prerequisite.contains(&introduced(device)) {
+            return Ok(false);
+        }
+        if next != condemnation.device && !prerequisite.contains(condemnation) {
+            return Ok(false);
+        }
+        let others = members.active().map(|member| member.device).filter(|other| other != device);
+        pending.extend(others.filter(|other| prerequisite.contains(&introduced(other)) && known.insert(*other)));
+    }
+    Ok(true)
+}
+
 /// What this device may refer to in what it publishes.
 pub(crate) fn referable(index: &Index, keys: &Keys) -> Result<Referable, SyncError> {
     let device = keys.device.device();
@@ -177,26 +209,6 @@ pub(crate) fn referable(index: &Index, keys: &Keys) -> Result<Referable, SyncErr
         }
     }
     Ok(Referable::Own { device, packs })
-}
-
-/// The condemnations of which this replica cannot tell whether they are void.
-pub(crate) fn doubtful(index: &Index) -> Result<BTreeSet<Dot>, SyncError> {
-    let bytes = index.meta(DOUBTFUL)?.unwrap_or_default();
-    let mut input = Reader::new(&bytes);
-    let mut dots = BTreeSet::new();
-    while input.remaining() > 0 {
-        let mut next = || Ok(Dot { device: DeviceId(input.array()?), counter: input.varint()? });
-        dots.insert(next().map_err(damaged)?);
-    }
-    Ok(dots)
-}
-
-fn add_doubtful(index: &mut Index, dot: &Dot) -> Result<(), SyncError> {
-    let mut out = Writer::new();
-    for dot in doubtful(index)?.iter().chain([dot]) {
-        out.raw(&dot.device.0).varint(dot.counter);
-    }
-    Ok(index.set_meta(DOUBTFUL, Some(&out.finish()))?)
 }
 
 /// What is kept, in words.
@@ -215,4 +227,3 @@ fn damaged(_: WireError) -> SyncError {
 }
 
 const GARBAGE: &str = "garbage";
-const DOUBTFUL: &str = "garbage in doubt";

@@ -58,6 +58,11 @@ impl Replica {
         events.into_iter().map(line).collect()
     }
 
+    /// Whether older history than a log shows was let go.
+    pub fn was_history_let_go(&self) -> Result<bool, SyncError> {
+        Ok(!crate::garbage::load(&self.parts.index)?.horizon().is_empty())
+    }
+
     fn log_of_packets(&self, names: &Members, limit: usize) -> Result<Vec<LogLine>, QueryError> {
         let index = &self.parts.index;
         let mut lines = Vec::new();

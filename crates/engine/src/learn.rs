@@ -15,7 +15,7 @@ use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::garbage::{self, Garbage};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
 use packetboat_core::knowledge::Knowledge;
-use packetboat_core::lane::{Admission, Buffered, Carriers, LaneEnd, Lanes, Waiting};
+use packetboat_core::lane::{Admission, Buffered, Carriers, LaneEnd, Lanes, Refusal, Waiting};
 use packetboat_core::members::{EpochKey, Members, Standing};
 use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
 use packetboat_core::signed::SignedError;
@@ -492,6 +492,8 @@ impl Learner<'_> {
                     self.wait_again(packet);
                     break;
                 }
+                // Its device finds out by itself, and joins anew.
+                Admission::Refused(Refusal::Late) => *self.refused.entry(packet.dot).or_default() += 1,
                 Admission::Refused(refusal) => {
                     *self.refused.entry(packet.dot).or_default() += 1;
                     self.note_overruled(&packet);

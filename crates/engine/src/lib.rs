@@ -49,7 +49,7 @@ use packetboat_core::keys::{DeviceKey, KeyRing};
 
 pub use absorb::Sent;
 pub use builder::Totals;
-pub use prune::{PruneOptions, PruneReport};
+pub use prune::{PruneOptions, PruneReport, VaultSize};
 pub use removals::{RemovalError, Revoked};
 pub use repair::Repaired;
 pub use vault::{JoinError, OpenError};

@@ -9,9 +9,12 @@
 //!
 //! The run after a round is the same with less: at most once a day, and history only where a good piece of it goes.
 
+mod anew;
 mod carry_out;
 mod in_use;
 mod repack;
+mod size;
+mod superseded;
 mod sweep;
 
 use std::collections::BTreeSet;
@@ -32,9 +35,11 @@ use crate::ports::{Note, Observer};
 use crate::publish::Published;
 use crate::replica::{At, Replica};
 
-use carry_out::{Deleted, carry_out};
+use carry_out::Deleted;
 use in_use::{Beginning, in_use};
 use repack::Repacking;
+pub use size::VaultSize;
+use superseded::Superseded;
 
 /// What is to be let go.
 #[derive(Clone, Copy, Default, Debug)]
@@ -89,13 +94,12 @@ impl Replica {
     pub fn prune(&mut self, options: PruneOptions, observer: &mut dyn Observer) -> Result<PruneReport, SyncError> {
         self.refuse_if_revoked()?;
         let learned = self.learn(observer)?;
-        let result = match learned.own {
-            OwnLane::Ahead | OwnLane::Forked => {
-                let notes = vec!["this device is about to go on as a new one: synchronise first".to_owned()];
-                return Ok(PruneReport { retention: self.retention()?, notes, ..PruneReport::default() });
-            }
-            OwnLane::AsLeft | OwnLane::Behind => self.prune_as_learned(options, Reach::Asked, observer),
-        };
+        self.refuse_if_removed(&learned)?;
+        if matches!(learned.own, OwnLane::Ahead | OwnLane::Forked) || self.is_to_come_back(&learned)? {
+            let notes = vec!["this device is about to go on as a new one: synchronise first".to_owned()];
+            return Ok(PruneReport { retention: self.retention()?, notes, ..PruneReport::default() });
+        }
+        let result = self.prune_as_learned(options, Reach::Asked, observer);
         if result.is_err() {
             self.undo_uncommitted()?;
         }
@@ -140,12 +144,11 @@ impl Replica {
     fn prune_by_itself(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let now = self.parts.clock.now_ms();
         let last = self.parts.index.meta(LAST_RUN)?.and_then(|time| time.try_into().ok()).map(i64::from_le_bytes);
+        let is_due = |last: i64| now.abs_diff(last) >= BETWEEN_RUNS_MS && self.parts.settings.lets_go_by_itself;
         match last {
-            Some(last) if now.abs_diff(last) < BETWEEN_RUNS_MS => {
+            Some(last) if !is_due(last) => {
                 let own = self.keys.device.device();
-                let parts = &mut self.parts;
-                carry_out(&mut parts.index, &*parts.store, &self.keys, |dot| dot.device == own)?;
-                Ok(())
+                self.carry_out(|dot| dot.device == own, observer).map(|_| ())
             }
             Some(_) => {
                 self.parts.index.set_meta(LAST_RUN, Some(&now.to_le_bytes()))?;
@@ -180,7 +183,7 @@ impl Replica {
             if self.publish(false)? == Published::Forked {
                 return Ok(report);
             }
-            report.add(self.carry_out_all()?);
+            report.add(self.carry_out(|_| true, observer)?);
         }
         if !self.knows_all_history()? {
             let text = "this device joined later and does not know all that past versions need: \
@@ -190,15 +193,13 @@ impl Replica {
             self.condemn(retention, options.dry_run, reach, &mut report, observer)?;
         }
         if !options.dry_run {
-            report.add(self.carry_out_all()?);
+            self.look_at_size(true, observer)?;
+        }
+        if !options.dry_run {
+            report.add(self.carry_out(|_| true, observer)?);
         }
         report.waiting_for = self.silent_devices()?;
         Ok(report)
-    }
-
-    fn carry_out_all(&mut self) -> Result<Deleted, SyncError> {
-        let parts = &mut self.parts;
-        carry_out(&mut parts.index, &*parts.store, &self.keys, |_| true)
     }
 
     /// Whether every packet since the beginning of history was folded here.
@@ -244,11 +245,17 @@ impl Replica {
         if let Some(cut) = &cut {
             (report.packets, report.packet_bytes) = (cut.packets, cut.bytes);
         }
-        if dry_run || cut.is_none() && report.packs == 0 {
+        if dry_run {
+            return Ok(());
+        }
+        let superseded = Superseded::find(&parts.index, &*parts.store, &self.keys)?;
+        if cut.is_none() && report.packs == 0 && superseded.packs.is_empty() {
+            report.deleted += superseded.delete_roots(&*parts.store)?;
             return Ok(());
         }
         let mut repacking = Repacking::new(&*parts.store, &self.keys);
         let mut condemned: BTreeSet<PackId> = choice.unused.iter().map(|pack| pack.pack).collect();
+        condemned.extend(&superseded.packs);
         let mut relied_on: BTreeSet<PackId> = chosen().flat_map(|pack| &pack.relied_on).copied().collect();
         for pack in &choice.wasteful {
             if observer.interrupted() {
@@ -280,7 +287,9 @@ impl Replica {
             changes: vec![Change::Condemn { packs: condemned.into_iter().collect(), history }],
         };
         self.tell_and_condemn(told, draft)?;
-        self.publish(false)?;
+        if self.publish(false)? == Published::Done {
+            report.deleted += superseded.delete_roots(&*self.parts.store)?;
+        }
         Ok(())
     }
 
@@ -371,7 +380,9 @@ impl Replica {
             let Some(last) = page.last() else { return Ok(choice) };
             after = Some(last.pack);
             let mine = |pack: &PackUse| {
-                pack.state == PackState::Stored && !too_new.contains(&pack.pack) && !untold.contains(&pack.pack)
+                // One that is damaged goes once all that was in use of it lies elsewhere.
+                let is_there = pack.state == PackState::Stored || pack.state == PackState::Damaged && pack.used == 0;
+                is_there && !too_new.contains(&pack.pack) && !untold.contains(&pack.pack)
             };
             for pack in page.into_iter().filter(mine) {
                 let waste = pack.total - pack.used;

@@ -65,8 +65,8 @@ fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, last: Count
     let present: std::collections::HashSet<_> =
         store.list(&format!("lanes/{device}"))?.into_iter().map(|listed| listed.name).collect();
     // What history does not hold any more is not put back.
-    let begins = crate::garbage::load(index)?.horizon().counter(&device);
-    let missing = (begins + 1..=last).find(|counter| {
+    let ended = crate::garbage::load(index)?.ended().counter(&device);
+    let missing = (ended + 1..=last).find(|counter| {
         let dot = Dot { device, counter: *counter };
         !present.contains(&packet_name(&dot)) && index.packet_row(dot).is_ok_and(|row| row.is_some())
     });

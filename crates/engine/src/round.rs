@@ -32,9 +32,16 @@ use crate::wants;
 impl Replica {
     /// Brings folder and vault in step.
     pub fn sync(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
-        let result = self.round(options, observer);
+        let mut result = self.round(options, observer);
         if result.is_err() {
             self.undo_uncommitted()?;
+        }
+        // What is past its time goes before what somebody wrote today is refused.
+        if matches!(result, Err(SyncError::Store(StoreError::Full))) && self.make_room(observer)? {
+            result = self.round(options, observer);
+            if result.is_err() {
+                self.undo_uncommitted()?;
+            }
         }
         result
     }
@@ -91,6 +98,7 @@ impl Replica {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
         }
         self.acknowledge_removals()?;
+        self.note_let_in()?;
         self.answer()?;
         let moved = learned.tips > 0 || learned.packets > 0;
         report.repaired = self.mend(moved, observer)?;

@@ -250,11 +250,10 @@ impl Verifier<'_> {
         let replica = self.replica;
         let listed = replica.parts.store.list(CHECKPOINTS_FOLDER)?;
         let expected = crate::checkpoints::newest(&replica.parts.index)?;
-        if let Some(expected) = expected
-            && !listed.iter().any(|listed| listed.name == expected.name())
-        {
-            self.fault(&expected.name(), MISSING.to_owned());
-        }
+        let missing = expected.filter(|expected| listed.iter().all(|listed| listed.name != expected.name()));
+        // Another that contains as much stands in its place: it was let go.
+        let held = crate::checkpoints::held::knowledge(&replica.parts.index)?;
+        let mut is_superseded = false;
         for Listed { name, .. } in listed {
             let Some(checkpoint) = CheckpointRef::from_name(&name) else {
                 self.orphan(&name);
@@ -268,6 +267,7 @@ impl Verifier<'_> {
             });
             match root {
                 Ok(root) if root.number == checkpoint.number => {
+                    is_superseded |= root.knowledge.includes(&held);
                     if let Some(reason) = self.false_claim(&root.knowledge)? {
                         self.fault(&name, reason);
                     }
@@ -290,6 +290,9 @@ impl Verifier<'_> {
                     self.fault(&name, reason);
                 }
             }
+        }
+        if let Some(missing) = missing.filter(|_| !is_superseded) {
+            self.fault(&missing.name(), MISSING.to_owned());
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
@@ -302,6 +303,171 @@ fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
     third.fs.write("another copy", &noise(1, LARGE)).unwrap();
     third.sync();
     assert_eq!(count(&pair.store, "packs/"), before);
+}
+
+/// Copies what one store has and the other had not when `before` was listed.
+fn bring(from: &MemoryStore, before: &[ObjectName], to: &MemoryStore) {
+    for name in from.names().into_iter().filter(|name| !before.contains(name)) {
+        let bytes = from.get(&name, u64::MAX).unwrap();
+        to.put(&name, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_device_that_nobody_had_heard_of_when_all_answered_joins_anew_and_loses_nothing() {
+    let (mut pair, _) = three_versions();
+    pair.laptop.fs.write("gone", &noise(7, LARGE)).unwrap();
+    pair.settle();
+    // What the third puts is on its way for long.
+    let elsewhere = MemoryStore::new();
+    bring(&pair.store, &[], &elsewhere);
+    let before = elsewhere.names();
+    let mut third = pair.moved(pair.third(), &elsewhere, "memory");
+    third.sync();
+    third.fs.write("of the third", b"hello").unwrap();
+    third.fs.rename("gone", "kept after all").unwrap();
+    third.sync();
+    pair.laptop.fs.remove("gone").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    for _ in 0..2 {
+        pair.desk.sync();
+        pair.laptop.sync();
+    }
+    bring(&elsewhere, &before, &pair.store);
+    let mut third = pair.moved(third, &pair.store, "memory");
+    for _ in 0..3 {
+        pair.settle();
+        third.sync();
+    }
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_eq!(device.fs.read("of the third").unwrap(), b"hello");
+        assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
+        assert_sound(device);
+    }
+    let states = [&mut pair.laptop, &mut pair.desk, &mut third].map(|device| device.replica.status().unwrap().state);
+    assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+}
+
+#[test]
+fn an_unseen_move_of_what_was_deleted_and_condemned_keeps_its_content() {
+    let (mut pair, _) = three_versions();
+    pair.laptop.fs.write("moved", &noise(7, LARGE)).unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("moved").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    // The desk has heard of neither, and answers with its move.
+    pair.desk.fs.rename("moved", "elsewhere").unwrap();
+    pair.desk.sync();
+    pair.settle();
+    prune(&mut pair.laptop);
+    pair.settle();
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(device.fs.read("elsewhere").unwrap(), noise(7, LARGE));
+        assert_sound(device);
+    }
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("elsewhere").unwrap(), noise(7, LARGE));
+}
+
+#[test]
+fn a_retired_device_is_not_waited_for_and_loses_nothing_when_it_comes_back() {
+    let (mut pair, _) = three_versions();
+    pair.laptop.fs.write("goes", b"to be deleted").unwrap();
+    pair.settle();
+    pair.desk.fs.write("mine", b"written while away").unwrap();
+    pair.laptop.fs.remove("goes").unwrap();
+    pair.laptop.sync();
+    let desk = pair.desk.replica.own_device();
+    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    pair.pass_days(1);
+    let report = keep(&mut pair.laptop, Retention::Days(0));
+    assert_eq!(report.waiting_for, Vec::<String>::new());
+    assert!(report.deleted > 0, "{report:?}");
+    for _ in 0..2 {
+        pair.settle();
+    }
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(device.fs.read("mine").unwrap(), b"written while away");
+        assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
+        assert!(device.fs.read("goes").is_err(), "what was deleted meanwhile is not revived");
+        assert_sound(device);
+    }
+}
+
+#[test]
+fn a_newcomer_who_begins_where_history_begins_knows_the_same_members_epoch_and_retention() {
+    let (mut pair, _) = three_versions();
+    let mut third = pair.third();
+    third.sync();
+    pair.settle();
+    let gone = third.replica.own_device();
+    pair.laptop.replica.revoke(&gone, b"another", &mut Silent).unwrap();
+    pair.settle();
+    let desk = pair.desk.replica.own_device();
+    pair.pass_days(1);
+    // Whoever is revoked is not waited for.
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    pair.laptop.sync();
+    assert!(packets(&pair.store) < 8, "{} packets are left", packets(&pair.store));
+    let mut fourth = pair.joined(9, "fourth", b"another");
+    fourth.sync();
+    pair.settle();
+    fourth.sync();
+    let (status, other) = (fourth.replica.status().unwrap(), pair.laptop.replica.status().unwrap());
+    assert_eq!(status.state, other.state);
+    let members = |status: &packetboat_engine::replica::Status| -> Vec<_> {
+        status.devices.iter().map(|device| (device.device, device.name.clone(), device.standing)).collect()
+    };
+    assert_eq!(members(&status), members(&other));
+    assert!(members(&status).iter().any(|(device, _, standing)| *device == gone && *standing == "revoked"));
+    assert_eq!(fourth.replica.retention().unwrap(), Retention::Days(0));
+    assert_eq!(fourth.fs.read("large").unwrap(), noise(3, LARGE));
+    // In the same epoch: it may retire, and its word counts.
+    fourth.replica.retire(&desk, &mut Silent).unwrap();
+    pair.laptop.sync();
+    assert!(pair.laptop.replica.status().unwrap().devices.iter().any(|d| d.device == desk && d.standing == "retired"));
+    assert_sound(&mut fourth);
+}
+
+#[test]
+fn a_run_reads_no_pack_that_it_does_not_store_anew() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    for n in 3..8 {
+        pair.laptop.fs.write(&format!("other {n}"), &noise(n, LARGE)).unwrap();
+        pair.settle();
+    }
+    pair.laptop.fs.remove("goes").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    let all = count(&pair.store, "packs/");
+    let mut desk = pair.take_desk();
+    let read = pair.watch_reads(&mut desk);
+    let report = keep(&mut desk, Retention::Days(0));
+    assert_eq!((report.packs, report.repacked), (1, 1), "{report:?}");
+    pair.laptop.sync();
+    desk.sync();
+    let read: BTreeSet<ObjectName> = read.lock().unwrap().iter().cloned().collect();
+    let of_packs = read.iter().filter(|name| name.as_str().starts_with("packs/"));
+    // The one that is stored anew, and those with the segments of the checkpoint that is read back.
+    let segments = of_packs.filter(|name| !content_packs(&desk).contains(name)).count();
+    let contents = read.iter().filter(|name| content_packs(&desk).contains(name)).count();
+    assert_eq!(contents, 0, "of {all} packs these were read: {read:?}");
+    assert!(segments <= 3, "{read:?}");
+}
+
+/// The packs of contents that a device knows.
+fn content_packs(device: &Device) -> BTreeSet<ObjectName> {
+    let packs = device.replica.index().packs(None, 1000).unwrap();
+    packs.iter().map(|row| packetboat_storage::pack::object_name(&row.pack)).collect()
 }
 
 #[test]

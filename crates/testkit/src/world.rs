@@ -65,6 +65,8 @@ pub struct WorldOptions {
     pub leaving: bool,
     /// Whether disks are cloned, and backups of disk and index restored.
     pub copies: bool,
+    /// Whether devices let go of history and garbage.
+    pub pruning: bool,
 }
 
 impl Default for WorldOptions {
@@ -85,6 +87,7 @@ impl Default for WorldOptions {
             ignoring: false,
             leaving: false,
             copies: false,
+            pruning: false,
         }
     }
 }
@@ -179,7 +182,7 @@ impl World {
         root.copy_from_slice(&rng.bytes(32));
         let root = RootKey(root);
         let recovery = RecoveryKey([5; 32]);
-        if options.leaving {
+        if options.leaving || options.pruning {
             let (salt, nonce) = ([6; 16], Nonce([6; 24]));
             let passphrase = NewPassphrase { passphrase: b"first", cost: Argon2Cost::MINIMUM, salt, nonce };
             let slot = NewRecovery { key: &recovery, nonce: Nonce([7; 24]) };
@@ -256,6 +259,9 @@ impl World {
             }
             world.settle();
             world.check();
+            if world.options.pruning {
+                world.check_letting_go();
+            }
         }));
         if let Err(panic) = outcome {
             eprintln!("seed {seed} failed; what happened:\n{}", world.log.join("\n"));
@@ -310,6 +316,9 @@ impl World {
         }
         if self.options.copies && self.rng.chance(1, 12) {
             self.copy(at);
+        }
+        if self.options.pruning && self.rng.chance(1, 8) {
+            self.prune_badly(at);
         }
         self.account.lock().expect("nobody panics holding this").unrecorded = self.devices[at].unrecorded.clone();
         if self.rng.chance(3, 10) {
@@ -1025,6 +1034,8 @@ impl Entropy for SimEntropy {
         Box::new(Self(self.0.fork()))
     }
 }
+
+mod pruning;
 
 const MAX_TURNS: usize = 12;
 const MAX_DEVICES: usize = 6;

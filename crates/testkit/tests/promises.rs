@@ -125,6 +125,52 @@ fn cloned_disks_and_restored_backups_end_in_step_and_lose_nothing() {
 }
 
 #[test]
+fn letting_go_at_any_time_loses_nothing_and_what_is_condemned_goes() {
+    run(60, 11_000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 3,
+        pruning: true,
+        settling: seed % 3 == 0,
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
+fn letting_go_with_crashes_and_a_bad_storage_loses_nothing() {
+    let faults = FaultConfig::none()
+        .with(Fault::Transient, 40)
+        .with(Fault::StoredButFailed, 40)
+        .with(Fault::Torn, 20)
+        .with(Fault::DelayedVisibility, 40)
+        .with(Fault::StaleListing, 40)
+        .with(Fault::ReplayedTip, 20)
+        .with(Fault::Full, 20);
+    run(60, 12_000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 3,
+        pruning: true,
+        crash_percent: 30,
+        faults: if seed % 3 == 0 { FaultConfig::none() } else { faults.clone() },
+        races: seed % 2 == 0,
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
+fn letting_go_while_devices_join_leave_and_come_back_loses_nothing() {
+    run(60, 13_000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 3,
+        pruning: true,
+        newcomers: seed % 3 == 0,
+        leaving: seed % 3 == 1,
+        copies: seed % 3 == 2,
+        crash_percent: if seed % 2 == 0 { 15 } else { 0 },
+        steps: 60,
+        ..Default::default()
+    });
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..5 {
         let options = || WorldOptions { crash_percent: 20, ..Default::default() };

@@ -17,20 +17,17 @@ use crate::text;
 
 /// Let old history go, and free what nothing needs any more
 ///
-/// A vault keeps its past for 90 days unless it is told otherwise; --keep and --keep-versions tell it, for all devices.
+/// A vault keeps its past for 90 days unless it is told otherwise; --keep tells it, for all devices.
 /// What stands in the folders is never let go, nor what was replaced or deleted within the time that is kept.
 /// What goes is named first, and deleted once every device has heard of it and said so with its next sync; a device that
-/// is away for long is waited for. By itself this happens after a sync, at most once a day.
+/// is away for long is waited for. With --prune-daily this happens after a sync, at most once a day.
 /// `packetboat log`, `show` and `restore` reach back to where history begins.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct PruneArgs {
-    /// Keep every state of the last days, as 90d, or with `all` everything for ever
-    #[arg(long, value_name = "TIME", value_parser = retention, conflicts_with = "keep_versions")]
+    /// Keep every state of the last days as `90d`, the last versions of each file as `10 versions`, or `all`
+    #[arg(long, value_name = "PAST", value_parser = retention)]
     keep: Option<Retention>,
-    /// Keep the last N versions of each file, also of deleted ones
-    #[arg(long, value_name = "N")]
-    keep_versions: Option<NonZeroU32>,
     /// Show what would go and what that frees, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -41,32 +38,40 @@ pub(crate) struct PruneArgs {
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &PruneArgs) -> Result<ExitCode, Failure> {
     let mut session = context.open(args.folder.path())?;
-    let keep = args.keep.or(args.keep_versions.map(Retention::Versions));
+    let keep = args.keep;
     let mut progress = Progress::new(context.ui)?;
     let outcome = session.replica.prune(PruneOptions { keep, dry_run: args.dry_run }, &mut progress);
     progress.finish();
     let report = outcome.map_err(|error| stopped(&error))?;
-    context.ui.result(|| to_json(&report, args.dry_run), || to_text(&report, args.dry_run));
+    let traffic = session.reached.meter.traffic();
+    let requests = || crate::summary::traffic_json(&traffic);
+    context.ui.result(|| to_json(&report, args.dry_run, requests()), || to_text(&report, args.dry_run));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Days as `90d` or `90`, weeks as `12w`, years as `2y`, or `all`.
+/// Days as `90d` or `90`, weeks as `12w`, years as `2y`, versions as `10 versions`, or `all`.
 fn retention(text: &str) -> Result<Retention, String> {
     if text == "all" {
         return Ok(Retention::All);
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number = || digits.trim_end().parse::<u32>().map_err(|_| "it begins with a number, as 90d".to_owned());
     let days = match &text[digits.len()..] {
-        "" | "d" => 1,
+        "" | "d" | "day" | "days" => 1,
         "w" => 7,
         "y" => 366,
-        _ => return Err("a time is a number of days as 90d, weeks as 12w, years as 2y, or `all`".to_owned()),
+        "version" | "versions" => {
+            let versions = NonZeroU32::new(number()?).ok_or("what stands now is a version: keep at least 1")?;
+            return Ok(Retention::Versions(versions));
+        }
+        _ => return Err("it is days as 90d, weeks as 12w, years as 2y, `10 versions`, or `all`".to_owned()),
     };
-    let number: u32 = digits.parse().map_err(|_| "a time begins with a number, as 90d".to_owned())?;
+    let number = number()?;
     number.checked_mul(days).map(Retention::Days).ok_or_else(|| "that is too long".to_owned())
 }
 
-fn kept(retention: Retention) -> String {
+/// What is kept, in words.
+pub(super) fn kept(retention: Retention) -> String {
     match retention {
         Retention::All => "everything for ever".to_owned(),
         Retention::Days(days) => format!("the last {}", text::count(days.into(), "day", "days")),
@@ -110,16 +115,11 @@ fn to_text(report: &PruneReport, dry_run: bool) -> String {
     shown
 }
 
-fn to_json(report: &PruneReport, dry_run: bool) -> Value {
-    let keep = match report.retention {
-        Retention::All => json!({ "all": true }),
-        Retention::Days(days) => json!({ "days": days }),
-        Retention::Versions(versions) => json!({ "versions": versions.get() }),
-    };
+fn to_json(report: &PruneReport, dry_run: bool, requests: Value) -> Value {
     json!({
         "schema": 1,
         "dry_run": dry_run,
-        "keep": keep,
+        "keep": keep_json(report.retention),
         "packets": report.packets,
         "packet_bytes": report.packet_bytes,
         "packs": report.packs,
@@ -129,25 +129,38 @@ fn to_json(report: &PruneReport, dry_run: bool) -> Value {
         "deleted_bytes": report.deleted_bytes,
         "waiting_for": report.waiting_for,
         "notes": report.notes,
+        "requests": requests,
     })
+}
+
+/// What is kept, for scripts.
+pub(super) fn keep_json(retention: Retention) -> Value {
+    match retention {
+        Retention::All => json!({ "all": true }),
+        Retention::Days(days) => json!({ "days": days }),
+        Retention::Versions(versions) => json!({ "versions": versions.get() }),
+    }
 }
 
 const JSON: &str = "\
 JSON: dry_run, keep (all, days or versions), packets, packet_bytes, packs, packs_stored_anew, pack_bytes, deleted, \
-deleted_bytes, waiting_for, notes.";
+deleted_bytes, waiting_for, notes, requests (as in `packetboat sync`).";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_are_days_weeks_years_or_all() {
+    fn what_is_kept_is_days_weeks_years_versions_or_all() {
         assert_eq!(retention("90d"), Ok(Retention::Days(90)));
         assert_eq!(retention("90"), Ok(Retention::Days(90)));
         assert_eq!(retention("2w"), Ok(Retention::Days(14)));
         assert_eq!(retention("1y"), Ok(Retention::Days(366)));
         assert_eq!(retention("all"), Ok(Retention::All));
-        for bad in ["", "d", "-1d", "9h", "99999999y", "1.5d", "90é"] {
+        let versions = |number| NonZeroU32::new(number).map(Retention::Versions);
+        assert_eq!(retention("10 versions").ok(), versions(10));
+        assert_eq!(retention("1version").ok(), versions(1));
+        for bad in ["", "0 versions", "versions", "d", "-1d", "9h", "99999999y", "1.5d", "90é"] {
             assert!(retention(bad).is_err(), "{bad}");
         }
     }

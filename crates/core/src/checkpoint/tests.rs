@@ -110,7 +110,7 @@ fn a_root_round_trips() {
 fn the_format_stays_as_it_was() {
     assert_eq!(
         blake3::hash(sealed().bytes()).to_hex().as_str(),
-        "bb348789d1d2509c32b98ec54e6c83be65c92debfb56805a6af17829242b06fc"
+        "e5c99effa52b7292c52a0e754fded05cc480d66f3a87ad6cc53152d3be355ff7"
     );
 }
 

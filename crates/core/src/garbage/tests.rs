@@ -204,6 +204,7 @@ fn what_was_folded_round_trips_and_is_canonical() {
     garbage.fold(&packet(2, 2, 9, &[], condemn(&[pack(3)], Knowledge::new())), &known([1, 1, 2]), &none());
     garbage.fold(&packet(2, 1, 3, &[], condemn(&[pack(4)], Knowledge::new())), &known([1, 0, 0]), &none());
     garbage.finish(&dot(2, 1));
+    garbage.doubt(&dot(2, 2));
     let mut out = Writer::new();
     garbage.encode(&mut out);
     let bytes = out.finish();

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
+use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef, CheckpointRoot};
 use packetboat_core::ids::PackId;
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::store::Store;
 use packetboat_replica::index::Index;
 
-use super::{held, load, newest, read_known_root, total, write};
+use super::{held, load, newest, read_known_root, sound_root, total, write};
 use crate::Keys;
 use crate::error::SyncError;
 use crate::learn::LearnError;
@@ -63,19 +63,21 @@ fn adopt_garbage(index: &Index, past: &mut Index) -> Result<(), SyncError> {
 /// The vault as it was where history begins, in an index of its own; none where history has no beginning.
 pub(crate) fn base(source: &Index, store: &dyn Store, keys: &Keys) -> Result<Option<Index>, SyncError> {
     let begins = crate::garbage::load(source)?.horizon().clone();
-    if begins.is_empty() {
-        return Ok(None);
-    }
+    if begins.is_empty() { Ok(None) } else { base_at(&begins, source, store, keys).map(Some) }
+}
+
+/// The vault as it was at a point at which history was to begin, from the checkpoint that was written there.
+pub(crate) fn base_at(begins: &Knowledge, source: &Index, store: &dyn Store, keys: &Keys) -> Result<Index, SyncError> {
     let members = crate::members::load(source)?;
     let mut past = Index::temporary()?;
-    for checkpoint in candidates(source, store, &begins)? {
+    for checkpoint in candidates(source, store, begins)? {
         let root = match read_known_root(store, keys, &checkpoint, &members) {
-            Ok(root) if root.knowledge == begins => root,
+            Ok(root) if root.knowledge == *begins => root,
             Ok(_) | Err(LearnError::Unusable(_) | LearnError::Locked(_)) => continue,
             Err(LearnError::Sync(error)) => return Err(error),
         };
         match load::load(&mut past, store, keys, &checkpoint, &root, &mut Silent) {
-            Ok(()) => return Ok(Some(past)),
+            Ok(()) => return Ok(past),
             Err(LearnError::Unusable(_) | LearnError::Locked(_)) => {
                 if past.in_transaction() {
                     past.rollback()?;
@@ -88,9 +90,27 @@ pub(crate) fn base(source: &Index, store: &dyn Store, keys: &Keys) -> Result<Opt
     Err(SyncError::NoBase)
 }
 
+/// A checkpoint of the present epoch that contains history up to a point and was read whole, for whoever joins from now on.
+pub(crate) fn sound_from(
+    index: &Index,
+    store: &dyn Store,
+    keys: &Keys,
+    begins: &Knowledge,
+) -> Result<Option<(CheckpointRef, CheckpointRoot)>, SyncError> {
+    for checkpoint in candidates(index, store, begins)? {
+        if let Some(root) = sound_root(store, keys, &checkpoint)?
+            && root.knowledge.includes(begins)
+            && load::are_segments_readable(store, keys, &root)?
+        {
+            return Ok(Some((checkpoint, root)));
+        }
+    }
+    Ok(None)
+}
+
 /// The checkpoints that may be the base, the likeliest first.
 fn candidates(source: &Index, store: &dyn Store, begins: &Knowledge) -> Result<Vec<CheckpointRef>, SyncError> {
-    let held = newest(source)?.filter(|_| held::knowledge(source).is_ok_and(|knowledge| knowledge == *begins));
+    let held = newest(source)?.filter(|_| held::knowledge(source).is_ok_and(|knowledge| knowledge.includes(begins)));
     let listing = store.list(CHECKPOINTS_FOLDER)?;
     let mut others: Vec<CheckpointRef> =
         listing.iter().filter_map(|listed| CheckpointRef::from_name(&listed.name)).collect();

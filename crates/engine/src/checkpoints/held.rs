@@ -3,7 +3,7 @@
 //! Four entries of the index, because most rounds need only the first three: the name (device 32, number 8), the epoch,
 //! the knowledge, and the root as it is sealed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
 use packetboat_core::ids::{DeviceId, Epoch, PackId};
@@ -22,7 +22,7 @@ pub(crate) fn newest(index: &Index) -> Result<Option<CheckpointRef>, SyncError> 
 }
 
 /// What the checkpoint held covers; nothing where none is held.
-pub(super) fn knowledge(index: &Index) -> Result<Knowledge, SyncError> {
+pub(crate) fn knowledge(index: &Index) -> Result<Knowledge, SyncError> {
     read_knowledge(index, COVERS)
 }
 
@@ -66,12 +66,33 @@ pub(super) fn copy(from: &Index, to: &mut Index) -> Result<(), SyncError> {
 }
 
 /// Holds none any more: no segment of it is relied on, nor that inline content lies in packs.
-pub(super) fn let_go(index: &mut Index) -> Result<(), SyncError> {
+pub(crate) fn let_go(index: &mut Index) -> Result<(), SyncError> {
     index.begin()?;
     for key in [NAME, ROOT, COVERS, PACKED] {
         index.set_meta(key, None)?;
     }
     Ok(index.commit()?)
+}
+
+/// Holds this one where the one held does not contain where history begins: it cannot be begun from any more.
+pub(crate) fn hold_at_least(
+    index: &mut Index,
+    begins: &Knowledge,
+    (checkpoint, root): &(CheckpointRef, CheckpointRoot),
+    epoch: Epoch,
+) -> Result<(), SyncError> {
+    if knowledge(index)?.includes(begins) { Ok(()) } else { hold(index, checkpoint, root, epoch) }
+}
+
+/// Whether a segment of the checkpoint held lies in one of these packs.
+pub(crate) fn lies_in(index: &Index, packs: &BTreeSet<PackId>) -> Result<bool, SyncError> {
+    let segments = root(index)?.map(|root| root.segments).unwrap_or_default();
+    Ok(segments.iter().flat_map(|segment| &segment.chunks).any(|chunk| packs.contains(&chunk.pack)))
+}
+
+/// Has content that lies in packets stored in packs again by the next checkpoint, as far as no pack holds it.
+pub(crate) fn look_again_for_inline(index: &mut Index, begins: &Knowledge) -> Result<(), SyncError> {
+    set_packed(index, begins)
 }
 
 /// The newest checkpoint of each author that tips were seen to name.

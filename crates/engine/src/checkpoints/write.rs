@@ -178,9 +178,9 @@ fn pack_inline_content(
         for counter in packed.counter(device) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
             for (id, plain) in sealed.open(&keys.ring)?.body.inline {
-                // A pack that is known to be damaged holds nothing for whoever begins from here.
+                // A pack that is damaged or condemned holds nothing for whoever begins from here.
                 if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
-                    && index.pack_row(&pack)?.is_some_and(|row| row.state != PackState::Damaged)
+                    && index.pack_row(&pack)?.is_some_and(|row| row.state == PackState::Stored)
                 {
                     continue;
                 }

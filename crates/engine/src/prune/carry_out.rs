@@ -1,25 +1,36 @@
 //! Carrying out what all have answered: deleting objects, then forgetting them, then forgetting that they were condemned.
 //!
 //! In that order, so that a crash at any instant leaves something to be done again: an object that is gone already is no
-//! error. A pack goes only if no checkpoint that stands needs it, and history only if the checkpoint at which it begins
-//! was read whole.
+//! error. History goes only if the checkpoint at which it begins was read whole, and one of the present epoch was too.
+//!
+//! A pack goes only if no checkpoint that stands needs it and nothing in use lies in it alone. Something may: an unseen
+//! move brings back what was deleted, and refers to no pack. Whoever is waited for made it before it answered, so it is
+//! known by now; what is in use then is stored anew and told of before the pack is deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
 use packetboat_core::garbage::Condemnation;
-use packetboat_core::ids::{Dot, PackId};
+use packetboat_core::ids::{ChunkId, Dot, PackId};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::store::Store;
-use packetboat_replica::index::Index;
+use packetboat_core::wanted::Wanted;
+use packetboat_replica::index::{ChunkPlace, Index};
 use packetboat_storage::pack::object_name;
 
+use super::in_use::{Beginning, chunks_in_use};
+use super::repack::Repacking;
 use super::sweep::sweep;
 use crate::Keys;
-use crate::checkpoints;
+use crate::builder::Draft;
+use crate::checkpoints::{self, held};
 use crate::error::SyncError;
 use crate::garbage::{self, Standing};
 use crate::learn::{LearnError, packet_name};
+use crate::ports::Observer;
+use crate::publish::Published;
+use crate::replica::Replica;
+use crate::wants;
 
 /// What was deleted.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -29,88 +40,224 @@ pub(super) struct Deleted {
     pub(super) bytes: u64,
 }
 
-/// Deletes all that is condemned and answered; of `only` these, where given.
-pub(super) fn carry_out(
-    index: &mut Index,
-    store: &dyn Store,
-    keys: &Keys,
-    is_wanted: impl Fn(&Dot) -> bool,
-) -> Result<Deleted, SyncError> {
-    let mut deleted = Deleted::default();
-    let record = garbage::load(index)?;
-    if record.standing().next().is_none() {
-        return Ok(deleted);
-    }
-    let doubtful = garbage::doubtful(index)?;
-    let answered = Standing::load(index, keys.device.device())?.answered(&record);
-    for dot in answered.into_iter().filter(|dot| is_wanted(dot) && !doubtful.contains(dot)) {
-        let found = record.standing().find(|(other, _)| **other == dot);
-        let Some((_, condemnation)) = found else { continue };
-        one(index, store, keys, &dot, condemnation, &mut deleted)?;
-    }
-    Ok(deleted)
-}
-
-fn one(
-    index: &mut Index,
-    store: &dyn Store,
-    keys: &Keys,
-    dot: &Dot,
-    condemnation: &Condemnation,
-    deleted: &mut Deleted,
-) -> Result<(), SyncError> {
-    let history = condemnation.condemned_history().filter(|history| {
-        // A later beginning of history contains this one.
-        garbage::load(index).is_ok_and(|record| record.horizon().includes(history))
-    });
-    let past = match history {
-        None => None,
-        Some(_) => match checkpoints::base(index, store, keys) {
-            Ok(past) => past,
-            // It stays condemned: what it would leave behind could not be begun from.
-            Err(SyncError::NoBase) => {
-                let text = "the checkpoint at which history begins cannot be read, so no history is deleted";
-                index.set_problem(PROBLEM, b"base", text)?;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        },
-    };
-    if let Some(past) = &past {
-        index.clear_problem(PROBLEM, b"base")?;
-        lanes(index, store, past.knowledge(), deleted)?;
-        superseded_checkpoints(store, keys, past.knowledge(), deleted)?;
-    }
-    let mut gone = BTreeSet::new();
-    let mut needed = None;
-    for pack in condemnation.condemned_packs() {
-        let row = index.pack_row(pack)?;
-        // Packs of contents hold no segments; what no index knows may be a part of a checkpoint.
-        if row.is_none() {
-            if needed.is_none() {
-                needed = Some(packs_of_checkpoints(store, keys)?);
-            }
-            if needed.as_ref().is_some_and(|needed: &BTreeSet<PackId>| needed.contains(pack)) {
+impl Replica {
+    /// Deletes all that is condemned and answered, of the condemnations that are wanted.
+    pub(super) fn carry_out(
+        &mut self,
+        is_wanted: impl Fn(&Dot) -> bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Deleted, SyncError> {
+        let mut deleted = Deleted::default();
+        let index = &self.parts.index;
+        let record = garbage::load(index)?;
+        if record.standing().next().is_none() {
+            return Ok(deleted);
+        }
+        let answered = Standing::load(index, self.keys.device.device())?.answered(&record);
+        for dot in answered.into_iter().filter(|dot| is_wanted(dot)) {
+            let found = record.standing().find(|(other, _)| **other == dot);
+            let Some((_, condemnation)) = found else { continue };
+            // What is doubtful here others delete, who can tell.
+            if condemnation.is_doubtful && !are_gone(&*self.parts.store, condemnation)? {
                 continue;
             }
+            self.carry_out_one(&dot, condemnation, &mut deleted, observer)?;
         }
-        store.delete(&object_name(pack))?;
-        deleted.objects += 1;
-        deleted.bytes += row.map_or(0, |row| u64::from(row.size));
-        gone.insert(*pack);
+        Ok(deleted)
     }
+
+    fn carry_out_one(
+        &mut self,
+        dot: &Dot,
+        condemnation: &Condemnation,
+        deleted: &mut Deleted,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SyncError> {
+        let past = match self.read_base_for(condemnation)? {
+            Base::NotNeeded => None,
+            Base::Read(past) => Some(past),
+            // It stays condemned: what it would leave behind could not be begun from.
+            Base::Missing => return Ok(()),
+        };
+        if !self.rescue(condemnation, past.as_deref(), observer)? {
+            return Ok(());
+        }
+        let parts = &mut self.parts;
+        let (index, store) = (&mut parts.index, &*parts.store);
+        if let Some(past) = &past {
+            lanes(index, store, past.knowledge(), deleted)?;
+            superseded_checkpoints(store, &self.keys, past.knowledge(), deleted)?;
+        }
+        let mut gone = BTreeSet::new();
+        let mut needed = None;
+        for pack in condemnation.condemned_packs() {
+            let row = index.pack_row(pack)?;
+            // Packs of contents hold no segments; what no index knows may be a part of a checkpoint.
+            if row.is_none() {
+                if needed.is_none() {
+                    needed = Some(packs_of_checkpoints(index, store, &self.keys)?);
+                }
+                if needed.as_ref().is_some_and(|needed: &BTreeSet<PackId>| needed.contains(pack)) {
+                    continue;
+                }
+            }
+            store.delete(&object_name(pack))?;
+            deleted.objects += 1;
+            deleted.bytes += row.map_or(0, |row| u64::from(row.size));
+            gone.insert(*pack);
+        }
+        forget(index, dot, &gone, past.as_deref())?;
+        if held::lies_in(index, &gone)? {
+            // Its author has taken it away; what is written next must not share a segment with it.
+            held::let_go(index)?;
+            let ended = garbage::load(index)?.ended().clone();
+            if let Some(sound) = checkpoints::sound_from(index, store, &self.keys, &ended)? {
+                held::hold_at_least(index, &sound.1.knowledge, &sound, self.keys.ring.current())?;
+            }
+        }
+        if past.is_some() && dot.device == self.keys.device.device() {
+            // Whoever lacks what is gone now learns from it that it must begin anew.
+            self.write_checkpoint(observer)?;
+        }
+        Ok(())
+    }
+
+    /// The vault as it was where history begins, if this condemns history.
+    fn read_base_for(&mut self, condemnation: &Condemnation) -> Result<Base, SyncError> {
+        let parts = &mut self.parts;
+        let (index, store) = (&mut parts.index, &*parts.store);
+        // Where a later piece of history went first, this one went with it.
+        let ended = garbage::load(index)?.ended().clone();
+        let Some(begins) = condemnation.condemned_history().filter(|history| !ended.includes(history)) else {
+            return Ok(Base::NotNeeded);
+        };
+        // Not at a later beginning that is condemned too: that is not answered yet.
+        let past = match checkpoints::base_at(begins, index, store, &self.keys) {
+            Ok(past) => Some(past),
+            Err(SyncError::NoBase) => None,
+            Err(error) => return Err(error),
+        };
+        let sound = checkpoints::sound_from(index, store, &self.keys, begins)?;
+        let (Some(past), Some(sound)) = (past, sound) else {
+            let text = "the checkpoint at which history begins cannot be read, so no history is deleted";
+            index.set_problem(PROBLEM, b"base", text)?;
+            return Ok(Base::Missing);
+        };
+        index.clear_problem(PROBLEM, b"base")?;
+        held::hold_at_least(index, begins, &sound, self.keys.ring.current())?;
+        Ok(Base::Read(Box::new(past)))
+    }
+
+    /// Stores anew what is in use and lies in nothing but condemned packs, and tells of it; whether the packs may go.
+    fn rescue(
+        &mut self,
+        condemnation: &Condemnation,
+        past: Option<&Index>,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, SyncError> {
+        let going: BTreeSet<PackId> = condemnation.condemned_packs().copied().collect();
+        if going.is_empty() {
+            return Ok(true);
+        }
+        let parts = &mut self.parts;
+        let beginning = past.map(|past| Beginning { history: past.knowledge(), past });
+        let retention = garbage::load(&parts.index)?.retention();
+        let mut lost: BTreeMap<PackId, Vec<ChunkId>> = BTreeMap::new();
+        let index = &parts.index;
+        let complete =
+            chunks_in_use(index, &*parts.store, &self.keys, retention, beginning.as_ref(), observer, |chunk| {
+                if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(chunk)?
+                    && going.contains(&pack)
+                {
+                    lost.entry(pack).or_default().push(*chunk);
+                }
+                Ok(())
+            })?;
+        if !complete {
+            return Ok(false);
+        }
+        if lost.is_empty() {
+            return Ok(true);
+        }
+        let mut repacking = Repacking::new(&*parts.store, &self.keys);
+        let mut unreadable = BTreeSet::new();
+        for (pack, chunks) in &lost {
+            if !repacking.take_chunks(&mut parts.index, pack, chunks, &mut *parts.entropy)? {
+                unreadable.insert(Wanted::Pack(*pack));
+            }
+        }
+        repacking.put(&mut parts.index, &mut *parts.entropy)?;
+        let mut told = repacking.told;
+        if !told.is_empty() {
+            for pack in held::untold(&parts.index)? {
+                told.extend(parts.index.pack_index(&pack)?);
+            }
+            self.tell_and_condemn(told, Draft::default())?;
+            if self.publish(false)? == Published::Forked {
+                return Ok(false);
+            }
+        }
+        // Somebody else deleted it after storing anew what it held, and this device has not learned of that; or it is lost,
+        // and whoever has the content on disk is asked for it.
+        let now = self.parts.clock.now_ms();
+        wants::note(&mut self.parts.index, &unreadable, now)?;
+        Ok(unreadable.is_empty())
+    }
+}
+
+/// Whether none of the packs that it condemns is there any more.
+fn are_gone(store: &dyn Store, condemnation: &Condemnation) -> Result<bool, SyncError> {
+    for pack in condemnation.condemned_packs() {
+        let name = object_name(pack);
+        let folder = name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+        if store.list(folder)?.iter().any(|listed| listed.name == name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+enum Base {
+    NotNeeded,
+    Read(Box<Index>),
+    Missing,
+}
+
+/// Forgets what was deleted, and that it was condemned: one transaction.
+fn forget(index: &mut Index, dot: &Dot, gone: &BTreeSet<PackId>, past: Option<&Index>) -> Result<(), SyncError> {
     index.begin()?;
-    for pack in &gone {
+    let mut lay_in_packets = false;
+    for pack in gone {
+        let chunks = index.pack_index(pack)?.map(|pack| pack.chunks).unwrap_or_default();
         index.remove_pack(pack)?;
+        for chunk in chunks {
+            lay_in_packets |= matches!(index.chunk_place(&chunk.id)?, Some(ChunkPlace::Packet { .. }));
+        }
     }
-    if let Some(past) = &past {
+    if let Some(past) = past {
         let history = past.knowledge().clone();
         sweep(index, &history, past)?;
     }
     let mut record = garbage::load(index)?;
     record.finish(dot);
     garbage::store(index, &record)?;
+    if lay_in_packets {
+        held::look_again_for_inline(index, record.horizon())?;
+    }
+    settle_wants(index, gone, record.ended())?;
     Ok(index.commit()?)
+}
+
+/// What was let go is missed by nobody any more.
+fn settle_wants(index: &mut Index, gone: &BTreeSet<PackId>, ended: &Knowledge) -> Result<(), SyncError> {
+    let mut wanted = wants::own(index)?;
+    let before = wanted.len();
+    wanted.retain(|object| match object {
+        Wanted::Pack(pack) => !gone.contains(pack),
+        Wanted::Packet(dot) => !ended.contains(dot),
+        Wanted::Checkpoint(_) => true,
+    });
+    if wanted.len() == before { Ok(()) } else { wants::set_own(index, &wanted) }
 }
 
 /// Deletes the packets before a point.
@@ -133,7 +280,7 @@ fn lanes(index: &Index, store: &dyn Store, history: &Knowledge, deleted: &mut De
     Ok(())
 }
 
-/// Deletes checkpoints that lie before a point: what they go on from is gone.
+/// Deletes checkpoints that lie before a point, of whatever epoch: what they go on from is gone.
 fn superseded_checkpoints(
     store: &dyn Store,
     keys: &Keys,
@@ -142,8 +289,8 @@ fn superseded_checkpoints(
 ) -> Result<(), SyncError> {
     for listed in store.list(CHECKPOINTS_FOLDER)? {
         let Some(checkpoint) = CheckpointRef::from_name(&listed.name) else { continue };
-        match checkpoints::read_root(store, keys, &checkpoint) {
-            Ok(root) if !root.knowledge.includes(history) => {
+        match checkpoints::read_any_root(store, keys, &checkpoint) {
+            Ok((_, root)) if !root.knowledge.includes(history) => {
                 store.delete(&listed.name)?;
                 deleted.objects += 1;
                 deleted.bytes += listed.size;
@@ -155,13 +302,24 @@ fn superseded_checkpoints(
     Ok(())
 }
 
-/// The packs in which the segments of checkpoints lie.
-pub(super) fn packs_of_checkpoints(store: &dyn Store, keys: &Keys) -> Result<BTreeSet<PackId>, SyncError> {
+/// The packs in which the segments of checkpoints lie: of those listed, of those that tips name, and of the one held.
+pub(super) fn packs_of_checkpoints(
+    index: &Index,
+    store: &dyn Store,
+    keys: &Keys,
+) -> Result<BTreeSet<PackId>, SyncError> {
+    let listed = store.list(CHECKPOINTS_FOLDER)?;
+    let mut roots: BTreeSet<CheckpointRef> =
+        listed.iter().filter_map(|listed| CheckpointRef::from_name(&listed.name)).collect();
+    // A listing may be stale.
+    let seen = checkpoints::seen(index)?.into_iter().map(|(device, number)| CheckpointRef { device, number });
+    roots.extend(seen.chain(checkpoints::newest(index)?));
     let mut packs = BTreeSet::new();
-    for listed in store.list(CHECKPOINTS_FOLDER)? {
-        let Some(checkpoint) = CheckpointRef::from_name(&listed.name) else { continue };
-        match checkpoints::read_root(store, keys, &checkpoint) {
-            Ok(root) => packs.extend(root.segments.iter().flat_map(|segment| &segment.chunks).map(|chunk| chunk.pack)),
+    for checkpoint in roots {
+        match checkpoints::read_any_root(store, keys, &checkpoint) {
+            Ok((_, root)) => {
+                packs.extend(root.segments.iter().flat_map(|segment| &segment.chunks).map(|chunk| chunk.pack));
+            }
             Err(LearnError::Unusable(_) | LearnError::Locked(_)) => {}
             Err(LearnError::Sync(error)) => return Err(error),
         }

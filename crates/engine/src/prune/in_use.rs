@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 
 use packetboat_core::content::{ChunkList, Content};
 use packetboat_core::garbage::Retention;
-use packetboat_core::ids::ItemId;
+use packetboat_core::ids::{ChunkId, ItemId};
 use packetboat_core::item::{Head, Item};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::store::Store;
@@ -48,19 +48,64 @@ pub(super) fn in_use(
     beginning: Option<&Beginning<'_>>,
     observer: &dyn Observer,
 ) -> Result<Option<Used>, SyncError> {
-    let mut marker = Marker { index, store, keys, used: Used::default(), state: ReadState::new(observer.interrupt()) };
+    let mut used = Used::default();
+    let mark = |chunk: &ChunkId| -> Result<(), SyncError> { Ok(index.mark_used(chunk, &mut used)?) };
+    let complete = chunks_in_use(index, store, keys, retention, beginning, observer, mark)?;
+    Ok(complete.then_some(used))
+}
+
+/// What is in use by what the vault shows now; none where a list of chunks cannot be read, or is not to be.
+pub(super) fn standing(
+    index: &Index,
+    store: Option<&dyn Store>,
+    keys: &Keys,
+    observer: &dyn Observer,
+) -> Result<Option<Used>, SyncError> {
+    let mut used = Used::default();
+    let mark = |chunk: &ChunkId| -> Result<(), SyncError> { Ok(index.mark_used(chunk, &mut used)?) };
+    let contents = |item: &Item| -> Result<Vec<Content>, SyncError> {
+        let stands = !item.is_directory() && (item.lives_by_itself() || is_shown(index, item)?);
+        Ok(if stands { item.heads.iter().map(|head| head.content.clone()).collect() } else { Vec::new() })
+    };
+    let complete = chunks_of_items(index, store, keys, observer, contents, mark)?;
+    Ok(complete.then_some(used))
+}
+
+/// Tells each chunk that is in use, some more than once; whether all of them could be found out.
+pub(super) fn chunks_in_use(
+    index: &Index,
+    store: &dyn Store,
+    keys: &Keys,
+    retention: Retention,
+    beginning: Option<&Beginning<'_>>,
+    observer: &dyn Observer,
+    mark: impl FnMut(&ChunkId) -> Result<(), SyncError>,
+) -> Result<bool, SyncError> {
+    let contents = |item: &Item| kept_contents(index, item, retention, beginning);
+    chunks_of_items(index, Some(store), keys, observer, contents, mark)
+}
+
+fn chunks_of_items(
+    index: &Index,
+    store: Option<&dyn Store>,
+    keys: &Keys,
+    observer: &dyn Observer,
+    contents: impl Fn(&Item) -> Result<Vec<Content>, SyncError>,
+    mark: impl FnMut(&ChunkId) -> Result<(), SyncError>,
+) -> Result<bool, SyncError> {
+    let mut marker = Marker { index, store, keys, mark, state: ReadState::new(observer.interrupt()) };
     let mut after = None;
     loop {
         let page = index.items_by_id(after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(Some(marker.used)) };
+        let Some(last) = page.last() else { return Ok(true) };
         after = Some(last.id);
         for item in &page {
             if observer.interrupted() {
                 return Err(SyncError::Interrupted);
             }
-            for content in kept_contents(index, item, retention, beginning)? {
+            for content in contents(item)? {
                 if !marker.mark(&content)? {
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
         }
@@ -103,26 +148,27 @@ fn kept_contents(
     Ok(kept)
 }
 
-struct Marker<'a> {
+struct Marker<'a, Mark> {
     index: &'a Index,
-    store: &'a dyn Store,
+    store: Option<&'a dyn Store>,
     keys: &'a Keys,
-    used: Used,
+    mark: Mark,
     state: ReadState,
 }
 
-impl Marker<'_> {
+impl<Mark: FnMut(&ChunkId) -> Result<(), SyncError>> Marker<'_, Mark> {
     /// Marks the chunks of a content; whether all of them could be found out.
     fn mark(&mut self, content: &Content) -> Result<bool, SyncError> {
         let Content::File(file) = content else { return Ok(true) };
         for chunk in file.chunks.first() {
-            self.index.mark_used(&chunk.id, &mut self.used)?;
+            (self.mark)(&chunk.id)?;
         }
         if let ChunkList::Indirect(_) = &file.chunks {
+            let Some(store) = self.store else { return Ok(false) };
             let mut failed = None;
             let mut source = ChunkSource {
                 index: self.index,
-                store: self.store,
+                store,
                 ring: &self.keys.ring,
                 threads: 1,
                 state: &mut self.state,
@@ -130,7 +176,7 @@ impl Marker<'_> {
             };
             let Ok(list) = source.chunk_list(file)? else { return Ok(false) };
             for chunk in &list {
-                self.index.mark_used(&chunk.id, &mut self.used)?;
+                (self.mark)(&chunk.id)?;
             }
         }
         Ok(true)

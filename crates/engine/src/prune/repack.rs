@@ -5,8 +5,10 @@
 //!
 //! A pack is read whole or not at all. One that cannot be read, or of which a chunk in use is damaged, is left as it is.
 
+use std::collections::HashSet;
+
 use packetboat_core::content::PackIndex;
-use packetboat_core::ids::ChunkId;
+use packetboat_core::ids::{ChunkId, PackId};
 use packetboat_core::store::Store;
 use packetboat_replica::index::{Index, PackState, PackUse};
 use packetboat_storage::chunk::{ChunkCodec, SealedChunk, open_chunk_by_id, seal_known_chunk};
@@ -42,20 +44,35 @@ impl<'a> Repacking<'a> {
         pack: &PackUse,
         entropy: &mut dyn Entropy,
     ) -> Result<bool, SyncError> {
-        let Some(known) = index.pack_index(&pack.pack)? else { return Ok(false) };
-        let bytes = match unusable(self.store.get(&object_name(&pack.pack), u64::from(MAX_PACK_BYTES))) {
+        self.take_chunks(index, &pack.pack, &pack.used_chunks, entropy)
+    }
+
+    /// Takes over these chunks of a pack; whether all of them could be.
+    pub(super) fn take_chunks(
+        &mut self,
+        index: &mut Index,
+        pack: &PackId,
+        chunks: &[ChunkId],
+        entropy: &mut dyn Entropy,
+    ) -> Result<bool, SyncError> {
+        let Some(known) = index.pack_index(pack)? else { return Ok(false) };
+        let bytes = match unusable(self.store.get(&object_name(pack), u64::from(MAX_PACK_BYTES))) {
             Ok(bytes) => bytes,
             Err(LearnError::Unusable(_) | LearnError::Locked(_)) => return Ok(false),
             Err(LearnError::Sync(error)) => return Err(error),
         };
+        let wanted: HashSet<&ChunkId> = chunks.iter().collect();
         let mut sound = Vec::new();
-        for chunk in known.chunks.iter().filter(|chunk| pack.used_chunks.contains(&chunk.id)) {
+        for chunk in known.chunks.iter().filter(|chunk| wanted.contains(&chunk.id)) {
             let range = chunk.offset as usize..chunk.offset as usize + chunk.sealed_len as usize;
             let Some(sealed) = bytes.get(range) else { return Ok(false) };
             let Some(chunk) = self.again(known.epoch, &chunk.id, sealed, entropy) else { return Ok(false) };
             sound.push(chunk);
         }
         for chunk in sound {
+            if self.pack.contains(&chunk.id) {
+                continue;
+            }
             self.pack.push(&chunk)?;
             if self.pack.is_full() {
                 self.put(index, entropy)?;

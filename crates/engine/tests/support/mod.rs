@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::keys::{KeyRing, RootKey};
@@ -85,6 +85,16 @@ impl Pair {
         let left = Arc::new(AtomicI64::new(i64::try_from(calls).unwrap_or(i64::MAX)));
         parts.store = Arc::new(Counted { inner: self.store.clone(), left });
         device.replica = Replica::open(parts).unwrap();
+    }
+
+    /// Has a device's reads at the store taken down.
+    pub(crate) fn watch_reads(&self, device: &mut Device) -> Arc<Mutex<Vec<ObjectName>>> {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        let read = Arc::default();
+        parts.store = Arc::new(Watched { inner: self.store.clone(), read: Arc::clone(&read) });
+        device.replica = Replica::open(parts).unwrap();
+        read
     }
 
     /// A device of this name, which joins by the marker as it is now and with this passphrase.
@@ -346,6 +356,38 @@ impl Store for Counted {
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.inner()?.delete(name)
+    }
+}
+
+/// A store that takes down what is read.
+struct Watched {
+    inner: MemoryStore,
+    read: Arc<Mutex<Vec<ObjectName>>>,
+}
+
+impl Store for Watched {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.inner.put_new(name, bytes)
+    }
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.put(name, bytes)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.read.lock().unwrap().push(name.clone());
+        self.inner.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.read.lock().unwrap().push(name.clone());
+        self.inner.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
     }
 }
 

@@ -250,11 +250,13 @@ impl Index {
         Ok(Some(ChunkPlace::Packet { dot: Dot { device, counter: row.get::<_, i64>(1)? as u64 } }))
     }
 
-    /// The packs in which [`chunk_place`](Self::chunk_place) finds these chunks, sorted.
+    /// The packs in which [`chunk_place`](Self::chunk_place) finds these chunks, sorted; none that is condemned.
     pub fn packs_of<'a>(&self, chunks: impl IntoIterator<Item = &'a ChunkId>) -> Result<Vec<PackId>, IndexError> {
         let mut packs = Vec::new();
         for chunk in chunks {
-            if let Some(ChunkPlace::Pack { pack, .. }) = self.chunk_place(chunk)? {
+            if let Some(ChunkPlace::Pack { pack, .. }) = self.chunk_place(chunk)?
+                && self.pack_row(&pack)?.is_some_and(|row| row.state != PackState::Condemned)
+            {
                 packs.push(pack);
             }
         }
