@@ -285,7 +285,15 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         courier::run(desk, outcomes, &mut commands, &mut hands, clock.as_ref(), loop_ends).await
     });
     parts.notifier.ready();
-    tracing::info!(pair = ?tie, "the daemon runs");
+    match &parts.pair {
+        Some(Pair { role: Role::Host, peer_name, .. }) => {
+            tracing::info!(companion = peer_name, "the daemon runs as a host");
+        }
+        Some(Pair { role: Role::Companion, peer_name, .. }) => {
+            tracing::info!(host = peer_name, "the daemon runs as a companion");
+        }
+        None => tracing::info!("the daemon runs without a pair"),
+    }
 
     let mut of_host = lent;
     let mut parted: Option<Parted> = None;
@@ -413,6 +421,7 @@ fn fetching(parts: &Parts, of_host: &Accounts) -> Fetching {
         of_host: of_host.clone(),
         poll: parts.settings.inbox.poll.0,
         connect: parts.settings.outbox.connect.0,
+        token_age: fetcher::TOKEN_AGE,
     }
 }
 

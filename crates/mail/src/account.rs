@@ -7,7 +7,7 @@
 //! name = "work"
 //! addresses = ["ann@example.org", "@lists.example.org"]
 //! default = true
-//! provider_files_sent = true      # so that Sent says what went out; `packetboat mail setup --probe-sent` finds it out
+//! provider_files_sent = true      # so that Sent says what went out; `packetboat mail probe` finds it out
 //!
 //! [account.smtp]
 //! host = "smtp.example.org"       # port 465 and TLS, unless told otherwise
@@ -26,6 +26,7 @@
 //! What cannot be right is an error when the file is read, and not when the first mail is sent.
 
 mod check;
+mod edit;
 mod keyring;
 mod probe;
 mod secret;
@@ -47,6 +48,7 @@ use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
 use secret::Places;
 
 pub use check::{Checked, Mailboxes, Problem, Trying, check};
+pub use edit::with_provider_files_sent;
 pub use keyring::{Entry, Keyring, KeyringError};
 pub use probe::{Patience, ProbeError, probe_sent};
 pub use secret::{Credentials, Hidden, SecretError, Token};

@@ -82,7 +82,7 @@ impl Faulty {
 struct Shut;
 
 impl Gate for Shut {
-    async fn may_write_dot(&self) -> bool {
+    async fn may_write_dot(&self, _: &[Fate]) -> bool {
         false
     }
 }

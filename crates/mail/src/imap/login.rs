@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::guard::Guarded;
-use super::session::{Answer, ImapAccount, ImapError, UNASKED, accepted, beginning, closed, parsing};
+use super::parsing::parsing;
+use super::session::{Answer, ImapAccount, ImapError, UNASKED, accepted, beginning, closed};
 use crate::connection::{ConnectError, Credentials, Deadlines, LineError, Lines, Stream};
 
 /// Asks for TLS and begins it, before anything else of the protocol.

@@ -2,19 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_imap::imap_proto::{MailboxDatum, NameAttribute, RequestId, Response, ResponseCode, Status};
 use async_imap::types::UnsolicitedResponse;
 use async_imap::{Client, Session};
-use futures_util::FutureExt as _;
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::guard::{Bounds, GuardError, Guarded};
 use super::login::{capabilities_of, greeted, log_in, note_capabilities, upgrade};
+use super::parsing::parsing;
 use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, LOGIN_HINT, NO_LOGIN_HINT, Security, Stream};
 use crate::fetched::UidSet;
 
@@ -298,14 +297,6 @@ fn special_use(attribute: &NameAttribute<'_>) -> Option<SpecialUse> {
         NameAttribute::Trash => SpecialUse::Trash,
         _ => return None,
     })
-}
-
-/// Waits for what the parser makes of a server's words.
-///
-/// It panics on some that the guard lets pass, such as a code that a letter beyond ASCII follows at once, or a date that
-/// is NIL. The session is of no use after that, and the error ends it; nothing of it is looked at again.
-pub(super) async fn parsing<T>(reading: impl Future<Output = T>) -> Result<T, ImapError> {
-    AssertUnwindSafe(reading).catch_unwind().await.map_err(|_| ImapError::Unreadable)
 }
 
 pub(super) fn closed() -> ImapError {

@@ -215,7 +215,7 @@ fn codes(fates: &[Fate]) -> Vec<i32> {
 struct Shut;
 
 impl Gate for Shut {
-    async fn may_write_dot(&self) -> bool {
+    async fn may_write_dot(&self, _: &[Fate]) -> bool {
         false
     }
 }

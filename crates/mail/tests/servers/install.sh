@@ -15,7 +15,8 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 missing=
 for package in openssl postfix dovecot-imapd dovecot-pop3d swaks libauthen-sasl-perl libio-socket-ssl-perl \
-    libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx iproute2 nftables strace dbus-daemon procps; do
+    libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx iproute2 nftables strace dbus-daemon dbus-bin \
+    gnome-keyring procps; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
