@@ -39,12 +39,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::address::{Address, ReversePath};
-use crate::connection::{
-    Credentials as ReadCredentials, Deadlines as ReadDeadlines, Endpoint, Security as ReadSecurity,
-};
+use crate::connection::{Deadlines as ReadDeadlines, Endpoint, Login, Security as ReadSecurity};
 use crate::imap::ImapAccount;
 use crate::pop3::Pop3Account;
-use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
+use crate::smtp::{Deadlines, Failure, Security, Server, Trust};
 use secret::Places;
 
 pub use check::{Checked, Mailboxes, Problem, Trying, check};
@@ -267,8 +265,8 @@ impl Smtp {
     /// Finds the secret, which may take a while, and makes the server ready to be sent by.
     pub async fn server(&self, hello: &str, source: Option<IpAddr>) -> Result<Server, ServerError> {
         let login = match self.credentials()? {
-            None => crate::smtp::Login::Anonymous,
-            Some(credentials) => credentials.login().await?,
+            None => None,
+            Some(credentials) => Some(credentials.login().await?),
         };
         Ok(Server {
             host: self.host.clone(),
@@ -307,13 +305,13 @@ impl Incoming {
     /// The IMAP server, with the secret, which may take a while to find.
     pub async fn imap_account(&self, deadlines: ReadDeadlines) -> Result<ImapAccount, ServerError> {
         let endpoint = self.endpoint(self.imap_port());
-        Ok(ImapAccount { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
+        Ok(ImapAccount { endpoint, tls: self.trust()?, login: self.login().await?, deadlines })
     }
 
     /// The POP3 server, with the secret, which may take a while to find.
     pub async fn pop3_account(&self, deadlines: ReadDeadlines) -> Result<Pop3Account, ServerError> {
         let endpoint = self.endpoint(self.pop3_port());
-        Ok(Pop3Account { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
+        Ok(Pop3Account { endpoint, tls: self.trust()?, login: self.login().await?, deadlines })
     }
 
     /// The port that is meant, where it is fetched by IMAP.
@@ -346,12 +344,8 @@ impl Incoming {
         Ok(Trust::load(self.ca_file.as_deref())?.config())
     }
 
-    async fn reader(&self) -> Result<ReadCredentials, ServerError> {
-        Ok(match self.credentials()?.login().await? {
-            Login::Password { user, password } => ReadCredentials::Password { user, password },
-            Login::Token { user, token } => ReadCredentials::Token { user, token },
-            Login::Anonymous => return Err(SecretError::NoUser.into()),
-        })
+    async fn login(&self) -> Result<Login, ServerError> {
+        Ok(self.credentials()?.login().await?)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use packetboat_mail::imap::{ImapAccount, ImapError, ImapSession, keep_parser_panics_quiet};
 
-use servers::scripted::{credentials, deadlines, say, serve, tls};
+use servers::scripted::{deadlines, login, say, serve, tls};
 
 #[tokio::test]
 async fn a_server_that_makes_the_parser_panic_prints_nothing_and_another_panic_is_told() {
@@ -27,7 +27,7 @@ async fn a_server_that_makes_the_parser_panic_prints_nothing_and_another_panic_i
             Some(_) => say("* 1 FETCH (UID 1 INTERNALDATE NIL)\r\n"),
         })
         .await;
-        let account = ImapAccount { endpoint, tls: tls(), credentials: credentials(), deadlines: deadlines() };
+        let account = ImapAccount { endpoint, tls: tls(), login: login(), deadlines: deadlines() };
         ImapSession::open(&account).await
     };
     assert!(matches!(log_in().await, Err(ImapError::Unreadable)));

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::guard::{Bounds, GuardError, Guarded};
 use super::login::{capabilities_of, greeted, log_in, note_capabilities, upgrade};
 use super::parsing::parsing;
-use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, LOGIN_HINT, NO_LOGIN_HINT, Security, Stream};
+use crate::connection::{ConnectError, Deadlines, Endpoint, LOGIN_HINT, Login, NO_LOGIN_HINT, Security, Stream};
 use crate::fetched::UidSet;
 
 /// What is needed for a session.
@@ -25,7 +25,7 @@ pub struct ImapAccount {
     /// Whom the server's certificate is to be trusted by.
     pub tls: Arc<ClientConfig>,
     /// Who.
-    pub credentials: Credentials,
+    pub login: Login,
     /// For how long anything is waited.
     pub deadlines: Deadlines,
 }
@@ -110,7 +110,7 @@ impl ImapSession {
 
     /// Logs in over a connection that stands.
     pub(crate) async fn over(mut stream: Stream, account: &ImapAccount) -> Result<Self, ImapError> {
-        let ImapAccount { endpoint, credentials, deadlines, .. } = account;
+        let ImapAccount { endpoint, login, deadlines, .. } = account;
         if endpoint.security == Security::Upgrade {
             stream = upgrade(stream, account).await?;
         }
@@ -119,7 +119,7 @@ impl ImapSession {
             greeted(&mut client, deadlines).await?;
         }
         let offered = capabilities_of(&mut client, deadlines).await?;
-        let session = log_in(client, credentials, &offered, deadlines).await?;
+        let session = log_in(client, login, &offered, deadlines).await?;
         let mut session = Self { session, deadlines: *deadlines, capabilities: offered };
         // Others than before the login may hold now.
         let mut offered = BTreeSet::new();
