@@ -215,13 +215,14 @@ fn a_daemon_waits_for_a_command_that_is_nearly_done_and_names_one_that_is_not() 
     let device = Device::new();
     let pairing = || {
         let mut waiting = device.command(&["pair", "--listen", "127.0.0.1:0", "--yes"]);
-        let waiting = waiting.stderr(Stdio::piped()).spawn().unwrap();
+        let mut waiting = waiting.stderr(Stdio::piped()).spawn().unwrap();
         // It has the right to write in the home once it invites the other device.
-        let mut waiting = waiting;
         let mut invites = [0; 1];
         std::io::Read::read_exact(waiting.stderr.as_mut().unwrap(), &mut invites).unwrap();
         waiting
     };
+    fs::create_dir_all(device.path("config")).unwrap();
+    fs::write(device.path("config/daemon.toml"), "[submission]\nlisten = [\"127.0.0.1:0\"]\n").unwrap();
     let mut waiting = pairing();
     let began = std::time::Instant::now();
     let said = device.fails(&["run"]);
