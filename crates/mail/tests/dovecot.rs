@@ -23,7 +23,7 @@ use packetboat_mail::{ConnectError, Security};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use servers::dovecot::{Dovecot, PASSWORD, USER, credentials, give_to_server};
+use servers::dovecot::{Dovecot, PASSWORD, USER, give_to_server, login};
 
 type Delivering = Deliverer<MemoryFetched, Maildir>;
 
@@ -374,10 +374,10 @@ async fn pop3_and_imap_bring_one_message_once() {
 async fn a_wrong_password_and_an_unknown_certificate_say_so() {
     let Some(server) = Dovecot::start() else { return };
     let mut account = server.imap(Security::Implicit);
-    account.credentials = credentials("wrong");
+    account.login = login("wrong");
     assert!(matches!(ImapSession::open(&account).await.unwrap_err(), ImapError::LoginRefused { .. }));
     let mut account = server.pop3(Security::Implicit);
-    account.credentials = credentials("wrong");
+    account.login = login("wrong");
     assert!(matches!(Pop3Session::open(&account).await.unwrap_err(), Pop3Error::LoginRefused { .. }));
 
     let nobody =
@@ -385,7 +385,7 @@ async fn a_wrong_password_and_an_unknown_certificate_say_so() {
     for security in [Security::Implicit, Security::Upgrade] {
         let mut account = server.imap(security);
         account.tls = Arc::new(nobody.clone());
-        account.credentials = credentials(PASSWORD);
+        account.login = login(PASSWORD);
         let error = ImapSession::open(&account).await.unwrap_err();
         assert!(matches!(error, ImapError::Connect(ConnectError::Untrusted { .. })), "{error:?}");
     }
