@@ -29,7 +29,7 @@ use thiserror::Error;
 
 pub use chunks::{ChunkPlace, PackRow, PackState};
 pub use entries::ScannedEntry;
-pub use lookup::{ChunkLookup, Referable};
+pub use lookup::{ChunkLookup, ChunkSieve, Referable};
 pub use members::Member;
 pub use notes::Problem;
 pub use packets::{FoldedPacket, PacketRow, Stage};
@@ -283,6 +283,8 @@ mod chunks;
 mod content_code;
 mod entries;
 mod entry_code;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod item_code;
 mod items;
 mod lanes;

@@ -84,9 +84,11 @@ impl Applier<'_, '_> {
                 if bytes > room && !steps.is_empty() {
                     break;
                 }
-                let free = self.ctx.fs.free_bytes().unwrap_or(u64::MAX);
-                if bytes > room && bytes > free && self.written_bytes(&planned.step)? > free {
-                    return Err(SyncError::DiskFull);
+                if bytes > room {
+                    let free = self.ctx.fs.free_bytes().unwrap_or(u64::MAX);
+                    if bytes > free && self.written_bytes(&planned.step)? > free {
+                        return Err(SyncError::DiskFull);
+                    }
                 }
                 steps.extend(rest.next().map(|planned| planned.step));
             }

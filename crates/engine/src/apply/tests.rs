@@ -146,7 +146,7 @@ impl World {
         let preparer = Preparer { fs: &self.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let mut builder = Builder::new(
             &mut self.index,
-            Uploader::Inline(&self.store),
+            Uploader::inline(&self.store, &self.keys.ring),
             &self.keys,
             NOW / 1_000_000,
             256 * 1024,
