@@ -23,7 +23,8 @@ use packetboat_core::change::Change;
 use packetboat_core::garbage::Retention;
 use packetboat_core::ids::{DeviceId, Dot, PackId};
 use packetboat_core::knowledge::Knowledge;
-use packetboat_replica::index::{Index, PackState, PackUse};
+use packetboat_core::tree::Summary;
+use packetboat_replica::index::{FoldedPacket, Index, PackState, PackUse};
 
 use crate::builder::{Draft, seal_own};
 use crate::checkpoints::{self, held};
@@ -80,6 +81,16 @@ struct Cut {
     past: Index,
     packets: u64,
     bytes: u64,
+}
+
+/// How much some packets are.
+#[derive(Default)]
+struct Extent {
+    packets: u64,
+    bytes: u64,
+    /// Whether one of them changes an item. Others speak of devices and of garbage: each run makes some, and if these were
+    /// history worth a checkpoint, letting go would never come to an end.
+    changes_items: bool,
 }
 
 /// Packs that are to go.
@@ -219,7 +230,9 @@ impl Replica {
     fn silent_devices(&self) -> Result<Vec<String>, SyncError> {
         let index = &self.parts.index;
         let (record, standing) = (garbage::load(index)?, Standing::load(index, self.keys.device.device())?);
-        let silent: BTreeSet<DeviceId> = record.standing().flat_map(|(dot, _)| standing.silent(dot)).collect();
+        // What is void is answered by nobody, and nothing waits for it.
+        let counting = record.standing().filter(|(_, condemnation)| !condemnation.is_void());
+        let silent: BTreeSet<DeviceId> = counting.flat_map(|(dot, _)| standing.silent(dot)).collect();
         let members = crate::members::load(index)?;
         Ok(silent.iter().map(|device| members.name(device).unwrap_or("a device").to_owned()).collect())
     }
@@ -325,8 +338,9 @@ impl Replica {
         let parts = &self.parts;
         let until = parts.clock.now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS));
         let begins = garbage::load(&parts.index)?.horizon().clone();
-        let (packets, bytes) = self.packets_until(&begins, |_, time| time <= until)?;
-        if packets == 0 || reach == Reach::ByItself && packets < LEAST_PACKETS && bytes < LEAST_BYTES {
+        let old = self.extent(&begins, |_, folded| folded.time <= until)?;
+        let is_worth_it = old.packets >= LEAST_PACKETS || old.bytes >= LEAST_BYTES;
+        if !old.changes_items || reach == Reach::ByItself && !is_worth_it {
             return Ok(None);
         }
         let past = match index_at(&parts.index, &*parts.store, &self.keys, &At::Time(until)) {
@@ -336,22 +350,24 @@ impl Replica {
         };
         // What is older may build on what is younger, where clocks disagree: of that nothing goes.
         let history = past.knowledge().clone();
-        let (packets, bytes) = self.packets_until(&begins, |dot, _| history.contains(dot))?;
-        Ok((packets > 0).then_some(Cut { past, packets, bytes }))
+        let extent = self.extent(&begins, |dot, _| history.contains(dot))?;
+        let Extent { packets, bytes, changes_items } = extent;
+        Ok(changes_items.then_some(Cut { past, packets, bytes }))
     }
 
-    /// How many of the packets since the beginning of history these are, and their bytes.
-    fn packets_until(&self, begins: &Knowledge, is_one: impl Fn(&Dot, i64) -> bool) -> Result<(u64, u64), SyncError> {
-        let (mut packets, mut bytes) = (0, 0);
+    /// How much these of the packets since the beginning of history are.
+    fn extent(&self, begins: &Knowledge, is_one: impl Fn(&Dot, &FoldedPacket) -> bool) -> Result<Extent, SyncError> {
+        let mut extent = Extent::default();
         for (device, learned) in self.parts.index.knowledge().iter() {
             for row in self.parts.index.packets(*device, begins.counter(device) + 1, learned.counter)? {
-                if row.folded.is_some_and(|folded| is_one(&row.dot, folded.time)) {
-                    packets += 1;
-                    bytes += row.sealed_bytes.unwrap_or(0);
+                if let Some(folded) = row.folded.filter(|folded| is_one(&row.dot, folded)) {
+                    extent.packets += 1;
+                    extent.bytes += row.sealed_bytes.unwrap_or(0);
+                    extent.changes_items |= folded.summary != Summary::default();
                 }
             }
         }
-        Ok((packets, bytes))
+        Ok(extent)
     }
 
     fn choose_packs(

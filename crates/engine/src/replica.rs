@@ -71,7 +71,7 @@ impl Default for Settings {
             check: Check::default(),
             passphrase_cost: Argon2Cost::DEFAULT,
             retire_after_days: Some(RETIRE_AFTER_DAYS),
-            lets_go_by_itself: true,
+            lets_go_by_itself: false,
         }
     }
 }

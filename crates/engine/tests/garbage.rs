@@ -1,5 +1,4 @@
 //! What is let go, when, and what never is.
-#![allow(dead_code)]
 
 mod support;
 
@@ -8,14 +7,14 @@ use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
 use packetboat_core::garbage::Retention;
-use packetboat_core::store::{ObjectName, Store};
+use packetboat_core::store::{ObjectName, Store, StoreError};
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Silent;
-use packetboat_engine::replica::At;
+use packetboat_engine::replica::{At, SyncOptions};
 use packetboat_engine::{PruneOptions, PruneReport};
 use packetboat_storage::memory::MemoryStore;
 use packetboat_testkit::rng::Rng;
-use support::{Device, Pair, path};
+use support::{Device, Pair, Watcher, path};
 
 fn keep(device: &mut Device, retention: Retention) -> PruneReport {
     let options = PruneOptions { keep: Some(retention), dry_run: false };
@@ -422,7 +421,11 @@ fn a_newcomer_who_begins_where_history_begins_knows_the_same_members_epoch_and_r
     let (status, other) = (fourth.replica.status().unwrap(), pair.laptop.replica.status().unwrap());
     assert_eq!(status.state, other.state);
     let members = |status: &packetboat_engine::replica::Status| -> Vec<_> {
-        status.devices.iter().map(|device| (device.device, device.name.clone(), device.standing)).collect()
+        let shown = status.devices.iter().map(|device| (device.device, device.name.clone(), device.standing));
+        // Each shows itself first.
+        let mut shown: Vec<_> = shown.collect();
+        shown.sort();
+        shown
     };
     assert_eq!(members(&status), members(&other));
     assert!(members(&status).iter().any(|(device, _, standing)| *device == gone && *standing == "revoked"));
@@ -471,17 +474,84 @@ fn content_packs(device: &Device) -> BTreeSet<ObjectName> {
 }
 
 #[test]
-fn the_run_after_a_round_is_once_a_day_and_an_idle_round_asks_once() {
-    let (mut pair, _) = three_versions();
+fn rounds_let_go_only_where_they_were_asked_to_and_an_idle_one_puts_nothing() {
+    let mut pair = Pair::new();
+    for version in 0..80 {
+        pair.laptop.fs.write("small", format!("version {version}").as_bytes()).unwrap();
+        pair.laptop.sync();
+        pair.pass();
+    }
+    pair.pass_days(91);
+    pair.laptop.fs.write("small", b"the last").unwrap();
     pair.settle();
-    let store: &dyn Store = &pair.store;
-    assert!(!store.list("tips").unwrap().is_empty());
-    let before = pair.store.names();
-    for _ in 0..5 {
+    let names = pair.store.names();
+    for _ in 0..3 {
+        pair.pass_days(1);
         pair.settle();
     }
-    let changed: Vec<ObjectName> = pair.store.names().into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(pair.store.names(), names, "nobody asked for anything to go");
+    let mut desk = pair.take_desk();
+    pair.lets_go_by_itself(&mut desk);
+    let before = packets(&pair.store);
+    for _ in 0..2 {
+        desk.sync();
+        pair.laptop.sync();
+    }
+    assert!(packets(&pair.store) + 60 < before, "{} of {before} packets are left", packets(&pair.store));
+    let names = pair.store.names();
+    for _ in 0..5 {
+        pair.pass();
+        desk.sync();
+        pair.laptop.sync();
+    }
+    let changed: Vec<ObjectName> = pair.store.names().into_iter().filter(|name| !names.contains(name)).collect();
     assert!(changed.is_empty(), "{changed:?}");
+    assert_sound(&mut desk);
+    assert_sound(&mut pair.laptop);
+}
+
+#[test]
+fn letting_go_comes_to_an_end() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    let mut names = Vec::new();
+    for _ in 0..6 {
+        pair.settle();
+        pair.pass_days(1);
+        names = pair.store.names();
+        for device in [&mut pair.laptop, &mut pair.desk] {
+            prune(device);
+        }
+    }
+    assert_eq!(pair.store.names(), names);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(prune(device).waiting_for, Vec::<String>::new());
+        assert_sound(device);
+    }
+}
+
+#[test]
+fn a_full_intermediary_loses_nothing_of_which_nobody_asked_that_it_goes() {
+    let (mut pair, times) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    let names = pair.store.names();
+    for asked in [false, true] {
+        let mut desk = pair.take_desk();
+        if asked {
+            pair.lets_go_by_itself(&mut desk);
+        }
+        pair.fill(&mut desk);
+        desk.fs.write("more", &noise(9, LARGE)).unwrap();
+        let mut watcher = Watcher::default();
+        let result = desk.replica.sync(SyncOptions::default(), &mut watcher);
+        assert!(matches!(result, Err(SyncError::Store(StoreError::Full))), "{result:?}");
+        assert!(watcher.warnings.iter().any(|text| text.contains("is full")), "{:?}", watcher.warnings);
+        let gone = names.iter().filter(|name| !pair.store.names().contains(name)).count();
+        assert_eq!(gone > 0, asked, "{gone} objects are gone");
+        pair.desk = desk;
+    }
+    assert!(shown(&mut pair.desk, "large", &times[0]).is_err());
 }
 
 const LARGE: usize = 600 * 1024;

@@ -286,6 +286,7 @@ impl World {
             settings: Settings {
                 passphrase_cost: Argon2Cost::MINIMUM,
                 inline_bytes: if self.options.small_packs { [0, 4, 30_000][self.rng.index(3)] } else { 256 * 1024 },
+                lets_go_by_itself: self.options.pruning,
                 ..Settings::default()
             },
         }

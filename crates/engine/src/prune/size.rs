@@ -3,11 +3,14 @@
 //! What the past takes is told by a walk over all items, so it is looked at when a run does that anyway, once a day, and
 //! kept. A small vault is looked at whenever somebody asks.
 
+use std::collections::BTreeSet;
+
 use packetboat_core::store::StoreError;
 use packetboat_replica::index::Index;
 
+use super::carry_out::Deleted;
 use super::in_use::standing;
-use super::{PruneOptions, Reach};
+use super::{PruneOptions, PruneReport, Reach};
 use crate::error::{SyncError, chain};
 use crate::garbage::{self, in_words};
 use crate::ports::{Note, Observer, Silent};
@@ -63,25 +66,36 @@ impl Replica {
         Ok(parts.index.set_meta(SIZE, Some(&bytes))?)
     }
 
-    /// Lets go what is past its time because the intermediary is full; whether anything was deleted.
+    /// Lets go what is past its time because the intermediary is full, where rounds do that by themselves; whether anything
+    /// was deleted.
     ///
-    /// What cannot be done now is told: what it would free, and what could be kept for less long.
+    /// What is not done now is told: what it would free, and what could be kept for less long.
     pub(crate) fn make_room(&mut self, observer: &mut dyn Observer) -> Result<bool, SyncError> {
-        let before = self.prune_or_nothing(false, observer)?;
-        let would = self.prune_or_nothing(true, &mut Silent)?;
-        let text = match &before {
-            Some(report) if report.deleted > 0 => {
-                format!(
-                    "the intermediary was full: {} objects that nobody needs were deleted ({})",
-                    report.deleted,
-                    megabytes(report.deleted_bytes)
-                )
+        let (mut deleted, mut waiting) = (Deleted::default(), BTreeSet::new());
+        let may_delete = self.parts.settings.lets_go_by_itself;
+        if may_delete {
+            // What all have answered needs no room to go; what is condemned only now needs some, for the packet that says so.
+            let gone = self.or_nothing(observer, |replica, observer| replica.carry_out(|_| true, observer))?;
+            deleted = gone.unwrap_or_default();
+            if let Some(report) = self.or_nothing(observer, |replica, observer| replica.prune_now(false, observer))? {
+                deleted.objects += report.deleted;
+                deleted.bytes += report.deleted_bytes;
+                waiting.extend(report.waiting_for);
             }
-            _ => "the intermediary is full, and nothing could be deleted at once".to_owned(),
+        }
+        let would = self.or_nothing(&mut Silent, |replica, observer| replica.prune_now(true, observer))?;
+        let would = would.unwrap_or_default();
+        let freed = would.pack_bytes + would.packet_bytes;
+        let text = if deleted.objects > 0 {
+            let (objects, bytes) = (deleted.objects, megabytes(deleted.bytes));
+            format!("the intermediary was full: {objects} objects that nobody needs were deleted ({bytes})")
+        } else if !may_delete && freed > 0 {
+            format!("the intermediary is full: `packetboat prune` would free {} of it", megabytes(freed))
+        } else {
+            "the intermediary is full, and nothing could be deleted at once".to_owned()
         };
         observer.note(Note::Warning { text });
-        let waiting = before.iter().chain(&would).flat_map(|report| report.waiting_for.iter().cloned());
-        let waiting: std::collections::BTreeSet<String> = waiting.collect();
+        waiting.extend(would.waiting_for);
         if !waiting.is_empty() {
             let names: Vec<String> = waiting.into_iter().collect();
             let text = format!("more goes once these devices have synchronised: {}", names.join(", "));
@@ -96,18 +110,22 @@ impl Replica {
             );
             observer.note(Note::Warning { text });
         }
-        Ok(before.is_some_and(|report| report.deleted > 0))
+        Ok(deleted.objects > 0)
     }
 
-    /// A run as somebody would ask for it; none where the intermediary takes nothing.
-    fn prune_or_nothing(
+    /// A run as somebody would ask for it.
+    fn prune_now(&mut self, dry_run: bool, observer: &mut dyn Observer) -> Result<PruneReport, SyncError> {
+        self.prune_as_learned(PruneOptions { keep: None, dry_run }, Reach::Asked, observer)
+    }
+
+    /// What a part of letting go returns; none where the intermediary takes nothing, or does not give what is needed.
+    fn or_nothing<T>(
         &mut self,
-        dry_run: bool,
         observer: &mut dyn Observer,
-    ) -> Result<Option<super::PruneReport>, SyncError> {
-        let options = PruneOptions { keep: None, dry_run };
-        match self.prune_as_learned(options, Reach::Asked, observer) {
-            Ok(report) => Ok(Some(report)),
+        part: impl FnOnce(&mut Self, &mut dyn Observer) -> Result<T, SyncError>,
+    ) -> Result<Option<T>, SyncError> {
+        match part(self, observer) {
+            Ok(done) => Ok(Some(done)),
             Err(error @ (SyncError::Store(_) | SyncError::NoBase | SyncError::HistoryEnds)) => {
                 self.undo_uncommitted()?;
                 if !matches!(error, SyncError::Store(StoreError::Full)) {

@@ -97,6 +97,22 @@ impl Pair {
         read
     }
 
+    /// Has a device find no room at the store for anything new.
+    pub(crate) fn fill(&self, device: &mut Device) {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        parts.store = Arc::new(Filled(self.store.clone()));
+        device.replica = Replica::open(parts).unwrap();
+    }
+
+    /// Has a device's rounds let go by themselves from now on.
+    pub(crate) fn lets_go_by_itself(&self, device: &mut Device) {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        parts.settings.lets_go_by_itself = true;
+        device.replica = Replica::open(parts).unwrap();
+    }
+
     /// A device of this name, which joins by the marker as it is now and with this passphrase.
     pub(crate) fn joined(&self, seed: u64, name: &str, passphrase: &[u8]) -> Device {
         let marker = Replica::read_marker(&self.store).unwrap().unwrap();
@@ -257,14 +273,17 @@ pub(crate) fn path(text: &str) -> RelPath {
 #[derive(Default)]
 pub(crate) struct Watcher {
     pub(crate) left: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Observer for Watcher {
     fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
     fn advance(&mut self, _: u64, _: u64) {}
     fn note(&mut self, note: Note) {
-        if let Note::Skipped { path, reason } = note {
-            self.left.push(format!("{path}: {reason}"));
+        match note {
+            Note::Skipped { path, reason } => self.left.push(format!("{path}: {reason}")),
+            Note::Warning { text } => self.warnings.push(text),
+            _ => {}
         }
     }
 }
@@ -388,6 +407,33 @@ impl Store for Watched {
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.inner.delete(name)
+    }
+}
+
+/// A store without room.
+struct Filled(MemoryStore);
+
+impl Store for Filled {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn put_new(&self, _: &ObjectName, _: &[u8]) -> Result<Put, StoreError> {
+        Err(StoreError::Full)
+    }
+    fn put(&self, _: &ObjectName, _: &[u8]) -> Result<(), StoreError> {
+        Err(StoreError::Full)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.0.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.0.delete(name)
     }
 }
 
