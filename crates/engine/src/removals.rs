@@ -322,8 +322,16 @@ impl Replica {
             return Ok(false);
         }
         let record = garbage::load(index)?;
+        if record.standing().next().is_none() {
+            return Ok(false);
+        }
+        // Where the introduction is let go itself, all knew of it.
+        let Some(introduction) = index.sealed_packet(Dot { device: own, counter: 1 })? else { return Ok(false) };
+        let known = introduction.open(&self.keys.ring)?.body.prerequisite;
         let members = members::load(index)?;
-        for (dot, _) in record.standing().filter(|(dot, condemnation)| dot.device != own && !condemnation.is_void()) {
+        // The others fold an introduction that knows all that is condemned, whenever they answered.
+        let unknown = |dot: &Dot| dot.device != own && !known.contains(dot);
+        for (dot, _) in record.standing().filter(|(dot, condemnation)| unknown(dot) && !condemnation.is_void()) {
             if garbage::answered_without(index, &members, dot, &own)? {
                 return Ok(true);
             }

@@ -350,6 +350,24 @@ fn a_device_that_nobody_had_heard_of_when_all_answered_joins_anew_and_loses_noth
 }
 
 #[test]
+fn a_device_that_joins_knowing_what_all_have_answered_is_not_passed_over() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    // All have answered, nothing is deleted yet, and nobody who was there knows of the third.
+    let mut third = pair.third();
+    third.sync();
+    let id = third.id();
+    for _ in 0..2 {
+        third.sync();
+        pair.settle();
+    }
+    assert_eq!(third.id(), id, "it began anew");
+    assert_eq!(third.fs.read("large").unwrap(), noise(3, LARGE));
+    assert_sound(&mut third);
+}
+
+#[test]
 fn an_unseen_move_of_what_was_deleted_and_condemned_keeps_its_content() {
     let (mut pair, _) = three_versions();
     pair.laptop.fs.write("moved", &noise(7, LARGE)).unwrap();
