@@ -246,7 +246,7 @@ impl Replica {
         observer: &mut dyn Observer,
     ) -> Result<(), SyncError> {
         let mut cut = match retention {
-            Retention::Days(days) => self.cut(days, reach)?,
+            Retention::Days(days) => self.cut(days, reach, report)?,
             Retention::All | Retention::Versions(_) => None,
         };
         let choice = self.choose_packs(retention, cut.as_ref(), report, observer)?;
@@ -334,7 +334,7 @@ impl Replica {
     }
 
     /// The history that is older than so many days, if there is any to be let go.
-    fn cut(&self, days: u32, reach: Reach) -> Result<Option<Cut>, SyncError> {
+    fn cut(&self, days: u32, reach: Reach, report: &mut PruneReport) -> Result<Option<Cut>, SyncError> {
         let parts = &self.parts;
         let until = parts.clock.now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS));
         let begins = garbage::load(&parts.index)?.horizon().clone();
@@ -346,6 +346,13 @@ impl Replica {
         let past = match index_at(&parts.index, &*parts.store, &self.keys, &At::Time(until)) {
             Ok(past) => past,
             Err(SyncError::HistoryEnds) => return Ok(None),
+            // What lies after the present beginning cannot be folded, so no later one can be written either.
+            Err(SyncError::NoBase) => {
+                report
+                    .notes
+                    .push("the checkpoint at which history begins cannot be read: history is left as it is".to_owned());
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         };
         // What is older may build on what is younger, where clocks disagree: of that nothing goes.
