@@ -17,7 +17,7 @@ mod size;
 mod superseded;
 mod sweep;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use packetboat_core::change::Change;
 use packetboat_core::garbage::Retention;
@@ -316,17 +316,18 @@ impl Replica {
         let index = &mut self.parts.index;
         index.begin()?;
         held::all_are_told(index)?;
-        let mut chunks = 0;
-        let mut packs = Vec::new();
+        let (mut chunks, mut packs) = (HashSet::new(), Vec::new());
         for pack in told {
-            index.set_pack_state(&pack.pack, PackState::Stored)?;
-            chunks += pack.chunks.len();
-            packs.push(pack);
-            if chunks > CHUNKS_TOLD_AT_ONCE {
+            // A packet names each chunk once: of two packs that hold the same one it tells in two.
+            let repeats = pack.chunks.iter().any(|chunk| chunks.contains(&chunk.id));
+            if repeats || chunks.len() > CHUNKS_TOLD_AT_ONCE {
                 let telling = Draft { packs: std::mem::take(&mut packs), ..Draft::default() };
                 seal_own(index, &self.keys, now, telling, &mut *self.parts.entropy)?;
-                chunks = 0;
+                chunks.clear();
             }
+            index.set_pack_state(&pack.pack, PackState::Stored)?;
+            chunks.extend(pack.chunks.iter().map(|chunk| chunk.id));
+            packs.push(pack);
         }
         draft.packs = packs;
         seal_own(index, &self.keys, now, draft, &mut *self.parts.entropy)?;

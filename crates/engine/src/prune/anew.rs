@@ -4,6 +4,8 @@
 //! A file that is read from disk is stored anew by itself, since its chunks count as new. Settling and undoing name the
 //! contents of earlier versions without reading them; here these are read from wherever they lie.
 
+use std::collections::HashSet;
+
 use packetboat_core::content::{ChunkList, ChunkRef, Content, PackIndex};
 use packetboat_replica::index::{PackState, Referable};
 use packetboat_storage::chunk::{ChunkCodec, seal_known_chunk};
@@ -46,13 +48,14 @@ impl Replica {
         let mut told = Vec::new();
         let mut codec = ChunkCodec::new();
         let mut pack = PackWriter::new(self.keys.ring.vault(), self.keys.ring.current());
+        let mut stored = HashSet::new();
         // A few at a time: they are in memory.
         for batch in wanted.chunks(BATCH) {
             let mut chunks = Chunks::new();
             source.gather(batch, &mut chunks)?;
             for (id, answer) in chunks {
                 let Ok(plain) = answer else { continue };
-                if pack.contains(&id) {
+                if !stored.insert(id) {
                     continue;
                 }
                 let sealed = seal_known_chunk(&self.keys.ring, &mut codec, id, &plain, parts.entropy.nonce())

@@ -159,23 +159,27 @@ impl Replica {
         if going.is_empty() {
             return Ok(true);
         }
-        let parts = &mut self.parts;
         let beginning = past.map(|past| Beginning { history: past.knowledge(), past });
-        let retention = garbage::load(&parts.index)?.retention();
-        let mut lost: BTreeMap<PackId, Vec<ChunkId>> = BTreeMap::new();
-        let index = &parts.index;
-        let complete =
-            chunks_in_use(index, &*parts.store, &self.keys, retention, beginning.as_ref(), observer, |chunk| {
-                if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(chunk)?
-                    && going.contains(&pack)
-                {
-                    lost.entry(pack).or_default().push(*chunk);
+        let Some(mut lost) = self.still_needed(&going, beginning.as_ref(), observer)? else { return Ok(false) };
+        if past.is_none() && !lost.is_empty() {
+            // Where it is not known what stood when history begins, contents of tombstones count as kept.
+            let index = &self.parts.index;
+            let ended = garbage::load(index)?.ended().clone();
+            let base = match ended.is_empty() {
+                true => Err(SyncError::NoBase),
+                false => checkpoints::base_at(&ended, index, &*self.parts.store, &self.keys),
+            };
+            match base {
+                Ok(past) => {
+                    let beginning = Beginning { history: past.knowledge(), past: &past };
+                    let Some(found) = self.still_needed(&going, Some(&beginning), observer)? else { return Ok(false) };
+                    lost = found;
                 }
-                Ok(())
-            })?;
-        if !complete {
-            return Ok(false);
+                Err(SyncError::NoBase) => {}
+                Err(error) => return Err(error),
+            }
         }
+        let parts = &mut self.parts;
         if lost.is_empty() {
             return Ok(true);
         }
@@ -202,6 +206,27 @@ impl Replica {
         let now = self.parts.clock.now_ms();
         wants::note(&mut self.parts.index, &unreadable, now)?;
         Ok(unreadable.is_empty())
+    }
+
+    /// The chunks in use for which the index leads to nothing but these packs; none where that cannot be told.
+    fn still_needed(
+        &self,
+        going: &BTreeSet<PackId>,
+        beginning: Option<&Beginning<'_>>,
+        observer: &dyn Observer,
+    ) -> Result<Option<BTreeMap<PackId, Vec<ChunkId>>>, SyncError> {
+        let (index, store) = (&self.parts.index, &*self.parts.store);
+        let retention = garbage::load(index)?.retention();
+        let mut needed: BTreeMap<PackId, Vec<ChunkId>> = BTreeMap::new();
+        let complete = chunks_in_use(index, store, &self.keys, retention, beginning, observer, |chunk| {
+            if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(chunk)?
+                && going.contains(&pack)
+            {
+                needed.entry(pack).or_default().push(*chunk);
+            }
+            Ok(())
+        })?;
+        Ok(complete.then_some(needed))
     }
 }
 

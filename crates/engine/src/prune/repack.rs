@@ -25,6 +25,8 @@ pub(super) struct Repacking<'a> {
     keys: &'a Keys,
     codec: ChunkCodec,
     pack: PackWriter,
+    /// All that was taken over, in this pack or one before.
+    taken: HashSet<ChunkId>,
     /// The packs that were put.
     pub(super) told: Vec<PackIndex>,
     /// Bytes of these.
@@ -34,7 +36,7 @@ pub(super) struct Repacking<'a> {
 impl<'a> Repacking<'a> {
     pub(super) fn new(store: &'a dyn Store, keys: &'a Keys) -> Self {
         let pack = PackWriter::new(keys.ring.vault(), keys.ring.current());
-        Self { store, keys, codec: ChunkCodec::new(), pack, told: Vec::new(), bytes: 0 }
+        Self { store, keys, codec: ChunkCodec::new(), pack, taken: HashSet::new(), told: Vec::new(), bytes: 0 }
     }
 
     /// Takes over what is in use of a pack; whether all of it could be.
@@ -70,7 +72,7 @@ impl<'a> Repacking<'a> {
             sound.push(chunk);
         }
         for chunk in sound {
-            if self.pack.contains(&chunk.id) {
+            if !self.taken.insert(chunk.id) {
                 continue;
             }
             self.pack.push(&chunk)?;
