@@ -564,7 +564,11 @@ fn a_full_intermediary_loses_nothing_of_which_nobody_asked_that_it_goes() {
         let mut watcher = Watcher::default();
         let result = desk.replica.sync(SyncOptions::default(), &mut watcher);
         assert!(matches!(result, Err(SyncError::Store(StoreError::Full))), "{result:?}");
-        assert!(watcher.warnings.iter().any(|text| text.contains("is full")), "{:?}", watcher.warnings);
+        assert!(
+            watcher.warnings.iter().any(|text| text.contains("intermediary") && text.contains(" full")),
+            "{:?}",
+            watcher.warnings
+        );
         let gone = names.iter().filter(|name| !pair.store.names().contains(name)).count();
         assert_eq!(gone > 0, asked, "{gone} objects are gone");
         pair.desk = desk;
