@@ -327,7 +327,9 @@ impl Learner<'_> {
         }
         self.named.merge(&tip.learned);
         self.checkpoints.extend(tip.checkpoint);
-        let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
+        let mut wanted: VecDeque<Counter> = (known + 1..=last).take(MAX_WANTED).collect();
+        // What lies further on is for the next round; and a tip may say any number.
+        self.stuck |= last.saturating_sub(known) > MAX_WANTED as u64;
         for bytes in tip.recent {
             let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
             let counter = sealed.dot().counter;
@@ -649,3 +651,6 @@ const HOPELESS: u32 = 2;
 const LOCKED: &str = "it is sealed under a key of the vault that this device was not given";
 const WAITING_BYTES: usize = 256 * 1024 * 1024;
 const MAX_WANTED: usize = 100_000;
+
+#[cfg(test)]
+mod tests;
