@@ -543,7 +543,16 @@ pub(crate) fn record_folded(
         }
     }
     for (id, _) in &packet.body.inline {
-        if index.chunk_place(id)?.is_none() {
+        // A pack that is condemned or damaged may be gone: who sent the chunk once more did not rely on it.
+        let lies_elsewhere = match index.chunk_place(id)? {
+            None => false,
+            Some(ChunkPlace::Packet { .. }) => true,
+            Some(ChunkPlace::Pack { pack, .. }) => {
+                let state = index.pack_row(&pack)?.map(|row| row.state);
+                matches!(state, Some(PackState::Stored | PackState::Pending))
+            }
+        };
+        if !lies_elsewhere {
             index.put_inline_chunk(id, packet.dot)?;
         }
     }

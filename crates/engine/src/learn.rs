@@ -9,6 +9,8 @@
 //! is read ahead until the packet that brings the key. So a revocation is known before packets of the revoked are looked
 //! at, and those beyond its cut wait until it is folded.
 
+mod cut_off;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use packetboat_core::change::Change;
@@ -49,6 +51,8 @@ pub(crate) struct Learned {
     pub(crate) lacking: Option<EpochKey>,
     /// Devices whose tips are sealed under a key that is not held here.
     pub(crate) locked: BTreeSet<DeviceId>,
+    /// Whether packets of these were let go before this device could learn of the key: see `cut_off`.
+    pub(crate) is_cut_off: bool,
     /// A member that revoked this device before, in total order, this device revoked it.
     pub(crate) overruled_by: Option<DeviceId>,
     /// Whether packets that others build on are missing.
@@ -114,6 +118,7 @@ pub(crate) fn learn(
         learner.learned.own = OwnLane::Ahead;
     }
     learner.report_locked()?;
+    learner.learned.is_cut_off = learner.is_cut_off()?;
     learner.note_tips()?;
     let (members, mut learned) = (learner.members, learner.learned);
     learned.lacking = keys.adopt(&members).err().map(|Lacking(key)| key);

@@ -232,6 +232,8 @@ impl Replica {
         }
         self.refuse_if_revoked()?;
         match learned.lacking {
+            // Who renewed the key stood in a packet that is gone.
+            None if learned.is_cut_off => Err(SyncError::LeftOut { by: "another device".to_owned() }),
             Some(key) => {
                 let members = members::load(&self.parts.index)?;
                 let by = members.name(&key.by.device).unwrap_or("another device").to_owned();

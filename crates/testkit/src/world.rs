@@ -107,6 +107,30 @@ pub struct World {
     account: Arc<Mutex<Account>>,
     trace: blake3::Hasher,
     log: Vec<String>,
+    happened: Happened,
+}
+
+/// What happened in worlds that a test must have seen to prove anything, and how often.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Happened(BTreeMap<String, u64>);
+
+impl Happened {
+    /// Counts something.
+    pub fn add(&mut self, what: impl Into<String>, times: u64) {
+        *self.0.entry(what.into()).or_default() += times;
+    }
+
+    /// Counts all that another has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (what, times) in &other.0 {
+            self.add(what, *times);
+        }
+    }
+
+    /// How often something happened.
+    pub fn times(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
 }
 
 /// Disk and index of a device as they were.
@@ -203,6 +227,7 @@ impl World {
             account: Arc::default(),
             trace: blake3::Hasher::new(),
             log: Vec::new(),
+            happened: Happened::default(),
         };
         for _ in 0..world.options.devices {
             let options = SimOptions { crash_model: world.options.crash_model, ..SimOptions::default() };
@@ -250,7 +275,12 @@ impl World {
     }
 
     /// Runs a whole life: random steps, then settling, then the promises.
-    pub fn run(seed: u64, mut options: WorldOptions) -> [u8; 32] {
+    pub fn run(seed: u64, options: WorldOptions) -> [u8; 32] {
+        Self::run_counting(seed, options).0
+    }
+
+    /// The same; says too what happened.
+    pub fn run_counting(seed: u64, mut options: WorldOptions) -> ([u8; 32], Happened) {
         options.small_packs |= seed.is_multiple_of(2);
         let mut world = Self::new(seed, options);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -267,7 +297,7 @@ impl World {
             eprintln!("seed {seed} failed; what happened:\n{}", world.log.join("\n"));
             std::panic::resume_unwind(panic);
         }
-        world.trace()
+        (world.trace(), world.happened)
     }
 
     /// A hash of everything that happened.
@@ -483,6 +513,9 @@ impl World {
             let call = 1 + self.rng.below(80);
             self.devices[at].fs.on_call(call, move |fs| {
                 if let Some(text) = random_edit(&mut rng, fs, &options, &account) {
+                    // A user whose program syncs what it saves. Of what nobody synced a power loss keeps what it likes, such
+                    // as new bytes beneath old times, which nobody can see who goes by times (docs/semantics.md).
+                    fs.settle();
                     account.lock().expect("nobody panics holding this").slipped_in.push(text);
                 }
             });

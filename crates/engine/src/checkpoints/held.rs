@@ -90,11 +90,6 @@ pub(crate) fn lies_in(index: &Index, packs: &BTreeSet<PackId>) -> Result<bool, S
     Ok(segments.iter().flat_map(|segment| &segment.chunks).any(|chunk| packs.contains(&chunk.pack)))
 }
 
-/// Has content that lies in packets stored in packs again by the next checkpoint, as far as no pack holds it.
-pub(crate) fn look_again_for_inline(index: &mut Index, begins: &Knowledge) -> Result<(), SyncError> {
-    set_packed(index, begins)
-}
-
 /// The newest checkpoint of each author that tips were seen to name.
 pub(crate) fn seen(index: &Index) -> Result<BTreeMap<DeviceId, u64>, SyncError> {
     let bytes = index.meta(SEEN)?.unwrap_or_default();

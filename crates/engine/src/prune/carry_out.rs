@@ -186,7 +186,13 @@ impl Replica {
         let mut repacking = Repacking::new(&*parts.store, &self.keys);
         let mut unreadable = BTreeSet::new();
         for (pack, chunks) in &lost {
-            if !repacking.take_chunks(&mut parts.index, pack, chunks, &mut *parts.entropy)? {
+            let mut packed = Vec::new();
+            for chunk in chunks {
+                if !repacking.take_from_packet(&mut parts.index, chunk, &mut *parts.entropy)? {
+                    packed.push(*chunk);
+                }
+            }
+            if !packed.is_empty() && !repacking.take_chunks(&mut parts.index, pack, &packed, &mut *parts.entropy)? {
                 unreadable.insert(Wanted::Pack(*pack));
             }
         }
@@ -208,7 +214,10 @@ impl Replica {
         Ok(unreadable.is_empty())
     }
 
-    /// The chunks in use for which the index leads to nothing but these packs; none where that cannot be told.
+    /// The chunks in use that lie in these packs and in no other; none where that cannot be told.
+    ///
+    /// That a packet holds one as well is not enough: whoever folded that packet while the pack stood, or began from a
+    /// checkpoint since, knows of the pack alone.
     fn still_needed(
         &self,
         going: &BTreeSet<PackId>,
@@ -219,9 +228,12 @@ impl Replica {
         let retention = garbage::load(index)?.retention();
         let mut needed: BTreeMap<PackId, Vec<ChunkId>> = BTreeMap::new();
         let complete = chunks_in_use(index, store, &self.keys, retention, beginning, observer, |chunk| {
-            if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(chunk)?
-                && going.contains(&pack)
-            {
+            let packs = index.chunk_places(chunk)?.into_iter().filter_map(|place| match place {
+                ChunkPlace::Pack { pack, .. } => Some(pack),
+                ChunkPlace::Packet { .. } => None,
+            });
+            // The best comes first.
+            if let Some(pack) = packs.into_iter().next().filter(|pack| going.contains(pack)) {
                 needed.entry(pack).or_default().push(*chunk);
             }
             Ok(())
@@ -251,12 +263,15 @@ enum Base {
 /// Forgets what was deleted, and that it was condemned: one transaction.
 fn forget(index: &mut Index, dot: &Dot, gone: &BTreeSet<PackId>, past: Option<&Index>) -> Result<(), SyncError> {
     index.begin()?;
-    let mut lay_in_packets = false;
     for pack in gone {
         let chunks = index.pack_index(pack)?.map(|pack| pack.chunks).unwrap_or_default();
         index.remove_pack(pack)?;
         for chunk in chunks {
-            lay_in_packets |= matches!(index.chunk_place(&chunk.id)?, Some(ChunkPlace::Packet { .. }));
+            // Nothing in use lies in packets alone now, and whoever began from a checkpoint knew of the pack only: what
+            // names this chunk one day must bring it along.
+            if let Some(ChunkPlace::Packet { .. }) = index.chunk_place(&chunk.id)? {
+                index.remove_inline_chunk(&chunk.id)?;
+            }
         }
     }
     if let Some(past) = past {
@@ -266,9 +281,6 @@ fn forget(index: &mut Index, dot: &Dot, gone: &BTreeSet<PackId>, past: Option<&I
     let mut record = garbage::load(index)?;
     record.finish(dot);
     garbage::store(index, &record)?;
-    if lay_in_packets {
-        held::look_again_for_inline(index, record.horizon())?;
-    }
     settle_wants(index, gone, record.ended())?;
     Ok(index.commit()?)
 }

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use packetboat_core::content::PackIndex;
 use packetboat_core::ids::{ChunkId, PackId};
 use packetboat_core::store::Store;
-use packetboat_replica::index::{Index, PackState, PackUse};
+use packetboat_replica::index::{ChunkPlace, Index, PackState, PackUse};
 use packetboat_storage::chunk::{ChunkCodec, SealedChunk, open_chunk_by_id, seal_known_chunk};
 use packetboat_storage::pack::{MAX_PACK_BYTES, PackWriter, object_name};
 
@@ -76,6 +76,29 @@ impl<'a> Repacking<'a> {
                 continue;
             }
             self.pack.push(&chunk)?;
+            if self.pack.is_full() {
+                self.put(index, entropy)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes over a chunk that a packet holds; whether one does.
+    pub(super) fn take_from_packet(
+        &mut self,
+        index: &mut Index,
+        chunk: &ChunkId,
+        entropy: &mut dyn Entropy,
+    ) -> Result<bool, SyncError> {
+        let Some(ChunkPlace::Packet { dot }) = index.chunk_place(chunk)? else { return Ok(false) };
+        let Some(packet) = index.sealed_packet(dot)? else { return Ok(false) };
+        let inline = packet.open(&self.keys.ring)?.body.inline;
+        let Some((id, plain)) = inline.into_iter().find(|(id, _)| id == chunk) else { return Ok(false) };
+        let Ok(sealed) = seal_known_chunk(&self.keys.ring, &mut self.codec, id, &plain, entropy.nonce()) else {
+            return Ok(false);
+        };
+        if self.taken.insert(id) {
+            self.pack.push(&sealed)?;
             if self.pack.is_full() {
                 self.put(index, entropy)?;
             }

@@ -72,6 +72,13 @@ impl PackState {
     }
 }
 
+/// Whether a pack can be relied on to be there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Sound,
+    Doubtful,
+}
+
 /// How a condemned pack is marked in its row.
 pub(super) const CONDEMNED: i64 = 2;
 
@@ -205,35 +212,42 @@ impl Index {
         Ok(())
     }
 
-    /// Where a chunk is best read: in a stored pack if it is in several, in one that is condemned or damaged only where no
-    /// other has it, in a packet only where no pack has it.
+    /// Where a chunk is best read: in a stored pack if it is in several, then in a packet, and in a pack that is condemned
+    /// or damaged only where nothing else has it. One that is condemned may be gone already.
     ///
     /// Of several stored packs the one recorded last: it may stand for one that was lost.
     pub fn chunk_place(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, IndexError> {
-        if let Some(place) = self.packed_places(id, 1)?.pop() {
-            return Ok(Some(place));
+        let best = self.packed_places(id, 1)?.pop();
+        match best {
+            Some((place, Standing::Sound)) => Ok(Some(place)),
+            doubtful => Ok(self.inline_place(id)?.or(doubtful.map(|(place, _)| place))),
         }
-        self.inline_place(id)
     }
 
     /// Everywhere a chunk is stored, the best place first.
     pub fn chunk_places(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
-        let mut places = self.packed_places(id, usize::MAX)?;
-        places.extend(self.inline_place(id)?);
-        Ok(places)
+        let (sound, doubtful): (Vec<_>, Vec<_>) =
+            self.packed_places(id, usize::MAX)?.into_iter().partition(|(_, standing)| *standing == Standing::Sound);
+        let inline = self.inline_place(id)?;
+        let packed = |places: Vec<(ChunkPlace, Standing)>| places.into_iter().map(|(place, _)| place);
+        Ok(packed(sound).chain(inline).chain(packed(doubtful)).collect())
     }
 
-    fn packed_places(&self, id: &ChunkId, limit: usize) -> Result<Vec<ChunkPlace>, IndexError> {
+    fn packed_places(&self, id: &ChunkId, limit: usize) -> Result<Vec<(ChunkPlace, Standing)>, IndexError> {
         let mut places = Vec::new();
         let mut statement = self.sql.prepare_cached(
-            "SELECT p.chunks, k.id, k.epoch FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
+            "SELECT p.chunks, k.id, k.epoch, k.state FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
              WHERE c.key = ?1 ORDER BY CASE k.state WHEN 2 THEN -0.5 ELSE k.state END DESC, k.n DESC",
         )?;
         let mut rows = statement.query([key(id)])?;
         while let Some(row) = rows.next()? {
             if let Some(PackedChunk { offset, sealed_len, .. }) = find_in_part(row.get_ref(0)?.as_blob()?, id)? {
                 let (pack, epoch) = (PackId(row.get(1)?), row.get(2)?);
-                places.push(ChunkPlace::Pack { pack, epoch, offset, sealed_len });
+                let standing = match PackState::of_code(row.get(3)?) {
+                    PackState::Stored | PackState::Pending => Standing::Sound,
+                    PackState::Condemned | PackState::Damaged => Standing::Doubtful,
+                };
+                places.push((ChunkPlace::Pack { pack, epoch, offset, sealed_len }, standing));
                 if places.len() >= limit {
                     break;
                 }

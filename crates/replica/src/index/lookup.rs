@@ -161,24 +161,28 @@ impl Index {
     }
 
     fn copied_lookup(&self, allowed: &Allowed) -> Result<ChunkLookup, IndexError> {
-        let mut known: HashSet<Vec<u8>> = HashSet::new();
+        let (mut known, mut condemned): (HashSet<Vec<u8>>, HashSet<Vec<u8>>) = Default::default();
         let mut statement = self
             .sql
             .prepare("SELECT p.chunks, k.n, k.state FROM part p JOIN pack k ON k.n = p.pack WHERE k.state >= 0")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            if !allowed.pack(row.get(1)?, row.get(2)?) {
-                continue;
-            }
+            let (number, state) = (row.get(1)?, row.get(2)?);
+            let into = match () {
+                () if allowed.pack(number, state) => &mut known,
+                () if state == CONDEMNED => &mut condemned,
+                () => continue,
+            };
             for chunk in decode_part(row.get_ref(0)?.as_blob()?) {
-                known.insert(chunk?.id.0[..INLINE_KEY].to_vec());
+                into.insert(chunk?.id.0[..INLINE_KEY].to_vec());
             }
         }
         let mut statement = self.sql.prepare("SELECT id, device FROM inline")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            if allowed.packet(row.get(1)?) {
-                known.insert(row.get(0)?);
+            let id: Vec<u8> = row.get(0)?;
+            if allowed.packet(row.get(1)?) && !condemned.contains(&id) {
+                known.insert(id);
             }
         }
         let is_stored = Box::new(move |id: &ChunkId| known.contains(&id.0[..INLINE_KEY]));
@@ -192,10 +196,20 @@ fn is_stored(sql: &Connection, allowed: &Allowed, id: &ChunkId) -> Result<bool, 
          WHERE c.key = ?1 AND k.state >= 0",
     )?;
     let mut rows = statement.query([key(id)])?;
+    let mut is_condemned = false;
     while let Some(row) = rows.next()? {
-        if allowed.pack(row.get(1)?, row.get(2)?) && find_in_part(row.get_ref(0)?.as_blob()?, id)?.is_some() {
+        let (number, state) = (row.get(1)?, row.get(2)?);
+        if find_in_part(row.get_ref(0)?.as_blob()?, id)?.is_none() {
+            continue;
+        }
+        if allowed.pack(number, state) {
             return Ok(true);
         }
+        is_condemned |= state == CONDEMNED;
+    }
+    // Others may know of the condemned pack alone, and not that a packet holds the chunk as well.
+    if is_condemned {
+        return Ok(false);
     }
     let mut statement = sql.prepare_cached("SELECT device FROM inline WHERE id = ?1")?;
     let mut rows = statement.query([&id.0[..INLINE_KEY]])?;

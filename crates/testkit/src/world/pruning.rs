@@ -9,15 +9,16 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
-use packetboat_core::garbage::Retention;
+use packetboat_core::garbage::{Garbage, Retention};
 use packetboat_core::ids::DeviceId;
+use packetboat_core::wire::Reader;
 use packetboat_engine::error::{SyncError, chain};
 use packetboat_engine::ports::Silent;
-use packetboat_engine::{PruneOptions, RemovalError};
+use packetboat_engine::{PruneOptions, PruneReport, RemovalError};
 
 use super::{World, assert_same_tree, visible};
 use crate::crash::was_crash;
-use crate::faulty_store::FaultConfig;
+use crate::faulty_store::{Fault, FaultConfig};
 use crate::sim_fs::{SimFs, SimOptions};
 
 impl World {
@@ -42,8 +43,17 @@ impl World {
             self.devices[at].store.crash_at(call);
         }
         let name = self.devices[at].name.clone();
+        let fired = |world: &Self| Fault::ALL.map(|fault| world.devices[at].store.fired(fault));
+        let before = fired(self);
         let replica = self.devices[at].replica.as_mut().expect("started");
         let result = replica.prune(options, &mut Silent);
+        for ((fault, before), after) in Fault::ALL.into_iter().zip(before).zip(fired(self)) {
+            self.happened.add(format!("{fault:?} while letting go"), after - before);
+        }
+        if let Ok(report) = &result {
+            self.count(report);
+        }
+        self.look_at_condemnations(at);
         let text = match &result {
             Ok(report) => format!("{name}: prune {report:?}"),
             Err(error) => format!("{name}: prune {options:?} failed: {}", chain(error)),
@@ -51,6 +61,7 @@ impl World {
         self.note(text);
         if crash {
             let power = self.devices[at].store.has_crashed();
+            self.happened.add("crash while letting go", power.into());
             self.restart(at, power);
         }
         match result {
@@ -78,17 +89,60 @@ impl World {
                 let options = PruneOptions { keep, dry_run: false };
                 let report = self.replica(at).prune(options, &mut Silent).unwrap_or_else(|e| panic!("{}", chain(&e)));
                 self.note(format!("{}: prune {report:?}", self.devices[at].name));
+                self.count(&report);
+                self.look_at_condemnations(at);
                 waiting.extend(report.waiting_for);
             }
             self.settle();
         }
         assert!(waiting.is_empty(), "what was condemned never goes: it waits for {waiting:?}");
+        self.assert_that_letting_go_rests();
         self.check();
         self.assert_nothing_missing();
         let newcomer = self.join_at_the_end();
         self.settle();
         assert_same_tree(&visible(&self.devices[0].fs), &visible(&self.devices[newcomer].fs), "the newcomer");
         self.assert_nothing_missing();
+    }
+
+    /// Where there is nothing new, a run publishes nothing and deletes nothing: else a vault never came to rest.
+    fn assert_that_letting_go_rests(&mut self) {
+        self.pass(DAY_MS + 1);
+        let before: BTreeSet<_> = self.store.objects().into_keys().collect();
+        for at in 0..self.devices.len() {
+            let name = self.devices[at].name.clone();
+            let report = self.replica(at).prune(PruneOptions::default(), &mut Silent);
+            let report = report.unwrap_or_else(|error| panic!("{}", chain(&error)));
+            self.note(format!("{name}: prune {report:?}"));
+        }
+        let after: BTreeSet<_> = self.store.objects().into_keys().collect();
+        let (more, gone): (Vec<_>, Vec<_>) = (after.difference(&before).collect(), before.difference(&after).collect());
+        assert!(more.is_empty() && gone.is_empty(), "a run with nothing new put {more:?} and deleted {gone:?}");
+    }
+
+    /// Counts what a run did.
+    fn count(&mut self, report: &PruneReport) {
+        for (what, times) in [
+            ("packets condemned", report.packets),
+            ("packs condemned", report.packs),
+            ("packs repacked", report.repacked),
+            ("objects deleted", report.deleted),
+        ] {
+            self.happened.add(what, times);
+        }
+    }
+
+    /// Counts the condemnations that are void for something, as a device has folded them.
+    fn look_at_condemnations(&mut self, at: usize) {
+        let index = self.devices[at].replica.as_ref().expect("started").index();
+        let Some(bytes) = index.meta("garbage").expect("the index is sound") else { return };
+        let garbage = Garbage::decode(&mut Reader::new(&bytes)).expect("as it was written");
+        let voided = garbage.standing().map(|(_, condemnation)| {
+            condemnation.packs.values().filter(|void| **void).count() as u64 + u64::from(condemnation.history_is_void)
+        });
+        let (voided, ended) = (voided.sum(), u64::from(!garbage.ended().is_empty()));
+        self.happened.add("condemnations voided", voided);
+        self.happened.add("history ended", ended);
     }
 
     /// Whoever lost an index or was restored from a backup goes on under another key; nobody will speak for the old one.
