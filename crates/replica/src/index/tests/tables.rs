@@ -270,6 +270,21 @@ fn chunks_are_found_in_their_packs() {
 }
 
 #[test]
+fn a_chunk_of_a_condemned_pack_is_stored_anew_though_a_packet_holds_it() {
+    let mut index = Index::in_memory().unwrap();
+    let packed = pack(1, [7]);
+    let id = packed.chunks[0].id;
+    index.put_inline_chunk(&id, dot(3, 4)).unwrap();
+    index.put_pack(&packed, PackState::Stored).unwrap();
+    let is_stored = |index: &Index| index.chunk_lookup(&Referable::All).unwrap().is_stored(&id);
+    assert!(is_stored(&index));
+    index.set_pack_state(&packed.pack, PackState::Condemned).unwrap();
+    assert!(!is_stored(&index), "others may know of the pack alone");
+    index.remove_pack(&packed.pack).unwrap();
+    assert!(is_stored(&index));
+}
+
+#[test]
 fn inline_chunks_are_found_in_their_packets_unless_a_pack_has_them() {
     let mut index = Index::in_memory().unwrap();
     let packed = pack(1, [7]);
@@ -278,6 +293,12 @@ fn inline_chunks_are_found_in_their_packets_unless_a_pack_has_them() {
     assert_eq!(index.chunk_place(&id).unwrap(), Some(ChunkPlace::Packet { dot: dot(3, 4) }));
     index.put_pack(&packed, PackState::Stored).unwrap();
     assert!(matches!(index.chunk_place(&id).unwrap(), Some(ChunkPlace::Pack { .. })));
+    for doubtful in [PackState::Condemned, PackState::Damaged] {
+        index.set_pack_state(&packed.pack, doubtful).unwrap();
+        let places = index.chunk_places(&id).unwrap();
+        assert!(matches!(places[..], [ChunkPlace::Packet { .. }, ChunkPlace::Pack { .. }]), "{places:?}");
+        assert_eq!(index.chunk_place(&id).unwrap().as_ref(), places.first(), "the pack may be gone");
+    }
     index.remove_pack(&packed.pack).unwrap();
     index.remove_inline_chunk(&id).unwrap();
     assert_eq!(index.chunk_place(&id).unwrap(), None);
