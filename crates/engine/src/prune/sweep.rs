@@ -2,10 +2,13 @@
 //!
 //! Replaced values that were replaced before it, packets, and items that were dead at it and are dead now: each device
 //! that is waited for has passed their deletion, so nobody can bring them back unseen any more.
+//!
+//! What this disk still shows stays, however old: history may go after it was learned and before the disk follows, and
+//! until then it is what a file on disk is compared with.
 
 use std::collections::HashSet;
 
-use packetboat_core::ids::ItemId;
+use packetboat_core::ids::{Dot, ItemId};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::local::LocalRead;
 use packetboat_core::tree::{Past, TreeRead, is_shown};
@@ -18,9 +21,7 @@ use crate::error::SyncError;
 pub(super) fn sweep(index: &mut Index, history: &Knowledge, past: &Index) -> Result<(), SyncError> {
     let beginning = Beginning { history, past };
     replaced_values(index, &beginning)?;
-    for (device, learned) in history.iter() {
-        index.forget_packets(device, learned.counter)?;
-    }
+    index.forget_packets(history)?;
     tombstones(index, &beginning)
 }
 
@@ -31,12 +32,27 @@ fn replaced_values(index: &mut Index, beginning: &Beginning<'_>) -> Result<(), S
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(*last);
         for item in page {
+            let shown = shown_here(index, item)?;
             for value in index.history_of(item)? {
-                if !keeps(beginning, item, &value)? {
+                if !shown.contains(&dot(&value)) && !keeps(beginning, item, &value)? {
                     index.remove_past(item, &value)?;
                 }
             }
         }
+    }
+}
+
+/// The versions of an item, of its content and of its place, that this disk shows.
+fn shown_here(index: &Index, item: ItemId) -> Result<HashSet<Dot>, SyncError> {
+    let seen = index.entries_of(item)?.into_iter().map(|entry| entry.seen);
+    Ok(seen.flat_map(|seen| seen.heads.into_iter().chain(seen.placements)).collect())
+}
+
+fn dot(value: &Past) -> Dot {
+    match value {
+        Past::Content(head) => head.dot,
+        Past::Placed(placed) => placed.stamp.dot(),
+        Past::Mode(mode) => mode.stamp.dot(),
     }
 }
 

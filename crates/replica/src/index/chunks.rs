@@ -41,9 +41,9 @@ pub enum ChunkPlace {
 /// Whether an intermediary has a pack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PackState {
-    /// Recorded before it is put; not yet at the intermediary.
+    /// Put at the intermediary, and told of by no packet yet: nobody else knows of it.
     Pending,
-    /// At the intermediary.
+    /// At the intermediary, and told of.
     Stored,
     /// At the intermediary and condemned: read from where nothing else holds a chunk, and never referred to anew.
     Condemned,
@@ -56,7 +56,7 @@ impl PackState {
     fn code(self) -> i64 {
         match self {
             Self::Damaged => -1,
-            Self::Pending => 0,
+            Self::Pending => PENDING,
             Self::Stored => 1,
             Self::Condemned => CONDEMNED,
         }
@@ -65,7 +65,7 @@ impl PackState {
     fn of_code(code: i64) -> Self {
         match code {
             ..0 => Self::Damaged,
-            0 => Self::Pending,
+            PENDING => Self::Pending,
             CONDEMNED => Self::Condemned,
             _ => Self::Stored,
         }
@@ -79,6 +79,8 @@ enum Standing {
     Doubtful,
 }
 
+/// How a pack that no packet has told of is marked in its row.
+pub(super) const PENDING: i64 = 0;
 /// How a condemned pack is marked in its row.
 pub(super) const CONDEMNED: i64 = 2;
 
@@ -147,7 +149,7 @@ impl Index {
         Ok(true)
     }
 
-    /// The packs that were recorded and are not yet at the intermediary.
+    /// The packs that were recorded and of which no packet has told yet.
     pub fn pending_packs(&self) -> Result<Vec<PackId>, IndexError> {
         let mut statement = self.sql.prepare_cached("SELECT id FROM pack WHERE state = 0 ORDER BY n")?;
         let mut rows = statement.query([])?;

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 
 use packetboat_core::ids::{ChunkId, Counter, DeviceId, ItemId, PackId};
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::tree::Past;
 use rusqlite::{OptionalExtension, params};
 
-use super::chunks::{CONDEMNED, PART_CHUNKS, PackState, decode_part, find_in_part, key};
+use super::chunks::{CONDEMNED, PART_CHUNKS, PENDING, PackState, decode_part, find_in_part, key};
 use super::items::{page, past_key};
 use super::{Index, IndexError};
 
@@ -49,12 +50,14 @@ impl Index {
     }
 
     /// The part in which a chunk is looked for first, its place there, and the pack's number.
+    ///
+    /// Not one that is condemned, since it goes; and not one that is pending, since it is known here alone.
     fn slot(&self, id: &ChunkId) -> Result<Option<(i64, usize, i64)>, IndexError> {
         let mut statement = self.sql.prepare_cached(
             "SELECT p.chunks, p.n, k.n FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
-             WHERE c.key = ?1 AND k.state <> ?2 ORDER BY k.state DESC, k.n",
+             WHERE c.key = ?1 AND k.state <> ?2 AND k.state <> ?3 ORDER BY k.state DESC, k.n",
         )?;
-        let mut rows = statement.query([key(id), CONDEMNED])?;
+        let mut rows = statement.query([key(id), CONDEMNED, PENDING])?;
         while let Some(row) = rows.next()? {
             let chunks = row.get_ref(0)?.as_blob()?;
             if find_in_part(chunks, id)?.is_some() {
@@ -141,15 +144,43 @@ impl Index {
         Ok(())
     }
 
-    /// Forgets the packets of a lane up to a counter, and what lies inside them.
-    pub fn forget_packets(&mut self, device: &DeviceId, up_to: Counter) -> Result<(), IndexError> {
-        let Some(device) = self.numbers.find_device(device) else { return Ok(()) };
-        let values = params![device, up_to as i64];
-        self.sql
-            .prepare_cached("DELETE FROM packet WHERE device = ?1 AND counter <= ?2 AND stage = 1")?
-            .execute(values)?;
-        self.sql.prepare_cached("DELETE FROM inline WHERE device = ?1 AND counter <= ?2")?.execute(values)?;
-        Ok(())
+    /// Forgets the folded packets up to a point, and what lies inside them.
+    ///
+    /// What lies inside is gone through once for all lanes, in the order of its key: nothing else is asked for by lane, so
+    /// no index by lane is kept.
+    pub fn forget_packets(&mut self, history: &Knowledge) -> Result<(), IndexError> {
+        let mut last: HashMap<i64, Counter> = HashMap::new();
+        for (device, learned) in history.iter() {
+            let Some(device) = self.numbers.find_device(device) else { continue };
+            last.insert(device, learned.counter);
+            self.sql
+                .prepare_cached("DELETE FROM packet WHERE device = ?1 AND counter <= ?2 AND stage = 1")?
+                .execute(params![device, learned.counter as i64])?;
+        }
+        let mut after = Vec::new();
+        loop {
+            let page = self.inline_page(&after)?;
+            let Some((end, _, _)) = page.last() else { return Ok(()) };
+            after.clone_from(end);
+            let mut delete = self.sql.prepare_cached("DELETE FROM inline WHERE id = ?1")?;
+            for (id, device, counter) in &page {
+                if last.get(device).is_some_and(|last| counter <= last) {
+                    delete.execute([id])?;
+                }
+            }
+        }
+    }
+
+    /// The next chunks that lie inside packets, by key: the device's number and the packet's counter of each.
+    fn inline_page(&self, after: &[u8]) -> Result<Vec<(Vec<u8>, i64, Counter)>, IndexError> {
+        let mut statement =
+            self.sql.prepare_cached("SELECT id, device, counter FROM inline WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let mut rows = statement.query(params![after, page(INLINE_PAGE)])?;
+        let mut chunks = Vec::new();
+        while let Some(row) = rows.next()? {
+            chunks.push((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as u64));
+        }
+        Ok(chunks)
     }
 
     /// How many packets of a lane are recorded as folded, from one counter to another, both included.
@@ -160,13 +191,6 @@ impl Index {
         )?;
         let count: i64 = statement.query_row([device, first as i64, last as i64], |row| row.get(0))?;
         Ok(count as u64)
-    }
-
-    /// The size in bytes of all packs that are at the intermediary.
-    pub fn stored_bytes(&self) -> Result<u64, IndexError> {
-        let mut statement = self.sql.prepare_cached("SELECT coalesce(sum(size), 0) FROM pack")?;
-        let bytes: i64 = statement.query_row([], |row| row.get(0))?;
-        Ok(bytes as u64)
     }
 }
 
@@ -182,3 +206,6 @@ impl Index {
         Ok(())
     }
 }
+
+/// Chunks inside packets that are looked at in one go.
+const INLINE_PAGE: usize = 1024;
