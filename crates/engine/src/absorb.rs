@@ -185,6 +185,16 @@ pub(crate) fn absorb(
             }
         })?;
     }
+    if withheld.is_none() {
+        // What may be in a file that could not be read keeps its entry, so that it is deleted nowhere. What was let go is
+        // deleted everywhere already, and its entry would keep the directory from being new that such a file is left in.
+        for entry in &vanished {
+            if absorber.may_be_unread(entry) && absorber.stands_in_let_go(entry)? {
+                absorber.matched.insert((entry.dir, entry.name.clone()));
+                absorber.let_go.push(LocalEntry::clone(entry));
+            }
+        }
+    }
     let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
     for entry in absorber.let_go {
@@ -285,6 +295,12 @@ impl Absorber<'_, '_> {
         }
     }
 
+    /// Whether a file that vanished may be one that appeared and could not be read.
+    fn may_be_unread(&self, entry: &LocalEntry) -> bool {
+        let is_matched = self.matched.contains(&(entry.dir, entry.name.clone()));
+        !is_matched && entry.own_dir.is_none() && self.unread_sizes.contains(&entry.stat.size)
+    }
+
     /// Whether an item was deleted before history begins: others have forgotten it, or will, so nothing may build on it.
     fn is_let_go(&self, item: ItemId) -> Result<bool, SyncError> {
         if self.begins.is_empty() || item == ItemId::ROOT {
@@ -298,10 +314,23 @@ impl Absorber<'_, '_> {
         Ok(deletes.any(|delete| self.begins.contains(delete)) && !is_shown(index, &item)?)
     }
 
+    /// Whether an entry is of what was let go, or lies in a directory that was: nothing that is done to it may build on that.
+    fn stands_in_let_go(&self, entry: &LocalEntry) -> Result<bool, SyncError> {
+        let above = paths::item_of_dir(self.builder.index, entry.dir)?;
+        Ok(self.is_let_go(entry.seen.item)? || self.is_let_go(above)?)
+    }
+
     /// Leaves what appeared in a directory that was let go until this disk has removed what else was in there, and then until
     /// the directory itself is new.
+    ///
+    /// What was moved within a directory that was let go has no other name for which that would wait: it is new as well.
     fn leave_in_let_go(&mut self, at: usize, dir: DirId) -> Result<(), SyncError> {
         self.postpone(&Tag::Arrival(at));
+        if let Some(from) = self.arrivals[at].from.as_deref()
+            && self.stands_in_let_go(from)?
+        {
+            self.let_go.push(from.clone());
+        }
         if let Some(entry) = self.builder.index.directory(dir)?
             && self.holds_only_ignored(dir)?
         {

@@ -31,6 +31,7 @@ use crate::replica::Replica;
 pub(crate) use base::{base, base_at, sound_from, write_base};
 pub(crate) use held::{newest, seen};
 pub(crate) use load::{begin, start_over_if_cut_short};
+pub(crate) use write::last_written;
 
 impl Replica {
     /// Writes a checkpoint and names it in the tip, where one is due.

@@ -166,11 +166,6 @@ impl Standing {
     }
 }
 
-/// Whether all that are waited for know that this device exists.
-pub(crate) fn is_known_to_all(index: &Index, own: DeviceId) -> Result<bool, SyncError> {
-    Ok(Standing::load(index, own)?.is_known_to_all())
-}
-
 /// Whether everybody whom the author of a condemnation knows of, directly or by others, has answered it, and none of them
 /// knows of a device.
 pub(crate) fn answered_without(

@@ -320,9 +320,6 @@ impl Replica {
     fn was_passed_over(&self) -> Result<bool, SyncError> {
         let own = self.keys.device.device();
         let index = &self.parts.index;
-        if index.knowledge().counter(&own) == 0 || index.meta(LET_IN)?.is_some_and(|device| device == own.as_bytes()) {
-            return Ok(false);
-        }
         let record = garbage::load(index)?;
         if record.standing().next().is_none() {
             return Ok(false);
@@ -339,20 +336,6 @@ impl Replica {
             }
         }
         Ok(false)
-    }
-
-    /// Notes that somebody who was there before says that it knows of this device.
-    pub(crate) fn note_let_in(&mut self) -> Result<(), SyncError> {
-        let own = self.keys.device.device();
-        let index = &mut self.parts.index;
-        if index.meta(LET_IN)?.is_some_and(|device| device == own.as_bytes()) {
-            return Ok(());
-        }
-        // Where nothing is condemned there is nobody who could pass it over.
-        if garbage::load(index)?.standing().next().is_none() && garbage::is_known_to_all(index, own)? {
-            index.set_meta(LET_IN, Some(own.as_bytes()))?;
-        }
-        Ok(())
     }
 
     /// A checkpoint by which this device was removed, or history begins later than what it has learned.
@@ -581,8 +564,6 @@ pub enum RemovalError {
 
 /// Where the index keeps that this device begins again from a checkpoint, with its entries as the base.
 const COMING_BACK: &str = "coming back";
-/// Where the index keeps the device, once all others know of it.
-const LET_IN: &str = "let in";
 /// How long a device must be overdue before it is retired.
 const GRACE_MS: i64 = DAY_MS as i64;
 const DAY_MS: u64 = 86_400_000;

@@ -115,7 +115,6 @@ impl Replica {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, since_ms)?;
         }
         self.acknowledge_removals()?;
-        self.note_let_in()?;
         self.answer()?;
         let moved = learned.tips > 0 || learned.packets > 0;
         report.repaired = self.mend(moved, observer)?;

@@ -58,6 +58,7 @@ impl Replica {
         verifier.pass_over_what_was_replaced()?;
         verifier.find_paths()?;
         verifier.find_remedies()?;
+        verifier.pass_over_what_was_let_go()?;
         let report = verifier.report;
         let wanted = report.faults.iter().filter_map(|fault| fault.wanted).collect();
         self.note_damage(&wanted)?;

@@ -73,7 +73,7 @@ fn put_root(
     mut root: CheckpointRoot,
 ) -> Result<CheckpointRef, SyncError> {
     let device = keys.device.device();
-    root.number = index.meta(NUMBER)?.and_then(|number| number.try_into().ok()).map_or(0, u64::from_le_bytes);
+    root.number = last_written(index)?;
     loop {
         root.number += 1;
         let checkpoint = CheckpointRef { device, number: root.number };
@@ -86,6 +86,11 @@ fn put_root(
             return Ok(checkpoint);
         }
     }
+}
+
+/// The number of the checkpoint that this device wrote last; 0 for none.
+pub(crate) fn last_written(index: &Index) -> Result<u64, SyncError> {
+    Ok(index.meta(NUMBER)?.and_then(|number| number.try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 
 fn items(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
@@ -180,7 +185,7 @@ fn pack_inline_content(
             for (id, plain) in sealed.open(&keys.ring)?.body.inline {
                 // A pack that is damaged or condemned holds nothing for whoever begins from here.
                 if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
-                    && index.pack_row(&pack)?.is_some_and(|row| row.state == PackState::Stored)
+                    && is_known_to_others(index, &pack)?
                 {
                     continue;
                 }
@@ -198,6 +203,7 @@ fn pack_inline_content(
 /// Stores what lies inside packets up to a point in packs, but for what is in packs that stay.
 ///
 /// What is in one that goes counts as nowhere: somebody may refer to the packet's copy of it and not be heard of yet.
+/// What is in one that only this device knows of does so too.
 pub(super) fn pack_content_of_history(
     index: &mut Index,
     history: &Knowledge,
@@ -213,7 +219,10 @@ pub(super) fn pack_content_of_history(
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
             for (id, plain) in sealed.open(&keys.ring)?.body.inline {
                 let stays = |pack: &PackId| garbage.may_refer(pack) && !going.contains(pack);
-                if matches!(index.chunk_place(&id)?, Some(ChunkPlace::Pack { pack, .. }) if stays(&pack)) {
+                if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
+                    && stays(&pack)
+                    && is_known_to_others(index, &pack)?
+                {
                     continue;
                 }
                 packing.add(id, &plain, entropy)?;
@@ -224,6 +233,14 @@ pub(super) fn pack_content_of_history(
         }
     }
     record(index, packing.put(entropy)?)
+}
+
+/// Whether a pack is sound, and something has told of it or is about to.
+///
+/// One that is pending was stored for a file that turned out to need no change: no packet told of it, and none will
+/// unless something refers to it.
+fn is_known_to_others(index: &Index, pack: &PackId) -> Result<bool, SyncError> {
+    Ok(index.pack_row(pack)?.is_some_and(|row| row.state == PackState::Stored))
 }
 
 fn record(index: &mut Index, pack: Option<PackIndex>) -> Result<(), SyncError> {

@@ -13,12 +13,12 @@ use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
 use packetboat_core::garbage::Condemnation;
 use packetboat_core::ids::{ChunkId, Dot, PackId};
 use packetboat_core::knowledge::Knowledge;
-use packetboat_core::store::Store;
+use packetboat_core::store::{Store, StoreError};
 use packetboat_core::wanted::Wanted;
-use packetboat_replica::index::{ChunkPlace, Index};
-use packetboat_storage::pack::object_name;
+use packetboat_replica::index::{ChunkPlace, Index, PackState};
+use packetboat_storage::pack::{MAX_PACK_BYTES, object_name};
 
-use super::in_use::{Beginning, chunks_in_use};
+use super::in_use::{Beginning, chunks_in_use, chunks_standing};
 use super::repack::Repacking;
 use super::sweep::sweep;
 use crate::Keys;
@@ -58,12 +58,35 @@ impl Replica {
             let found = record.standing().find(|(other, _)| **other == dot);
             let Some((_, condemnation)) = found else { continue };
             // What is doubtful here others delete, who can tell.
-            if condemnation.is_doubtful && !are_gone(&*self.parts.store, condemnation)? {
+            if condemnation.is_doubtful && !self.is_done_by_others(condemnation)? {
                 continue;
             }
             self.carry_out_one(&dot, condemnation, &mut deleted, observer)?;
         }
         Ok(deleted)
+    }
+
+    /// Whether others have deleted all that they would of the packs that it condemns: what is left a checkpoint needs.
+    fn is_done_by_others(&self, condemnation: &Condemnation) -> Result<bool, SyncError> {
+        let (index, store) = (&self.parts.index, &*self.parts.store);
+        let mut needed = None;
+        for pack in condemnation.condemned_packs() {
+            let name = object_name(pack);
+            let folder = name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+            if !store.list(folder)?.iter().any(|listed| listed.name == name) {
+                continue;
+            }
+            if index.pack_row(pack)?.is_some() {
+                return Ok(false);
+            }
+            if needed.is_none() {
+                needed = Some(packs_of_checkpoints(index, store, &self.keys)?);
+            }
+            if !needed.as_ref().is_some_and(|needed: &BTreeSet<PackId>| needed.contains(pack)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn carry_out_one(
@@ -193,7 +216,7 @@ impl Replica {
                 }
             }
             if !packed.is_empty() && !repacking.take_chunks(&mut parts.index, pack, &packed, &mut *parts.entropy)? {
-                unreadable.insert(Wanted::Pack(*pack));
+                unreadable.insert(*pack);
             }
         }
         repacking.put(&mut parts.index, &mut *parts.entropy)?;
@@ -209,15 +232,53 @@ impl Replica {
         }
         // Somebody else deleted it after storing anew what it held, and this device has not learned of that; or it is lost,
         // and whoever has the content on disk is asked for it.
+        self.pass_over_what_others_let_go(&mut unreadable, observer)?;
         let now = self.parts.clock.now_ms();
-        wants::note(&mut self.parts.index, &unreadable, now)?;
+        let wanted = unreadable.iter().copied().map(Wanted::Pack).collect();
+        wants::note(&mut self.parts.index, &wanted, now)?;
         Ok(unreadable.is_empty())
     }
 
-    /// The chunks in use that lie in these packs and in no other; none where that cannot be told.
+    /// Takes out the packs that are gone and of which nothing is lacking but past contents: whoever deleted them looked at
+    /// what the retention of that time kept, and a longer one since brings nothing back.
+    fn pass_over_what_others_let_go(
+        &self,
+        unreadable: &mut BTreeSet<PackId>,
+        observer: &dyn Observer,
+    ) -> Result<(), SyncError> {
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let (index, store) = (&self.parts.index, &*self.parts.store);
+        let mut lacking = BTreeSet::new();
+        let complete = chunks_standing(index, Some(store), &self.keys, observer, |chunk| {
+            lacking.extend(going_with(index, unreadable, chunk)?);
+            Ok(())
+        })?;
+        if !complete {
+            return Ok(());
+        }
+        let mut kept = BTreeSet::new();
+        for pack in unreadable.iter() {
+            let is_gone = match store.get(&object_name(pack), u64::from(MAX_PACK_BYTES)) {
+                Err(StoreError::Missing { .. }) => true,
+                Ok(_) | Err(StoreError::TooLarge { .. } | StoreError::Short { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
+            if !is_gone || lacking.contains(pack) {
+                kept.insert(*pack);
+            }
+        }
+        *unreadable = kept;
+        Ok(())
+    }
+
+    /// The chunks in use that lie in these packs and in no other that all know of and that stays; none where that cannot be
+    /// told.
     ///
     /// That a packet holds one as well is not enough: whoever folded that packet while the pack stood, or began from a
-    /// checkpoint since, knows of the pack alone.
+    /// checkpoint since, knows of the pack alone. Nor is a pack of which nothing has told yet, since it is known here alone,
+    /// nor one that is condemned too: somebody else may delete that one and rely on this.
     fn still_needed(
         &self,
         going: &BTreeSet<PackId>,
@@ -228,12 +289,7 @@ impl Replica {
         let retention = garbage::load(index)?.retention();
         let mut needed: BTreeMap<PackId, Vec<ChunkId>> = BTreeMap::new();
         let complete = chunks_in_use(index, store, &self.keys, retention, beginning, observer, |chunk| {
-            let packs = index.chunk_places(chunk)?.into_iter().filter_map(|place| match place {
-                ChunkPlace::Pack { pack, .. } => Some(pack),
-                ChunkPlace::Packet { .. } => None,
-            });
-            // The best comes first.
-            if let Some(pack) = packs.into_iter().next().filter(|pack| going.contains(pack)) {
+            if let Some(pack) = going_with(index, going, chunk)? {
                 needed.entry(pack).or_default().push(*chunk);
             }
             Ok(())
@@ -242,16 +298,17 @@ impl Replica {
     }
 }
 
-/// Whether none of the packs that it condemns is there any more.
-fn are_gone(store: &dyn Store, condemnation: &Condemnation) -> Result<bool, SyncError> {
-    for pack in condemnation.condemned_packs() {
-        let name = object_name(pack);
-        let folder = name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
-        if store.list(folder)?.iter().any(|listed| listed.name == name) {
-            return Ok(false);
+/// The pack of these with which a chunk would go, where no other holds it that was told of and is not condemned.
+fn going_with(index: &Index, going: &BTreeSet<PackId>, chunk: &ChunkId) -> Result<Option<PackId>, SyncError> {
+    let mut found = None;
+    for place in index.chunk_places(chunk)? {
+        let ChunkPlace::Pack { pack, .. } = place else { continue };
+        if index.pack_row(&pack)?.is_some_and(|row| row.state == PackState::Stored) {
+            return Ok(None);
         }
+        found = found.or(Some(pack).filter(|pack| going.contains(pack)));
     }
-    Ok(true)
+    Ok(found)
 }
 
 enum Base {

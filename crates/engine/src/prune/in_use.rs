@@ -63,12 +63,23 @@ pub(super) fn standing(
 ) -> Result<Option<Used>, SyncError> {
     let mut used = Used::default();
     let mark = |chunk: &ChunkId| -> Result<(), SyncError> { Ok(index.mark_used(chunk, &mut used)?) };
+    let complete = chunks_standing(index, store, keys, observer, mark)?;
+    Ok(complete.then_some(used))
+}
+
+/// Tells each chunk of what the vault shows now, some more than once; whether all of them could be found out.
+pub(super) fn chunks_standing(
+    index: &Index,
+    store: Option<&dyn Store>,
+    keys: &Keys,
+    observer: &dyn Observer,
+    mark: impl FnMut(&ChunkId) -> Result<(), SyncError>,
+) -> Result<bool, SyncError> {
     let contents = |item: &Item| -> Result<Vec<Content>, SyncError> {
         let stands = !item.is_directory() && (item.lives_by_itself() || is_shown(index, item)?);
         Ok(if stands { item.heads.iter().map(|head| head.content.clone()).collect() } else { Vec::new() })
     };
-    let complete = chunks_of_items(index, store, keys, observer, contents, mark)?;
-    Ok(complete.then_some(used))
+    chunks_of_items(index, store, keys, observer, contents, mark)
 }
 
 /// Tells each chunk that is in use, some more than once; whether all of them could be found out.

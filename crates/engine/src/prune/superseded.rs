@@ -32,6 +32,10 @@ pub(super) struct Superseded {
 
 impl Superseded {
     /// Looks for it. Where a root cannot be read, nothing is known of what it needs, and nothing is superseded.
+    ///
+    /// But for one that this device never took for written or has followed by a newer one, or whose author is gone: a put
+    /// that a storage broke off leaves such a one for ever, and nobody can begin from it. It goes where the bases can be read,
+    /// since it may be a damaged one.
     pub(super) fn find(index: &Index, store: &dyn Store, keys: &Keys) -> Result<Self, SyncError> {
         let own = keys.device.device();
         let listed = store.list(CHECKPOINTS_FOLDER)?;
@@ -39,6 +43,7 @@ impl Superseded {
             listed.iter().filter_map(|listed| CheckpointRef::from_name(&listed.name)).collect();
         let held = checkpoints::newest(index)?;
         let newest_own = listed.iter().filter(|other| other.device == own).map(|other| other.number).max();
+        let written = checkpoints::last_written(index)?;
         let members = crate::members::load(index)?;
         let covered = held::knowledge(index)?;
         let record = garbage::load(index)?;
@@ -47,14 +52,22 @@ impl Superseded {
             knowledge == record.ended() || standing.any(|history| history == knowledge)
         };
         let (mut found, mut kept) = (Self::default(), BTreeSet::new());
+        let (mut unreadable, mut readable) = (Vec::new(), Vec::new());
         for checkpoint in listed {
+            let is_older = checkpoint.device == own && newest_own.is_some_and(|newest| checkpoint.number < newest);
+            // Its put was broken off before this device took it for written.
+            let is_broken_off = checkpoint.device == own && checkpoint.number > written;
+            let is_gone = members.standing(&checkpoint.device) != Standing::Active;
             let root = match checkpoints::read_any_root(store, keys, &checkpoint) {
                 Ok((_, root)) => root,
+                Err(LearnError::Unusable(_)) if is_older || is_broken_off || is_gone => {
+                    unreadable.push(checkpoint);
+                    continue;
+                }
                 Err(LearnError::Unusable(_) | LearnError::Locked(_)) => return Ok(Self::default()),
                 Err(LearnError::Sync(error)) => return Err(error),
             };
-            let is_older = checkpoint.device == own && newest_own.is_some_and(|newest| checkpoint.number < newest);
-            let is_left = members.standing(&checkpoint.device) != Standing::Active && covered.includes(&root.knowledge);
+            let is_left = is_gone && covered.includes(&root.knowledge);
             let packs = root.segments.iter().flat_map(|segment| &segment.chunks).map(|chunk| chunk.pack);
             if (is_older || is_left) && held != Some(checkpoint) && !is_base(&root.knowledge) {
                 found.roots.push(checkpoint);
@@ -62,6 +75,12 @@ impl Superseded {
             } else {
                 kept.extend(packs);
             }
+            readable.push(root.knowledge);
+        }
+        let histories = record.standing().filter_map(|(_, condemnation)| condemnation.condemned_history());
+        let mut bases = histories.chain(Some(record.ended()).filter(|ended| !ended.is_empty()));
+        if bases.all(|base| readable.contains(base)) {
+            found.roots.extend(unreadable.into_iter().filter(|checkpoint| held != Some(*checkpoint)));
         }
         let condemned = record.condemned();
         for pack in std::mem::take(&mut found.packs) {

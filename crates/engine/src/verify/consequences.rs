@@ -66,8 +66,13 @@ impl Verifier<'_> {
         }
         let mut replaced: BTreeSet<usize> =
             (0..self.report.faults.len()).filter(|at| pack_of(self.report.faults[*at].wanted).is_some()).collect();
+        let condemned = crate::garbage::load(index)?.condemned();
+        let is_let_go = |fault: &usize| {
+            let fault = &self.report.faults[*fault];
+            fault.what == MISSING && pack_of(fault.wanted).is_some_and(|pack| condemned.contains(&pack))
+        };
         let mut has_chunks = HashSet::new();
-        for (chunk, faults) in &self.needs.chunks {
+        for (chunk, faults) in &mut self.needs.chunks {
             has_chunks.extend(faults.iter().copied());
             let mut elsewhere = false;
             for place in index.chunk_places(chunk)? {
@@ -75,6 +80,9 @@ impl Verifier<'_> {
             }
             if !elsewhere {
                 replaced.retain(|fault| !faults.contains(fault));
+            } else {
+                // Whoever let the pack go relied on the other.
+                faults.retain(|fault| !is_let_go(fault));
             }
         }
         // A pack of which nothing is known, as those of checkpoints, stands for itself.
@@ -93,6 +101,19 @@ impl Verifier<'_> {
         self.report.faults = kept;
         let lists = self.needs.chunks.values_mut().chain(self.needs.versions.values_mut());
         lists.flatten().for_each(|fault| *fault = moved_to[fault]);
+        Ok(())
+    }
+
+    /// Takes back faults of packs that are condemned and gone, where nothing needs them: somebody deleted them when all had
+    /// answered, and this device has not carried that out itself yet. Nobody is to be asked for those. Comes last, since the
+    /// faults are numbered before.
+    pub(super) fn pass_over_what_was_let_go(&mut self) -> Result<(), SyncError> {
+        let condemned = crate::garbage::load(&self.replica.parts.index)?.condemned();
+        self.report.faults.retain(|fault| {
+            let is_condemned = pack_of(fault.wanted).is_some_and(|pack| condemned.contains(&pack));
+            let is_needed = !fault.paths.is_empty() || !fault.versions.is_empty();
+            fault.what != MISSING || !is_condemned || is_needed
+        });
         Ok(())
     }
 
