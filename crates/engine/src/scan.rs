@@ -132,22 +132,41 @@ pub enum Skip {
 
 /// Compares the disk with the index.
 pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
-    let (found, contradicted) = scan_by(numbering(fs, index)?, fs, index, rules, threads)?;
-    // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
-    if contradicted && found.numbering == Numbering::Lasting && found.arrivals.iter().any(|it| it.from.is_some()) {
-        return Ok(scan_by(Numbering::Renewed, fs, index, rules, threads)?.0);
+    let mut numbering = numbering(fs, index)?;
+    let mut elsewhere = HashSet::new();
+    loop {
+        let Outcome { found, contradicted, found_elsewhere } =
+            scan_by(numbering, &elsewhere, fs, index, rules, threads)?;
+        // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
+        if contradicted && found.numbering == Numbering::Lasting && found.arrivals.iter().any(|it| it.from.is_some()) {
+            numbering = Numbering::Renewed;
+        } else if found_elsewhere.is_empty() {
+            return Ok(found);
+        }
+        // It ends: each time there is more that is known to be elsewhere, of what is recorded.
+        elsewhere.extend(found_elsewhere);
     }
-    Ok(found)
 }
 
-/// Compares the disk with the index; says too whether something was found that contradicts that numbers last.
+/// What one look at the disk came to.
+struct Outcome {
+    found: Scanned,
+    /// Whether something was found that contradicts that numbers last.
+    contradicted: bool,
+    /// Recorded directories that stand elsewhere, found after another had been taken for them: it is all to be looked at
+    /// again, knowing that.
+    found_elsewhere: HashSet<DirId>,
+}
+
+/// Compares the disk with the index, where the directories `elsewhere` are known to have been moved.
 fn scan_by(
     numbering: Numbering,
+    elsewhere: &HashSet<DirId>,
     fs: &dyn Fs,
     index: &Index,
     rules: &IgnoreRules,
     threads: usize,
-) -> Result<(Scanned, bool), ScanError> {
+) -> Result<Outcome, ScanError> {
     let mut scan = Scan {
         fs,
         index,
@@ -156,6 +175,9 @@ fn scan_by(
         contradicted: false,
         in_place_of_another: HashSet::new(),
         moved: HashSet::new(),
+        elsewhere,
+        made_again: HashSet::new(),
+        found_elsewhere: HashSet::new(),
         lost_directories: Vec::new(),
         queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }],
         replaced: Vec::new(),
@@ -173,8 +195,8 @@ fn scan_by(
     } else {
         scan.run_with_threads(threads)?;
     }
-    let contradicted = scan.contradicted;
-    Ok((scan.finish()?, contradicted))
+    let (contradicted, found_elsewhere) = (scan.contradicted, std::mem::take(&mut scan.found_elsewhere));
+    Ok(Outcome { found: scan.finish()?, contradicted, found_elsewhere })
 }
 
 struct Scan<'a> {
@@ -189,6 +211,12 @@ struct Scan<'a> {
     in_place_of_another: HashSet<DirId>,
     /// Recorded directories that were found at another place.
     moved: HashSet<DirId>,
+    /// Recorded directories that an earlier look found at another place.
+    elsewhere: &'a HashSet<DirId>,
+    /// Recorded directories for which another at their place was taken.
+    made_again: HashSet<DirId>,
+    /// Those of them that were found at another place after all: perhaps within the very one that was taken for them.
+    found_elsewhere: HashSet<DirId>,
     /// Recorded directories that are not where they were.
     lost_directories: Vec<LocalEntry>,
     queue: Vec<Task>,
@@ -433,16 +461,22 @@ impl Scan<'_> {
 
     /// Decides about directories that stand where another was recorded: if that one was found elsewhere, this one is new;
     /// otherwise it is the same directory made again, or a file system whose inodes do not last. Says whether any were.
+    ///
+    /// The recorded one may still turn up within one of these (`mv d x; mkdir d; mv x d/old`).
     fn decide_replaced(&mut self) -> Result<bool, ScanError> {
         let replaced = std::mem::take(&mut self.replaced);
         let any = !replaced.is_empty();
         for Replaced { holder, holder_path, dir, own_dir, name, stat, thawed } in replaced {
             let path = holder_path.join(&name);
-            if self.moved.contains(&own_dir) {
+            if self.moved.contains(&own_dir) || self.elsewhere.contains(&own_dir) {
+                // Should it be nowhere by now, it is lost; what was found of it is taken away at the end.
+                let entry = self.entry(dir, name.as_bytes())?;
+                self.lost_directories.push(entry);
                 let task = Task { holder, path: holder_path, thawed };
                 self.found.objects -= 1;
                 self.arrived(&task, false, DirEntry { name: name.as_bytes().to_vec(), stat: Ok(stat) });
             } else {
+                self.made_again.insert(own_dir);
                 self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed });
                 self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false });
             }
@@ -480,6 +514,9 @@ impl Scan<'_> {
             Some(entry) => {
                 let own_dir = entry.own_dir.expect("a directory has a number");
                 self.moved.insert(own_dir);
+                if self.made_again.contains(&own_dir) {
+                    self.found_elsewhere.insert(own_dir);
+                }
                 Holder::Known(own_dir)
             }
             None => Holder::New(self.found.arrivals.len()),

@@ -83,3 +83,44 @@ fn a_directory_takes_the_name_of_the_one_it_was_in() {
         world.fs(0).rename("t", "a").unwrap();
     });
 }
+
+/// Story: whoever puts a directory one level deeper under its own name (`mv d x; mkdir d; mv x d/old`) had it published
+/// as a directory within itself, which no packet may say; the round ended in a panic, and so did each that followed.
+#[test]
+fn a_directory_goes_one_level_down_into_a_new_one_of_its_name() {
+    let mut world = story(&[("d/a", "1"), ("d/sub/b", "2"), ("c", "3")], |world| {
+        world.fs(0).rename("d", "x").unwrap();
+        world.fs(0).make_dir("d").unwrap();
+        world.fs(0).rename("x", "d/old").unwrap();
+    });
+    assert_eq!(world.files(1).into_keys().collect::<Vec<_>>(), ["c", "d/old/a", "d/old/sub/b"]);
+    // And once more, at two levels at once.
+    for (dir, to) in [("d/old/sub", "d/old/sub/down"), ("d/old", "d/old/down"), ("d", "d/down")] {
+        world.fs(0).rename(dir, "x").unwrap();
+        world.fs(0).make_dir(dir).unwrap();
+        world.fs(0).rename("x", to).unwrap();
+    }
+    assert_eq!(world.sync_well(0).sent.deleted, 0);
+    world.rest();
+    world.assert_same();
+    assert_eq!(
+        world.files(1).into_keys().collect::<Vec<_>>(),
+        ["c", "d/down/old/down/a", "d/down/old/down/sub/down/b"]
+    );
+}
+
+/// Story: two directories, each put into a new one of the other's name. The new ones were taken for the old ones, which
+/// then lay within each other, and the round did not end.
+#[test]
+fn directories_go_each_into_a_new_one_of_the_others_name() {
+    let mut world = story(&[("d/a", "1"), ("e/b", "2")], |world| {
+        world.fs(0).rename("d", "x").unwrap();
+        world.fs(0).rename("e", "y").unwrap();
+        world.fs(0).make_dir("d").unwrap();
+        world.fs(0).make_dir("e").unwrap();
+        world.fs(0).rename("x", "e/d").unwrap();
+        world.fs(0).rename("y", "d/e").unwrap();
+    });
+    assert_eq!(world.files(1).into_keys().collect::<Vec<_>>(), ["d/e/b", "e/d/a"]);
+    assert_eq!(world.sync_well(0).published.packets, 0);
+}
