@@ -292,6 +292,8 @@ mod members;
 mod notes;
 mod numbers;
 mod packets;
+#[cfg(any(test, feature = "fuzzing"))]
+mod samples;
 mod schema;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use packetboat_core::store::ObjectName;
 use packetboat_engine::RemovalError;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ignore_rules::IGNORE_FILE;
-use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
+use packetboat_engine::ports::{Clock, Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Keep, Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 
@@ -276,7 +276,7 @@ impl World {
             store: Arc::new(store.clone()),
             place: "storage".to_owned(),
             clock: Box::new(SimClock { now: Arc::clone(&self.now), skew }),
-            entropy: Box::new(SimEntropy(self.rng.fork())),
+            entropy: Box::new(self.rng.fork()),
             settings: Settings {
                 passphrase_cost: Argon2Cost::MINIMUM,
                 inline_bytes: if self.options.small_packs { [0, 4, 30_000][self.rng.index(3)] } else { 256 * 1024 },
@@ -1011,18 +1011,6 @@ struct SimClock {
 impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
         self.now.load(Ordering::SeqCst) + self.skew
-    }
-}
-
-struct SimEntropy(Rng);
-
-impl Entropy for SimEntropy {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        let bytes = self.0.bytes(buffer.len());
-        buffer.copy_from_slice(&bytes);
-    }
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self(self.0.fork()))
     }
 }
 

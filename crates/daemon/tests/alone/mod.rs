@@ -11,8 +11,8 @@ use packetboat_daemon::inbox::fetcher::{self, Fetching};
 use packetboat_daemon::inbox::office::{Office, OfficeParts};
 use packetboat_daemon::inbox::status::{AccountState, States};
 use packetboat_daemon::paths::PathWatch;
-use packetboat_engine::ports::Entropy;
 use packetboat_mail::account::Accounts;
+use packetboat_testkit::rng::Rng;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -47,7 +47,7 @@ impl Alone {
             maildir: home.join("Mail"),
             host_name: "host".to_owned(),
             clock: clock.clone(),
-            entropy: Box::new(Ones),
+            entropy: Box::new(Rng::new(1)),
             paired: false,
         });
         let states = States::default();
@@ -91,16 +91,4 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     });
     assert!(waited.await.is_ok(), "not within 30 s: {what}");
-}
-
-struct Ones;
-
-impl Entropy for Ones {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.fill(1);
-    }
-
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self)
-    }
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use packetboat_core::delivery::Now;
 use packetboat_core::ids::BootId;
 use packetboat_core::keys::PublicKey;
-use packetboat_engine::ports::Entropy;
 use packetboat_link::{Limits as LinkLimits, Request};
 use packetboat_mail::fetched::{Flags, MailboxKey, Origin};
 use packetboat_mail::maildir::FolderName;
+use packetboat_testkit::rng::Rng;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -25,19 +25,6 @@ struct Wall;
 impl Clock for Wall {
     fn now(&self) -> Now {
         Now { boot: BootId([0; 16]), since_boot_ms: 1, wall_ms: 1_795_338_000_000 }
-    }
-}
-
-struct Counting(u8);
-
-impl Entropy for Counting {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        self.0 = self.0.wrapping_add(1);
-        buffer.fill(self.0);
-    }
-
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self(self.0.wrapping_add(100)))
     }
 }
 
@@ -73,7 +60,7 @@ impl Device {
             maildir: home.join("Mail"),
             host_name: name.to_owned(),
             clock: Arc::new(Wall),
-            entropy: Box::new(Counting(name.len() as u8)),
+            entropy: Box::new(Rng::new(name.len() as u64)),
             paired: true,
         });
         Self { home, exchange: Exchange::new(office.clone()), office }
