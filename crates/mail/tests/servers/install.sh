@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the servers and mail programs that the tests of this crate talk to, from Debian's packages.
+# Installs the servers and programs that tests talk to, of this crate and of the command line, from Debian's packages.
 # They are started by the tests themselves, on free ports of the loopback address and in a directory of their own;
 # the policy below keeps the packages from starting anything on their own account.
 # Says in one line what is skipped, and is no failure: tests then skip what they miss, and say so too.
@@ -15,7 +15,8 @@ fi
 export DEBIAN_FRONTEND=noninteractive
 missing=
 for package in openssl postfix dovecot-imapd dovecot-pop3d swaks libauthen-sasl-perl libio-socket-ssl-perl \
-    libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx iproute2 nftables strace dbus-daemon procps; do
+    libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx iproute2 nftables strace dbus-daemon procps \
+    git rsync e2fsprogs mount util-linux python3; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done
 if [ -n "$missing" ]; then
