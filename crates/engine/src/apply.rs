@@ -171,6 +171,12 @@ pub(crate) fn planned_steps(index: &Index, limit: usize) -> Result<Vec<PlannedSt
 }
 
 fn preview(index: &Index, planned: Planned) -> Result<Option<PlannedStep>, SyncError> {
+    if let Step::Change { entry, .. } | Step::Remove { entry } = &planned.step
+        && crate::paths::is_record_only(entry)
+    {
+        // Its object is gone from this disk, so nothing can be done to it.
+        return Ok(None);
+    }
     let viewer = Viewer::new(index);
     let (path, to, directory, action) = match &planned.step {
         Step::Agree { .. } => return Ok(None),

@@ -19,6 +19,7 @@ use packetboat_replica::index::{Index, IndexError, ScannedEntry};
 
 use crate::ignore_rules::IgnoreRules;
 use crate::numbering::{Numbering, numbering};
+use crate::paths;
 
 /// What a scan found.
 #[derive(Default, Debug)]
@@ -451,7 +452,7 @@ impl Scan<'_> {
     }
 
     fn arrived(&mut self, task: &Task, in_root: bool, entry: DirEntry) {
-        if in_root && entry.name == crate::paths::MARKER_DIR.as_bytes() {
+        if in_root && entry.name == paths::MARKER_DIR.as_bytes() {
             return;
         }
         let stat = match entry.stat {
@@ -509,7 +510,7 @@ impl Scan<'_> {
         if self.moved.contains(&own_dir) || entry.state == EntryState::Frozen {
             return None;
         }
-        let path = crate::paths::entry_path(self.index, &entry).ok()?;
+        let path = paths::entry_path(self.index, &entry).ok()?;
         let still_there =
             self.fs.lstat(&path).is_ok_and(|there| there.inode == stat.inode && there.kind == FileKind::Directory);
         (!still_there || !self.is_listed(&path)).then_some(entry)
@@ -541,6 +542,7 @@ impl Scan<'_> {
 
     /// Adds what lost directories held, and takes away what arrived elsewhere by inode.
     fn finish(mut self) -> Result<Scanned, ScanError> {
+        self.look_for_parked_records()?;
         let mut directories = Vec::new();
         let mut pending = std::mem::take(&mut self.lost_directories);
         while let Some(directory) = pending.pop() {
@@ -571,6 +573,20 @@ impl Scan<'_> {
         directories.append(&mut self.found.vanished);
         self.found.vanished = directories;
         Ok(self.found)
+    }
+
+    /// Takes what is recorded where no place is left for it as gone, like what is not at its place.
+    fn look_for_parked_records(&mut self) -> Result<(), ScanError> {
+        for entry in self.index.entries_in_staging()?.into_iter().filter(paths::is_record_only) {
+            let path = paths::known_path(self.index, &entry)?;
+            // It stands for nothing here by now, so no record is kept of it for the day on which no rule ignores it.
+            if entry.state == EntryState::Frozen || self.rules.ignores(&path, entry.own_dir.is_some()) {
+                self.found.absent.push(entry);
+            } else {
+                self.vanished(entry);
+            }
+        }
+        Ok(())
     }
 
     /// Adds what absent directories held, and takes away what was found elsewhere.
