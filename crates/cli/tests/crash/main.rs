@@ -21,19 +21,19 @@ use disturb::{Disturbance, every_point, some_points};
 
 #[test]
 fn a_run_killed_at_a_call_goes_on_with_a_plain_sync() {
-    some_points("a_run_killed_at_a_call_goes_on_with_a_plain_sync", &[Disturbance::Kill], 60);
+    some_points("a_run_killed_at_a_call_goes_on_with_a_plain_sync", &[Disturbance::Kill], 30);
 }
 
 #[test]
 fn a_disk_that_fails_at_a_call_is_told_and_costs_nothing() {
     let failures = [Disturbance::BadDisk, Disturbance::FullDisk];
-    some_points("a_disk_that_fails_at_a_call_is_told_and_costs_nothing", &failures, 24);
+    some_points("a_disk_that_fails_at_a_call_is_told_and_costs_nothing", &failures, 12);
 }
 
 #[test]
 fn power_lost_at_a_call_leaves_old_or_new_and_all_that_was_reported() {
     let losses = [Disturbance::HomeLosesPower, Disturbance::StickLosesPower, Disturbance::BothLosePower];
-    some_points("power_lost_at_a_call_leaves_old_or_new_and_all_that_was_reported", &losses, 24);
+    some_points("power_lost_at_a_call_leaves_old_or_new_and_all_that_was_reported", &losses, 12);
 }
 
 #[test]
