@@ -61,6 +61,8 @@ fn arguments(mut given: Vec<OsString>) -> Vec<OsString> {
 fn main() -> ExitCode {
     let cli = Cli::parse_from(arguments(std::env::args_os().collect()));
     let as_json = cli.global.json;
+    // What a server says is no fault of this program, and is told as an error of the account.
+    packetboat_mail::imap::keep_parser_panics_quiet();
     let outcome = catch_unwind(AssertUnwindSafe(|| commands::run(cli)));
     let outcome = outcome
         .unwrap_or_else(|_| Err(Failure::internal("packetboat met a state that it does not understand, and stopped")));

@@ -190,6 +190,61 @@ fn a_mail_to_oneself_tells_whether_the_provider_files_in_sent_and_the_account_re
 }
 
 #[test]
+fn an_account_that_is_there_already_is_asked_the_same_and_its_file_stays_as_it_was_written() {
+    let Some(servers) = Servers::start() else { return };
+    servers.doveadm(&["mailbox", "create", "-u", USER, "Sent"]);
+    let device = Device::new();
+    device.succeeds(&as_texts(&setup(&servers)));
+    let written = format!("# my accounts\n{}", device.accounts());
+    fs::write(device.path("config/accounts.toml"), &written).unwrap();
+    for files in [false, true] {
+        if files {
+            servers.file_in_sent();
+        }
+        let (told, said) = device.succeeds(&["mail", "probe"]);
+        assert_eq!(told["provider_files_sent"], files, "{said}");
+        let line = format!("provider_files_sent = {files}\n");
+        assert_eq!(device.accounts().replacen(&line, "", 1), written);
+    }
+    let said = device.fails(&["mail", "probe", "nobody's"]);
+    assert!(said.contains("there is no account") && said.contains("mail list"), "{said}");
+}
+
+#[test]
+fn a_daemon_waits_for_a_command_that_is_nearly_done_and_names_one_that_is_not() {
+    let device = Device::new();
+    let pairing = || {
+        let mut waiting = device.command(&["pair", "--listen", "127.0.0.1:0", "--yes"]);
+        let mut waiting = waiting.stderr(Stdio::piped()).spawn().unwrap();
+        // It has the right to write in the home once it invites the other device.
+        let mut invites = [0; 1];
+        std::io::Read::read_exact(waiting.stderr.as_mut().unwrap(), &mut invites).unwrap();
+        waiting
+    };
+    fs::create_dir_all(device.path("config")).unwrap();
+    fs::write(device.path("config/daemon.toml"), "[submission]\nlisten = [\"127.0.0.1:0\"]\n").unwrap();
+    let mut waiting = pairing();
+    let began = std::time::Instant::now();
+    let said = device.fails(&["run"]);
+    assert!(said.contains("another command is at work") && said.contains("packetboat pair"), "{said}");
+    assert!(began.elapsed() >= Duration::from_secs(5));
+
+    let mut daemon = device.command(&["run"]).stderr(Stdio::null()).spawn().unwrap();
+    #[allow(clippy::disallowed_methods, reason = "the daemon is to meet the command that is at work")]
+    std::thread::sleep(Duration::from_secs(1));
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
+    let runs = (0..100).any(|_| {
+        #[allow(clippy::disallowed_methods, reason = "another process is waited for")]
+        std::thread::sleep(Duration::from_millis(100));
+        device.command(&["paths"]).output().unwrap().status.success()
+    });
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    assert!(runs, "the daemon runs when the command has ended");
+}
+
+#[test]
 fn a_device_is_not_its_own_companion() {
     let device = Device::new();
     let mut waiting =

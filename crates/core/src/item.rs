@@ -347,6 +347,24 @@ mod tests {
     }
 
     #[test]
+    fn an_edit_of_one_of_two_equal_versions_leaves_the_other_that_it_had_not_seen() {
+        let agreed = || {
+            let mut item = item();
+            item.fold_content(head(dot(2, 1), 2, "b", &[]), &[dot(1, 1)]);
+            item.fold_content(head(dot(3, 1), 2, "b", &[]), &[dot(1, 1)]);
+            item
+        };
+        let mut item = agreed();
+        let (checked, _) = item.fold_content(head(dot(4, 1), 3, "c", &[(dot(2, 1), 2)]), &[dot(2, 1)]);
+        assert_eq!(checked, Checked::Exception { standing: vec![dot(3, 1)] });
+        assert_eq!(item.seats().len(), 2, "the equal version of whom it had not heard stays beside it");
+        let mut item = agreed();
+        let both = [dot(2, 1), dot(3, 1)];
+        let (checked, _) = item.fold_content(head(dot(4, 1), 3, "c", &[(dot(2, 1), 2)]), &both);
+        assert_eq!((checked, item.seats().len()), (Checked::Replaced, 1));
+    }
+
+    #[test]
     fn further_edits_of_one_branch_change_no_seats() {
         let mut item = item();
         let root = (dot(1, 1), 1);

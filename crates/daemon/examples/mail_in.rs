@@ -4,11 +4,13 @@
 //! Each program fetches the same mailbox from the same server into an empty Maildir on the same disk, without TLS, one
 //! after the other; the server has read everything once before. Ours runs first and last, so that caches favour nobody.
 //! Those that wait for the disk with every message are stopped after a while, and their rate is what counts.
+//!
+//! With `beside FILE` behind the number, another build of this program takes turns with this one, and nobody else does.
 
 #[path = "../../mail/tests/servers/dovecot.rs"]
 mod dovecot;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -27,15 +29,26 @@ use dovecot::{Dovecot, USER, give_to_server};
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let messages: usize = arguments.next().map_or(100_000, |count| count.parse().expect("a number of messages"));
+    let program = std::env::current_exe().expect("a program");
+    let mut beside = None;
     // This program runs itself for its own part, so that its memory is that of fetching alone.
-    if let (Some(port), Some(root)) = (arguments.next(), arguments.next()) {
-        return fetch(port.parse().expect("a port"), Path::new(&root), messages).await;
+    match (arguments.next().as_deref(), arguments.next()) {
+        (Some("beside"), Some(other)) => beside = Some(PathBuf::from(other)),
+        (Some(port), Some(root)) => return fetch(port.parse().expect("a port"), Path::new(&root), messages).await,
+        _ => {}
     }
     let Some(server) = Dovecot::start() else { return };
     seed(&server, messages);
     let home = TempDir::new().expect("a directory");
     let port = server.imap(Security::None).endpoint.port;
-    ours(&home.path().join("first"), port, messages);
+    if let Some(other) = beside {
+        for round in 0..3 {
+            ours(&program, "this", &home.path().join(format!("this-{round}")), port, messages);
+            ours(&other, "other", &home.path().join(format!("other-{round}")), port, messages);
+        }
+        return;
+    }
+    ours(&program, "packetboat", &home.path().join("first"), port, messages);
     for (name, fsync) in [("mbsync", "yes"), ("mbsync without fsync", "no")] {
         let root = home.path().join(format!("mbsync-{fsync}"));
         std::fs::create_dir_all(root.join("mail")).expect("a directory");
@@ -44,7 +57,7 @@ async fn main() {
         let mut command = Command::new("mbsync");
         measure(name, &root.join("mail/INBOX"), command.arg("-c").arg(configuration).arg("-q").arg("all"));
     }
-    ours(&home.path().join("last"), port, messages);
+    ours(&program, "packetboat", &home.path().join("last"), port, messages);
     let root = home.path().join("offlineimap");
     std::fs::create_dir_all(&root).expect("a directory");
     let configuration = root.join("offlineimaprc");
@@ -53,11 +66,10 @@ async fn main() {
     measure("OfflineIMAP", &root.join("mail/INBOX"), command.args(["-o", "-u", "quiet", "-c"]).arg(configuration));
 }
 
-fn ours(root: &Path, port: u16, messages: usize) {
+fn ours(program: &Path, name: &str, root: &Path, port: u16, messages: usize) {
     std::fs::create_dir_all(root).expect("a directory");
-    let program = std::env::current_exe().expect("a program");
     let mut command = Command::new(program);
-    measure("packetboat", &root.join("mail"), command.arg(messages.to_string()).arg(port.to_string()).arg(root));
+    measure(name, &root.join("mail"), command.arg(messages.to_string()).arg(port.to_string()).arg(root));
 }
 
 /// What a process does that fetches.
@@ -65,9 +77,9 @@ async fn fetch(port: u16, root: &Path, messages: usize) {
     let endpoint = packetboat_mail::Endpoint { host: "127.0.0.1".to_owned(), port, security: Security::None };
     let roots = rustls::RootCertStore::empty();
     let tls = Arc::new(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
-    let credentials = dovecot::credentials(dovecot::PASSWORD);
+    let login = dovecot::login(dovecot::PASSWORD);
     let deadlines = packetboat_mail::Deadlines::default();
-    let account = packetboat_mail::imap::ImapAccount { endpoint, tls, credentials, deadlines };
+    let account = packetboat_mail::imap::ImapAccount { endpoint, tls, login, deadlines };
     let store = InboxStore::open(&root.join("inbox.db")).expect("a record");
     let maildir = Maildir::open(root.join("mail")).expect("a Maildir");
     let names = UniqueNames::new("bench", std::process::id(), 1);

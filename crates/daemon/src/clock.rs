@@ -47,7 +47,7 @@ impl Clock for BootClock {
 
 fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.chars().filter(|&c| c != '-').collect();
-    u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32).map(u128::to_be_bytes)
+    crate::hex::decode_exactly(&digits)
 }
 
 #[cfg(test)]

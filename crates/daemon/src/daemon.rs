@@ -5,17 +5,19 @@
 //! Ending: nothing more is taken in, a host hands its turns to the companion while the link stands, and what is left is
 //! on disk anyway.
 
+mod accounts;
 mod hand_over;
 mod link;
+mod part;
+mod ways;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use packetboat_core::delivery::{Event, Moment};
-use packetboat_core::keys::{DeviceKey, Nonce};
+use packetboat_core::keys::Nonce;
 use packetboat_engine::ports::Entropy;
-use packetboat_link::Link;
 use packetboat_mail::account::Accounts;
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -23,20 +25,22 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::accounts::{fetching, lending, routes, sent_accounts, take_lent};
 use self::hand_over::{SleepyDevice, hand_over};
 use self::link::{open_link, serve_link, view_of_link};
+use self::part::{asked_to_part, heard_of_parting};
+use self::ways::watch_network;
 use crate::clock::Clock;
 use crate::control::server::{self, Control, PartRequest};
-use crate::files::with_causes;
+use crate::files::FileError;
 use crate::hands::{DaemonHands, HandsParts};
-use crate::home::{Claim, Home, HomeError};
+use crate::home::Claim;
 use crate::inbox::exchange::Exchange;
-use crate::inbox::fetcher::{self, Fetching};
+use crate::inbox::fetcher;
 use crate::inbox::office::{Office, OfficeParts};
 use crate::inbox::status::States;
-use crate::lender::{Lender, Lending};
-use crate::lent::{Lent, LentError};
-use crate::network::{Network, Ways};
+use crate::lender::Lender;
+use crate::lent::Lent;
 use crate::notify::Notifier;
 use crate::outbox::courier::{self, Courier};
 use crate::outbox::desk::{Desk, Input, Tie};
@@ -45,7 +49,7 @@ use crate::outbox::store::{Store, StoreError};
 use crate::outbox::transmit::{Routes, Transmit};
 use crate::outbox::view::wall_ms;
 use crate::pair::{Pair, Role};
-use crate::parting::{self, PartError, Parted, Parting};
+use crate::parting::{self, PartError, Parted};
 use crate::paths::PathWatch;
 use crate::peer::{HAND_OVER_PATIENCE, Peer, PeerParts};
 use crate::port::{Port, PortError};
@@ -56,8 +60,7 @@ use crate::relay::seen::Seen;
 use crate::relay::shelf::{Shelf, ShelfError};
 use crate::relay::work::{self, Often};
 use crate::reports::Reports;
-use crate::routes::AccountRoutes;
-use crate::sent::{SentAccounts, SentFolder};
+use crate::sent::SentFolder;
 use crate::settings::Settings;
 use crate::sleep;
 
@@ -285,7 +288,15 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
         courier::run(desk, outcomes, &mut commands, &mut hands, clock.as_ref(), loop_ends).await
     });
     parts.notifier.ready();
-    tracing::info!(pair = ?tie, "the daemon runs");
+    match &parts.pair {
+        Some(Pair { role: Role::Host, peer_name, .. }) => {
+            tracing::info!(companion = peer_name, "the daemon runs as a host");
+        }
+        Some(Pair { role: Role::Companion, peer_name, .. }) => {
+            tracing::info!(host = peer_name, "the daemon runs as a companion");
+        }
+        None => tracing::info!("the daemon runs without a pair"),
+    }
 
     let mut of_host = lent;
     let mut parted: Option<Parted> = None;
@@ -317,43 +328,27 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
             }
             Some(PartRequest { alone, answer }) = part_requests.recv() => {
                 let session = session_of.borrow().clone();
-                let outcome = match (&parts.pair, session) {
-                    (None, _) => Err("this device is in no pair".to_owned()),
-                    (Some(pair), _) if alone => {
-                        Ok(Parted { peer: pair.peer_name.clone(), agreed: false, unclear: 0 })
-                    }
-                    (Some(_), None) => Err("the other device is not reached".to_owned()),
-                    (Some(pair), Some(session)) => {
-                        let (courier, reader) = (&courier, &part_reader);
-                        let parting = Parting { pair, session: &session, heard: &mut words, courier, reader };
-                        parting.begin().await.map_err(|error| with_causes(&error))
-                    }
-                };
+                let between = (parts.pair.as_ref(), session.as_ref());
+                let outcome = asked_to_part(between, alone, &mut words, &courier, &part_reader).await;
                 parted = outcome.as_ref().ok().cloned();
                 let _gone = answer.send(outcome);
                 false
             }
             Some(word) = words.recv() => {
                 let session = session_of.borrow().clone();
-                if let (Some(pair), Some(session)) = (&parts.pair, session) {
-                    let (courier, reader) = (&courier, &part_reader);
-                    let parting = Parting { pair, session: &session, heard: &mut words, courier, reader };
-                    match parting.answer(word).await {
-                        Ok(ended) => parted = ended,
-                        Err(error) => tracing::warn!(error = with_causes(&error), "the pair was not ended"),
-                    }
-                }
+                let between = (parts.pair.as_ref(), session.as_ref());
+                parted = heard_of_parting(between, word, &mut words, &courier, &part_reader).await;
                 false
             }
             // Parts that end by themselves are those whose work is done.
             Some(_) = tasks.join_next() => false,
         };
         if rerouted {
-            let routes: Arc<dyn Routes> = Arc::new(self::routes(&parts, &of_host));
+            let routes: Arc<dyn Routes> = Arc::new(accounts::routes(&parts, &of_host));
             transmit.set_routes(routes.clone());
             intake.set_routes(routes);
             sent.set(sent_accounts(&parts, &of_host));
-            fetch.send_replace(self::fetching(&parts, &of_host));
+            fetch.send_replace(accounts::fetching(&parts, &of_host));
         }
     }
 
@@ -385,85 +380,12 @@ pub async fn run(mut parts: Parts, orders: &mut mpsc::Receiver<Order>) -> Result
     Ok(Ended::Stopped)
 }
 
-/// Whose server sends a mail.
-fn routes(parts: &Parts, of_host: &Accounts) -> AccountRoutes {
-    let (own, host_name) = (parts.accounts.clone(), parts.host_name.clone());
-    AccountRoutes::new(own, of_host.clone(), host_name, &parts.settings, parts.clock.clone())
-}
-
-/// What a host lends its companion.
-fn lending(parts: &Parts) -> Lending {
-    let provider_files = parts.settings.outbox.provider_files_sent.clone();
-    Lending { accounts: parts.accounts.clone(), provider_files }
-}
-
-/// Where mail that went out is looked for and filed.
-fn sent_accounts(parts: &Parts, of_host: &Accounts) -> SentAccounts {
-    SentAccounts {
-        own: parts.accounts.clone(),
-        of_host: of_host.clone(),
-        provider_files: parts.settings.outbox.provider_files_sent.clone(),
-    }
-}
-
-/// What is fetched: by the device's own accounts, and by those of its host.
-fn fetching(parts: &Parts, of_host: &Accounts) -> Fetching {
-    Fetching {
-        own: parts.accounts.clone(),
-        of_host: of_host.clone(),
-        poll: parts.settings.inbox.poll.0,
-        connect: parts.settings.outbox.connect.0,
-    }
-}
-
-/// Tells the mails when a way out appears, and dials the other device at once, which may be reachable by it.
-async fn watch_network(
-    courier: Courier,
-    transmit: Transmit,
-    watch: PathWatch,
-    link: Option<Arc<Link>>,
-    networks: watch::Sender<u64>,
-) {
-    let mut network = match Network::watch() {
-        Ok(network) => network,
-        Err(error) => {
-            tracing::debug!(%error, "the system does not tell of networks that come and go");
-            return;
-        }
-    };
-    while let Ok(ways) = network.changed().await {
-        tracing::debug!(?ways, "the ways out changed");
-        match ways {
-            Ways::New => {
-                courier.tell(Input::HappenedToAll(Event::PathUp)).await;
-                networks.send_modify(|count| *count += 1);
-                if let Some(link) = &link {
-                    link.dial_now();
-                }
-            }
-            Ways::None => {
-                transmit.path_lost();
-                watch.failed("there is no route to any network", packetboat_mail::smtp::Kind::Path);
-                courier.tell(Input::HappenedToAll(Event::PathDown)).await;
-            }
-        }
-    }
-}
-
-fn take_lent(bytes: &[u8], ahead_ms: i64, home: &Home, key: &DeviceKey, nonce: Nonce) -> Result<Accounts, LentError> {
-    let lent = Lent::decode(bytes)?.by_own_clock(ahead_ms);
-    if Lent::kept(&home.sealed_accounts(), key).ok().flatten().as_ref() != Some(&lent) {
-        lent.keep(&home.sealed_accounts(), key, nonce)?;
-    }
-    lent.accounts(home.state())
-}
-
 /// Why a daemon does not run.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// Its home cannot be used.
     #[error(transparent)]
-    Home(#[from] HomeError),
+    Home(#[from] FileError),
     /// The outbox cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),

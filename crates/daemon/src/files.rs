@@ -57,43 +57,50 @@ pub(crate) fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// What a JSON file says, if it is there.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, JsonFileError> {
-    let read = read_if_there(path).map_err(|source| JsonFileError::Io { path: path.to_owned(), source })?;
-    let said = read.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| JsonFileError::damaged(path)));
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, FileError> {
+    let read = read_if_there(path).map_err(FileError::during("read", path))?;
+    let said = read.map(|bytes| serde_json::from_slice(&bytes).map_err(|_| FileError::damaged(path)));
     said.transpose()
 }
 
 /// Replaces a JSON file, durably.
-pub(crate) fn write_json(path: &Path, says: &impl Serialize) -> Result<(), JsonFileError> {
+pub(crate) fn write_json(path: &Path, says: &impl Serialize) -> Result<(), FileError> {
     let text = serde_json::to_vec_pretty(says).map_err(io::Error::from);
     let written = text.and_then(|text| write_whole(path, &text));
-    written.map_err(|source| JsonFileError::Io { path: path.to_owned(), source })
+    written.map_err(FileError::during("write", path))
 }
 
-/// Why a JSON file cannot be read or written.
+/// Why a file of the daemon's own cannot be used.
 #[derive(Debug, Error)]
-pub enum JsonFileError {
+pub enum FileError {
     /// The disk or the permissions do not allow it.
-    #[error("cannot read or write {}", path.display())]
+    #[error("cannot {what} {}", path.display())]
     Io {
-        /// Which file.
+        /// What was to be done.
+        what: &'static str,
+        /// With what.
         path: PathBuf,
         /// Why not.
         #[source]
         source: io::Error,
     },
-    /// The file is not what was written there.
+    /// A file is not what was written there.
     #[error("{} is damaged", path.display())]
     Damaged {
-        /// Which file.
+        /// Which.
         path: PathBuf,
     },
 }
 
-impl JsonFileError {
+impl FileError {
     /// The file is not what was written there.
     pub(crate) fn damaged(path: &Path) -> Self {
         Self::Damaged { path: path.to_owned() }
+    }
+
+    /// What makes an error of what the system says.
+    pub(crate) fn during(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, path: path.to_owned(), source }
     }
 }
 

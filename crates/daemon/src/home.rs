@@ -22,15 +22,13 @@
 //! through the socket. The paths are passed in; nothing here looks at the environment.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use packetboat_core::keys::DeviceKey;
 use packetboat_engine::ports::Entropy;
-use thiserror::Error;
 
-use crate::files;
+use crate::files::{self, FileError};
 
 /// The two directories of one user's daemon.
 #[derive(Clone, Debug)]
@@ -46,16 +44,16 @@ impl Home {
     }
 
     /// Makes the directories of the state where they are missing.
-    pub fn prepare(&self) -> Result<(), HomeError> {
+    pub fn prepare(&self) -> Result<(), FileError> {
         let bodies = self.bodies();
-        files::make_directory(&bodies).map_err(|source| HomeError::Io { what: "make", path: bodies, source })
+        files::make_directory(&bodies).map_err(|source| FileError::Io { what: "make", path: bodies, source })
     }
 
     /// Claims the home for this process; nothing, where another has it.
-    pub fn claim(&self) -> Result<Option<Claim>, HomeError> {
+    pub fn claim(&self) -> Result<Option<Claim>, FileError> {
         self.prepare()?;
         let path = self.state.join("lock");
-        let failed = |source| HomeError::Io { what: "lock", path: path.clone(), source };
+        let failed = |source| FileError::Io { what: "lock", path: path.clone(), source };
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = opened.map_err(failed)?;
         match file.try_lock() {
@@ -136,11 +134,11 @@ impl Home {
     }
 
     /// The token that mail programs authenticate by, if the daemon made one already.
-    pub fn read_token(&self) -> Result<Option<String>, HomeError> {
+    pub fn read_token(&self) -> Result<Option<String>, FileError> {
         let path = self.state.join("submission-token");
         let read = files::read_if_there(&path);
-        let bytes = read.map_err(|source| HomeError::Io { what: "read", path: path.clone(), source })?;
-        bytes.map(|bytes| String::from_utf8(bytes).map_err(|_| HomeError::Damaged { path })).transpose()
+        let bytes = read.map_err(|source| FileError::Io { what: "read", path: path.clone(), source })?;
+        bytes.map(|bytes| String::from_utf8(bytes).map_err(|_| FileError::Damaged { path })).transpose()
     }
 }
 
@@ -158,11 +156,11 @@ impl Claim {
     }
 
     /// The daemon's key, which is made at the first call.
-    pub fn key(&self, entropy: &mut dyn Entropy) -> Result<DeviceKey, HomeError> {
+    pub fn key(&self, entropy: &mut dyn Entropy) -> Result<DeviceKey, FileError> {
         let path = self.home.state.join("key");
-        let failed = |what, source| HomeError::Io { what, path: path.clone(), source };
+        let failed = |what, source| FileError::Io { what, path: path.clone(), source };
         let seed = match files::read_if_there(&path).map_err(|source| failed("read", source))? {
-            Some(bytes) => bytes.try_into().map_err(|_| HomeError::Damaged { path: path.clone() })?,
+            Some(bytes) => bytes.try_into().map_err(|_| FileError::Damaged { path: path.clone() })?,
             None => {
                 let mut seed = [0; 32];
                 entropy.fill(&mut seed);
@@ -174,40 +172,18 @@ impl Claim {
     }
 
     /// The token that mail programs authenticate by, which is made at the first call.
-    pub fn token(&self, entropy: &mut dyn Entropy) -> Result<String, HomeError> {
+    pub fn token(&self, entropy: &mut dyn Entropy) -> Result<String, FileError> {
         if let Some(token) = self.home.read_token()? {
             return Ok(token);
         }
         let mut bytes = [0; 16];
         entropy.fill(&mut bytes);
-        let token = bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let token = crate::hex::encode(&bytes);
         let path = self.home.state.join("submission-token");
         let written = files::write_whole(&path, token.as_bytes());
-        written.map_err(|source| HomeError::Io { what: "write", path, source })?;
+        written.map_err(|source| FileError::Io { what: "write", path, source })?;
         Ok(token)
     }
-}
-
-/// Why a home cannot be used.
-#[derive(Debug, Error)]
-pub enum HomeError {
-    /// The disk or the permissions do not allow it.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// What was to be done.
-        what: &'static str,
-        /// With what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A file is not what was written there.
-    #[error("{} is damaged", path.display())]
-    Damaged {
-        /// Which.
-        path: PathBuf,
-    },
 }
 
 #[cfg(test)]
@@ -250,6 +226,6 @@ mod tests {
         let home = Home::new(directory.path(), directory.path());
         let claim = home.claim().unwrap().unwrap();
         std::fs::write(directory.path().join("daemon/key"), b"short").unwrap();
-        assert!(matches!(claim.key(&mut Counting(0)), Err(HomeError::Damaged { .. })));
+        assert!(matches!(claim.key(&mut Counting(0)), Err(FileError::Damaged { .. })));
     }
 }

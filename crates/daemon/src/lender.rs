@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use packetboat_link::Session;
+use packetboat_mail::Login;
 use packetboat_mail::account::{Account, Accounts, Credentials, Hidden, Token};
-use packetboat_mail::smtp::Login;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::sleep;
 

@@ -209,8 +209,8 @@ pub enum LentError {
 
 #[cfg(test)]
 mod tests {
+    use packetboat_mail::Login;
     use packetboat_mail::account::AtServer;
-    use packetboat_mail::smtp::Login;
 
     use super::*;
 

@@ -9,6 +9,7 @@ pub mod control;
 pub mod daemon;
 mod files;
 mod hands;
+mod hex;
 pub mod home;
 pub mod inbox;
 pub mod inbox_store;
@@ -29,4 +30,4 @@ mod sent;
 pub mod settings;
 pub mod sleep;
 
-pub use self::files::JsonFileError;
+pub use self::files::FileError;

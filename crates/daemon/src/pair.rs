@@ -9,7 +9,7 @@ use std::path::Path;
 use packetboat_core::keys::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, JsonFileError};
+use crate::files::{self, FileError};
 
 /// The other device, and how the two find each other.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,10 +66,10 @@ struct File {
 
 impl Pair {
     /// Reads the pair, if this device is in one.
-    pub fn read(path: &Path) -> Result<Option<Self>, JsonFileError> {
+    pub fn read(path: &Path) -> Result<Option<Self>, FileError> {
         let Some(file) = files::read_json::<File>(path)?.filter(|file| !file.ended) else { return Ok(None) };
-        let key = parse_key(&file.peer_key).filter(|_| file.schema == SCHEMA);
-        let key = key.ok_or_else(|| JsonFileError::damaged(path))?;
+        let key = crate::hex::decode_exactly(&file.peer_key).map(PublicKey).filter(|_| file.schema == SCHEMA);
+        let key = key.ok_or_else(|| FileError::damaged(path))?;
         Ok(Some(Self {
             serial: file.serial,
             role: file.role,
@@ -81,12 +81,12 @@ impl Pair {
     }
 
     /// The serial of the last pair that this device was in; nought, where it was in none.
-    pub fn last_serial(path: &Path) -> Result<u64, JsonFileError> {
+    pub fn last_serial(path: &Path) -> Result<u64, FileError> {
         Ok(files::read_json::<File>(path)?.map_or(0, |file| file.serial))
     }
 
     /// Ends the pair, durably; nothing happens where there is none.
-    pub fn end(path: &Path) -> Result<(), JsonFileError> {
+    pub fn end(path: &Path) -> Result<(), FileError> {
         match files::read_json::<File>(path)? {
             Some(file) if !file.ended => files::write_json(path, &File { ended: true, ..file }),
             _ => Ok(()),
@@ -94,12 +94,12 @@ impl Pair {
     }
 
     /// Remembers the pair, durably.
-    pub fn write(&self, path: &Path) -> Result<(), JsonFileError> {
+    pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let file = File {
             schema: SCHEMA,
             serial: self.serial,
             role: self.role,
-            peer_key: self.peer.0.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")),
+            peer_key: crate::hex::encode(&self.peer.0),
             peer_name: self.peer_name.clone(),
             peer_addresses: self.peer_addresses.clone(),
             locals: self.locals.clone(),
@@ -107,17 +107,6 @@ impl Pair {
         };
         files::write_json(path, &file)
     }
-}
-
-fn parse_key(text: &str) -> Option<PublicKey> {
-    let mut key = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(PublicKey(key))
 }
 
 const SCHEMA: u32 = 1;
@@ -144,7 +133,7 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         for damaged in [text.replace("a5a5", "zz"), text.replace("\"schema\": 1", "\"schema\": 2"), "{}".to_owned()] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(Pair::read(&path), Err(JsonFileError::Damaged { .. })));
+            assert!(matches!(Pair::read(&path), Err(FileError::Damaged { .. })));
         }
     }
 }

@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::files::JsonFileError;
+use crate::files::FileError;
 use crate::home::Home;
 use crate::outbox::courier::Courier;
 use crate::outbox::desk::Input;
@@ -216,7 +216,7 @@ pub enum PartError {
     Store(#[from] StoreError),
     /// The record of the pair cannot be written.
     #[error(transparent)]
-    Record(#[from] JsonFileError),
+    Record(#[from] FileError),
     /// What the other device lent cannot be deleted.
     #[error("what the other device lent cannot be deleted")]
     Io(#[source] io::Error),

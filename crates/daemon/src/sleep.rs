@@ -7,7 +7,7 @@
 //!
 //! Where there is no system bus, or no logind, nothing is said, and mails wait on the host as they do when it loses power.
 //! A bus that went away is looked for again now and then, since it comes back with an update of the system.
-//! zbus speaks to the bus: two calls and a signal need no system library, and it adds some ten seconds to a build.
+//! zbus speaks to the bus: two calls and a signal need no library of the system.
 
 use std::future::Future;
 use std::time::Duration;

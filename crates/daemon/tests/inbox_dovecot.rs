@@ -3,35 +3,16 @@
 // Not every part of the servers is used here.
 #![allow(dead_code)]
 
+mod alone;
 #[path = "../../mail/tests/servers/dovecot.rs"]
 mod dovecot;
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use alone::{Alone, until};
 use dovecot::{Dovecot, USER};
-use packetboat_daemon::clock::{BootClock, Clock};
-use packetboat_daemon::inbox::fetcher::{self, Fetching};
-use packetboat_daemon::inbox::office::{Office, OfficeParts};
-use packetboat_daemon::inbox::status::{AccountState, States};
-use packetboat_daemon::paths::PathWatch;
-use packetboat_engine::ports::Entropy;
 use packetboat_mail::Security;
 use packetboat_mail::account::Accounts;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-
-struct Ones;
-
-impl Entropy for Ones {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.fill(1);
-    }
-
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self)
-    }
-}
 
 fn accounts(server: &Dovecot, section: &str, password: &str, more: &str) -> Accounts {
     let port = match section {
@@ -44,69 +25,6 @@ fn accounts(server: &Dovecot, section: &str, password: &str, more: &str) -> Acco
          user = {USER:?}\npassword = {password:?}\nca_file = {authority:?}\n{more}"
     );
     Accounts::parse(&text).unwrap()
-}
-
-/// A daemon's fetching alone, without another device, until dropped.
-struct Alone {
-    home: tempfile::TempDir,
-    states: States,
-    change: watch::Sender<Fetching>,
-    _networks: watch::Sender<u64>,
-    running: tokio::task::JoinHandle<()>,
-}
-
-impl Alone {
-    fn start(own: Accounts, poll: Duration) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(BootClock::new([9; 16]));
-        let office = Office::new(OfficeParts {
-            record: home.path().join("inbox.db"),
-            maildir: home.path().join("Mail"),
-            host_name: "host".to_owned(),
-            clock: clock.clone(),
-            entropy: Box::new(Ones),
-            paired: false,
-        });
-        let states = States::default();
-        let fetching = Fetching { own, of_host: Accounts::default(), poll, connect: Duration::from_secs(10) };
-        let (change, wanted) = watch::channel(fetching);
-        let (networks, appearing) = watch::channel(0);
-        let running = tokio::spawn(fetcher::run(office, states.clone(), PathWatch::new(clock), wanted, appearing));
-        Self { home, states, change, _networks: networks, running }
-    }
-
-    /// Goes by another account from now on.
-    fn set(&self, own: Accounts) {
-        self.change.send_modify(|fetching| fetching.own = own);
-    }
-
-    fn is(&self, state: &str) -> bool {
-        self.states.all().iter().any(|account| account.state == state)
-    }
-
-    fn stands(&self) -> AccountState {
-        self.states.all().into_iter().next().expect("there is an account")
-    }
-
-    /// The files of the inbox, or of a folder beneath it, which begins with a dot.
-    fn files(&self, folder: &str) -> Vec<std::path::PathBuf> {
-        let entries = std::fs::read_dir(self.home.path().join("Mail").join(folder).join("new"));
-        entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-    }
-
-    async fn end(self) {
-        drop(self.change);
-        let _ended = timeout(Duration::from_secs(5), self.running).await;
-    }
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waited = timeout(Duration::from_secs(30), async {
-        while !holds() {
-            sleep(Duration::from_millis(20)).await;
-        }
-    });
-    assert!(waited.await.is_ok(), "not within 30 s: {what}");
 }
 
 const LONG: Duration = Duration::from_secs(600);

@@ -106,6 +106,10 @@ pub(crate) fn learn(
         learner.unlock(&listing)?;
         learner.lanes()?;
     }
+    if learner.learned.locked.contains(&learner.own_device) {
+        // It is signed by this device's key, and sealed under one that this index never had.
+        learner.learned.own = OwnLane::Ahead;
+    }
     learner.report_locked()?;
     learner.note_tips()?;
     let (members, mut learned) = (learner.members, learner.learned);
@@ -159,18 +163,7 @@ impl Learner<'_> {
                 self.index.set_tip_etag(self.place, device, &listed.etag, sequence)?;
                 continue;
             }
-            match self.tip(device, known.map_or(0, |(_, sequence)| *sequence)) {
-                Ok((sequence, last, size)) => {
-                    self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
-                    // A size encodes a tip's number. Another one than listed was read from before or after the listing:
-                    // it must be read again, or the listed one would never be.
-                    let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
-                    self.tips_read.push((device, etag, sequence, last));
-                }
-                Err(LearnError::Locked(_)) => locked.push((device, listed)),
-                Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
-                Err(LearnError::Sync(error)) => return Err(error),
-            }
+            locked.extend(self.open_tips(vec![(device, listed)], &seen)?);
             own_listed |= device == self.own_device;
         }
         self.locked_tips(locked, &seen)?;
@@ -195,31 +188,43 @@ impl Learner<'_> {
                     break;
                 }
             }
-            let mut still = Vec::new();
-            for (device, listed) in locked {
-                match self.tip(device, seen.get(&device).map_or(0, |(_, sequence)| *sequence)) {
-                    Ok((sequence, last, size)) => {
-                        self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
-                        let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
-                        self.tips_read.push((device, etag, sequence, last));
-                    }
-                    Err(LearnError::Locked(_)) => still.push((device, listed)),
-                    Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
-                    Err(LearnError::Sync(error)) => return Err(error),
-                }
-            }
-            locked = still;
+            locked = self.open_tips(locked, seen)?;
         }
         self.learned.locked.extend(locked.into_iter().map(|(device, _)| device));
         Ok(())
     }
 
-    /// Reads the tips again that did not open.
+    /// Reads tips; those that do not open come back.
+    fn open_tips<'l>(
+        &mut self,
+        tips: Vec<(DeviceId, &'l Listed)>,
+        seen: &HashMap<DeviceId, (String, u64)>,
+    ) -> Result<Vec<(DeviceId, &'l Listed)>, SyncError> {
+        let mut locked = Vec::new();
+        for (device, listed) in tips {
+            match self.tip(device, seen.get(&device).map_or(0, |(_, sequence)| *sequence)) {
+                Ok((sequence, last, size)) => {
+                    self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
+                    // A size encodes a tip's number. Another one than listed was read from before or after the listing:
+                    // it must be read again, or the listed one would never be.
+                    let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
+                    self.tips_read.push((device, etag, sequence, last));
+                }
+                Err(LearnError::Locked(_)) => locked.push((device, listed)),
+                Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
+                Err(LearnError::Sync(error)) => return Err(error),
+            }
+        }
+        Ok(locked)
+    }
+
+    /// Reads the tips again that did not open, by the keys that came with what was folded since.
     fn unlock(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
         let again = std::mem::take(&mut self.learned.locked);
         let locked = listing.iter().filter_map(|listed| Some((Tip::device_of(&listed.name)?, listed)));
         let locked = locked.filter(|(device, _)| again.contains(device)).collect();
         let seen = self.index.tip_etags(self.place)?;
+        let locked = self.open_tips(locked, &seen)?;
         self.locked_tips(locked, &seen)
     }
 
@@ -322,7 +327,9 @@ impl Learner<'_> {
         }
         self.named.merge(&tip.learned);
         self.checkpoints.extend(tip.checkpoint);
-        let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
+        let mut wanted: VecDeque<Counter> = (known + 1..=last).take(MAX_WANTED).collect();
+        // What lies further on is for the next round; and a tip may say any number.
+        self.stuck |= last.saturating_sub(known) > MAX_WANTED as u64;
         for bytes in tip.recent {
             let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
             let counter = sealed.dot().counter;
@@ -644,3 +651,6 @@ const HOPELESS: u32 = 2;
 const LOCKED: &str = "it is sealed under a key of the vault that this device was not given";
 const WAITING_BYTES: usize = 256 * 1024 * 1024;
 const MAX_WANTED: usize = 100_000;
+
+#[cfg(test)]
+mod tests;

@@ -109,6 +109,44 @@ fn two_disks_with_one_key_become_two_devices_and_keep_what_both_wrote() {
     }
 }
 
+#[test]
+fn a_restored_index_from_before_a_new_key_publishes_nothing_into_the_void() {
+    // The backup knew neither the key under which its own later tip was sealed, nor the device that had begun with it.
+    // The key came with what was folded, its tip was not looked at again, and the one it wrote had a number long used:
+    // the others took it for an old one put back, and heard nothing of this device any more.
+    let directory = tempfile::tempdir().unwrap();
+    let (now, old) = (directory.path().join("now.db"), directory.path().join("old.db"));
+    let mut pair = Pair::new();
+    let mut third = with_index_at(&pair, &now, 30);
+    third.fs.write("kept", b"one").unwrap();
+    third.sync();
+    let fs = closed(third);
+    copy_index(&now, &old);
+    let mut fourth = pair.joined(41, "fourth", b"secret");
+    fourth.sync();
+    let desk = pair.desk.id();
+    fourth.replica.revoke(&desk, b"a new passphrase", &mut packetboat_engine::ports::Silent).unwrap();
+    let mut third = Device { replica: reopen(&pair, &fs, &now), fs: fs.clone() };
+    for text in ["two", "three", "four"] {
+        pair.pass();
+        third.fs.write("kept", text.as_bytes()).unwrap();
+        third.sync();
+        pair.laptop.sync();
+    }
+    drop(third.replica.into_parts());
+    let mut restored = Device { replica: reopen(&pair, &fs, &old), fs };
+    restored.fs.write("later", b"by the restored one").unwrap();
+    for _ in 0..3 {
+        pair.pass();
+        restored.sync();
+        pair.laptop.sync();
+        fourth.sync();
+    }
+    assert_eq!(pair.laptop.files(), restored.files());
+    assert_eq!(fourth.files(), restored.files());
+    assert!(restored.files().iter().any(|(path, text)| path == "later" && text == "by the restored one"));
+}
+
 /// The replica with this disk and this index, as its program starts again.
 fn reopen(pair: &Pair, fs: &packetboat_testkit::sim_fs::SimFs, index: &Path) -> Replica {
     let (_, mut parts) = pair.parts(index.as_os_str().len() as u64);

@@ -30,14 +30,18 @@ pub fn delivery_frame(input: &[u8]) -> Outcome {
 /// What is saved of a mail, and the ledgers: by the first byte.
 pub fn delivery_record(input: &[u8]) -> Outcome {
     let Some((kind, bytes)) = input.split_first() else { return Outcome::Refused };
+    // Ledgers of single numbers are read still, and written in runs.
+    let outdated = kind % 4 == 3 && bytes.first().is_some_and(|first| *first != 0);
     let again = match kind % 4 {
         0 => Host::decode(item(3), bytes).map(|host| host.encode()),
         1 => Companion::decode(item(3), bytes).map(|companion| companion.encode()),
         2 => HostLedger::decode(bytes).map(|ledger| ledger.encode()),
         _ => CompanionLedger::decode(bytes).map(|ledger| ledger.encode()),
     };
-    if let Ok(again) = &again {
-        assert_eq!(again, bytes, "a record has one encoding");
+    match &again {
+        Ok(again) if outdated => assert_eq!(CompanionLedger::decode(again), CompanionLedger::decode(bytes)),
+        Ok(again) => assert_eq!(again, bytes, "a record has one encoding"),
+        Err(_) => {}
     }
     again.is_ok().into()
 }

@@ -7,8 +7,10 @@ use packetboat_core::compare::uids::UidCatalogue;
 use packetboat_daemon::control;
 use packetboat_daemon::inbox;
 use packetboat_daemon::lent::Lent;
+use packetboat_daemon::parting::Word;
 use packetboat_daemon::relay::message::{Answer, MAX_OBJECT_BYTES, Request};
-use packetboat_link::fuzzing::{greeting, pairing_message};
+use packetboat_link::fuzzing::{bulk_header, greeting, pairing_message};
+use packetboat_link::pairing::Code;
 
 use crate::Outcome;
 
@@ -19,6 +21,29 @@ pub fn link_messages(input: &[u8]) -> Outcome {
         Some((_, frame)) => pairing_message(frame).into(),
         None => Outcome::Refused,
     }
+}
+
+/// What is said before a body: what a stream is for, and the answer.
+pub fn bulk_headers(input: &[u8]) -> Outcome {
+    bulk_header(input).into()
+}
+
+/// How two devices part.
+pub fn parting_words(input: &[u8]) -> Outcome {
+    let word = Word::decode(input);
+    if let Some(word) = word {
+        assert_eq!(word.encode(), input, "a word has one encoding");
+    }
+    word.is_some().into()
+}
+
+/// What somebody types where a code is asked for.
+pub fn pairing_codes(input: &[u8]) -> Outcome {
+    let code = Code::parse(&String::from_utf8_lossy(input));
+    if let Some(code) = code {
+        assert_eq!(Code::parse(&code.to_string()), Some(code), "a code is read as it is shown");
+    }
+    code.is_some().into()
 }
 
 /// What a device has of its mailboxes.
@@ -129,6 +154,28 @@ pub mod seeds {
         offer.u8(1).u8(3).raw(&[3; 32]).u8(2).bytes(b"phone").varint(2);
         offer.u8(4).raw(&[192, 0, 2, 1]).raw(&[1, 2]).u8(6).raw(&[9; 16]).raw(&[3, 4]);
         vec![greeting.finish(), offer.finish(), vec![1, 6], vec![1, 1, 1], [&[1, 5][..], &[4; 32]].concat()]
+    }
+
+    /// A question, an offer and answers of each kind.
+    pub fn bulk_headers() -> Vec<Vec<u8>> {
+        let mut get = Writer::new();
+        get.u8(1).bytes(b"packs/aa/bb").varint(4096).varint(1001);
+        let mut put = Writer::new();
+        put.u8(2).bytes(b"inbox/message").varint(70_000);
+        let mut answer = Writer::new();
+        answer.u8(0).varint(9000).varint(1000);
+        let refusals = (1..5).map(|kind| vec![kind, 3, b'n', b'o', b'.']);
+        [get.finish(), put.finish(), answer.finish()].into_iter().chain(refusals).collect()
+    }
+
+    /// Each word.
+    pub fn parting_words() -> Vec<Vec<u8>> {
+        [Word::LetUsPart, Word::WePart, Word::Parted { unclear: 3 }].map(Word::encode).into()
+    }
+
+    /// A code as it is shown, and as some type it.
+    pub fn pairing_codes() -> Vec<Vec<u8>> {
+        [&b"012 345"[..], b"012-345", b"012345"].map(<[u8]>::to_vec).into()
     }
 
     fn catalogue() -> UidCatalogue {

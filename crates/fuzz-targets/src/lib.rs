@@ -9,11 +9,11 @@
 //! in `tests/corpus.rs`, where every build runs them over the kept inputs and some thousand mutations of them.
 //! Targets are pure: the clock is the runtime's own and paused, keys are fixed, nothing touches disk or network.
 //!
-//! Left out: parsers that others keep (TLS, QUIC, SQLite), and files that only this device writes and that no parser of
-//! ours reads.
+//! Left out: parsers that others keep (TLS, QUIC, SQLite, JSON, TOML).
 
 pub mod delivery;
 pub mod devices;
+pub mod disk;
 pub mod mail_in;
 pub mod mail_out;
 pub mod objects;
@@ -68,16 +68,20 @@ targets![
     objects::chunk,
     objects::chunk_list,
     objects::names,
+    disk::index_rows,
     vault::fold_and_plan,
     delivery::delivery_frame,
     delivery::delivery_record,
     delivery::delivery_machines,
     devices::link_messages,
+    devices::bulk_headers,
     devices::uid_catalogue,
     devices::comparison,
     devices::inbox_words,
     devices::relay_request,
     devices::relay_answer,
+    devices::parting_words,
+    devices::pairing_codes,
     devices::lent_accounts,
     devices::control_line,
     submission::submission,

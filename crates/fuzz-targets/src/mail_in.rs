@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use packetboat_mail::fetched::{Delivery, MailboxRecord, UidSet};
+use packetboat_mail::fetched::{Arrivals, Delivery, MailboxRecord, UidSet};
 use packetboat_mail::fuzzing::{Script, fetch, open_imap, open_pop3};
 use packetboat_mail::imap::{Access, ImapAccount};
 use packetboat_mail::maildir::{FolderName, UniqueName, modified_utf7};
 use packetboat_mail::pop3::Pop3Account;
-use packetboat_mail::{Credentials, Deadlines, Endpoint, Security};
+use packetboat_mail::{Deadlines, Endpoint, Login, Security};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::sync::mpsc;
 
 use crate::{Outcome, in_no_time, split};
 
@@ -17,7 +16,7 @@ use crate::{Outcome, in_no_time, split};
 ///
 /// Pieces are divided by `0xff`. What is handed on is bounded by what was said, and each message that begins ends.
 pub fn imap_session(input: &[u8]) -> Outcome {
-    let account = ImapAccount { endpoint: endpoint(), tls: tls(), credentials: credentials(), deadlines: deadlines() };
+    let account = ImapAccount { endpoint: endpoint(), tls: tls(), login: login(), deadlines: deadlines() };
     in_no_time(async {
         let Ok(mut session) = open_imap(script(input), &account).await else { return Outcome::Refused };
         let _any = session.mailboxes().await;
@@ -29,11 +28,11 @@ pub fn imap_session(input: &[u8]) -> Outcome {
         let wanted = changes.new.union(&UidSet::parse("1:3").expect("a set"));
         // A server may list four billion messages in a line; a round asks for them in parts, a target for the first.
         let Some(wanted) = wanted.parts(10, 5).into_iter().next() else { return Outcome::Refused };
-        let (arrivals, mut arrived) = mpsc::channel(10_000);
+        let (arrivals, mut arrived) = Arrivals::queue();
         let fetched = fetch(&mut session, &wanted, &arrivals).await;
         drop(arrivals);
         let (mut bytes, mut open) = (0, false);
-        while let Some(delivery) = arrived.recv().await {
+        while let Some((delivery, _room)) = arrived.recv().await {
             match delivery {
                 Delivery::Begin(_) => assert!(!std::mem::replace(&mut open, true), "one message at a time"),
                 Delivery::Piece(piece) => {
@@ -55,7 +54,7 @@ pub fn imap_session(input: &[u8]) -> Outcome {
 
 /// A server's side of a POP3 session: login, listing, fetching and deleting.
 pub fn pop3_session(input: &[u8]) -> Outcome {
-    let account = Pop3Account { endpoint: endpoint(), tls: tls(), credentials: credentials(), deadlines: deadlines() };
+    let account = Pop3Account { endpoint: endpoint(), tls: tls(), login: login(), deadlines: deadlines() };
     in_no_time(async {
         let Ok(mut session) = open_pop3(script(input), &account).await else { return Outcome::Refused };
         let Ok(listed) = session.list().await else { return Outcome::Refused };
@@ -129,8 +128,8 @@ fn endpoint() -> Endpoint {
     Endpoint { host: "server.test".to_owned(), port: 143, security: Security::None }
 }
 
-fn credentials() -> Credentials {
-    Credentials::Password { user: "ann".to_owned(), password: "secret".to_owned() }
+fn login() -> Login {
+    Login::Password { user: "ann".to_owned(), password: "secret".to_owned() }
 }
 
 fn deadlines() -> Deadlines {

@@ -5,7 +5,7 @@ use packetboat_mail::bounce::{Reason, Report, ReportKind, Undelivered};
 use packetboat_mail::fuzzing::{Script, open_smtp, trust};
 use packetboat_mail::message::dots::{DotDecoder, DotEncoder};
 use packetboat_mail::message::{Moment, Preparation, Rules};
-use packetboat_mail::smtp::{Deadlines, Fate, Login, OpenGate, Outgoing, Security, Server, Try};
+use packetboat_mail::smtp::{Deadlines, Fate, OpenGate, Outgoing, Security, Server, Try};
 use packetboat_mail::submission::Peer;
 
 use crate::mail_in::tls;
@@ -149,7 +149,7 @@ fn server() -> Server {
         port: 25,
         security: Security::Plain,
         trust: trust(tls()),
-        login: Login::Anonymous,
+        login: None,
         hello: "laptop.test".to_owned(),
         source: None,
         deadlines: Deadlines::default(),

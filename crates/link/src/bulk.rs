@@ -236,14 +236,7 @@ pub(crate) async fn get(mut stream: Stream, name: &[u8], part: Part, limits: &Li
         Err(error) => return Err(error.into()),
     }
     let header = header(&mut stream.reader, limits).await?;
-    let mut reader = Reader::new(&header);
-    accepted(&mut reader)?;
-    let (total, length) = (reader.varint()?, reader.varint()?);
-    reader.finish()?;
-    let fits = length <= total && part.length.is_none_or(|asked| length <= asked);
-    if !fits {
-        return Err(BulkError::WrongLength { announced: length });
-    }
+    let (total, length) = decode_answer(&header, part)?;
     Ok(Incoming { total, length, remaining: length, stream })
 }
 
@@ -259,21 +252,56 @@ pub(crate) async fn put(mut stream: Stream, name: &[u8], length: u64, limits: &L
 pub(crate) async fn read_request(mut stream: Stream, limits: &Limits) -> Result<Request, BulkError> {
     let read = timeout(limits.request, stream.reader.frame(limits.name_bytes + HEADER_BYTES)).await;
     let header = read.map_err(|_| StreamError::Stalled)??.ok_or(StreamError::Abandoned)?;
-    let mut reader = Reader::new(&header);
-    let request = match reader.u8()? {
-        GET => {
-            let name = reader.bytes(limits.name_bytes)?.to_vec();
-            let part = Part { offset: reader.varint()?, length: reader.varint()?.checked_sub(1) };
-            Request::Get(GetRequest { name, part, stream })
-        }
-        PUT => {
-            let name = reader.bytes(limits.name_bytes)?.to_vec();
-            Request::Put(PutRequest { name, length: reader.varint()?, stream })
-        }
-        _ => return Err(WireError::Invalid { what: "kind of request" }.into()),
+    Ok(match decode_request(&header, limits.name_bytes)? {
+        (name, Wanted::Get(part)) => Request::Get(GetRequest { name, part, stream }),
+        (name, Wanted::Put(length)) => Request::Put(PutRequest { name, length, stream }),
+    })
+}
+
+/// What the peer opened a stream for.
+enum Wanted {
+    Get(Part),
+    Put(u64),
+}
+
+fn decode_request(header: &[u8], name_bytes: usize) -> Result<(Vec<u8>, Wanted), WireError> {
+    let mut reader = Reader::new(header);
+    let kind = reader.u8()?;
+    let name = reader.bytes(name_bytes)?.to_vec();
+    let wanted = match kind {
+        GET => Wanted::Get(Part { offset: reader.varint()?, length: reader.varint()?.checked_sub(1) }),
+        PUT => Wanted::Put(reader.varint()?),
+        _ => return Err(WireError::Invalid { what: "kind of request" }),
     };
     reader.finish()?;
-    Ok(request)
+    Ok((name, wanted))
+}
+
+fn decode_answer(header: &[u8], asked: Part) -> Result<(u64, u64), BulkError> {
+    let mut reader = Reader::new(header);
+    accepted(&mut reader)?;
+    let (total, length) = (reader.varint()?, reader.varint()?);
+    reader.finish()?;
+    let fits = length <= total && asked.length.is_none_or(|asked| length <= asked);
+    if fits { Ok((total, length)) } else { Err(BulkError::WrongLength { announced: length }) }
+}
+
+/// Reads a request and an answer, and says whether either was understood.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_headers(header: &[u8]) -> bool {
+    let request = decode_request(header, 64);
+    if let Ok((name, _)) = &request {
+        assert!(name.len() <= 64, "a name has its bound");
+    }
+    let asked = Part { offset: 3, length: Some(1000) };
+    let answer = decode_answer(header, asked);
+    if let Ok((total, length)) = &answer {
+        assert!(length <= total && *length <= 1000, "no more comes than was asked for");
+    }
+    if let Err(BulkError::Refused(Refusal::Unwanted(reason) | Refusal::Failed(reason))) = &answer {
+        assert!(!reason.contains(char::is_control), "a reason is printed");
+    }
+    request.is_ok() || matches!(answer, Ok(_) | Err(BulkError::Refused(_)))
 }
 
 async fn header(reader: &mut StreamReader, limits: &Limits) -> Result<Vec<u8>, BulkError> {

@@ -1,9 +1,9 @@
-//! Doors for the fuzz targets: what two devices say before there is a session.
+//! Doors for the fuzz targets: what two devices say before there is a session, and before a body.
 //!
 //! Compiled with the feature `fuzzing` alone, which nothing that is shipped asks for.
 
 use crate::greeting::Greeting;
-use crate::pairing;
+use crate::{bulk, pairing};
 
 /// Reads a greeting, and says whether it was understood.
 pub fn greeting(frame: &[u8]) -> bool {
@@ -17,4 +17,9 @@ pub fn greeting(frame: &[u8]) -> bool {
 /// Reads a message of pairing, and says whether it was understood.
 pub fn pairing_message(frame: &[u8]) -> bool {
     pairing::fuzz_messages(frame)
+}
+
+/// Reads what comes before a body, and says whether it was understood.
+pub fn bulk_header(frame: &[u8]) -> bool {
+    bulk::fuzz_headers(frame)
 }

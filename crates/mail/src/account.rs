@@ -7,7 +7,7 @@
 //! name = "work"
 //! addresses = ["ann@example.org", "@lists.example.org"]
 //! default = true
-//! provider_files_sent = true      # so that Sent says what went out; `packetboat mail setup --probe-sent` finds it out
+//! provider_files_sent = true      # so that Sent says what went out; `packetboat mail probe` finds it out
 //!
 //! [account.smtp]
 //! host = "smtp.example.org"       # port 465 and TLS, unless told otherwise
@@ -26,6 +26,7 @@
 //! What cannot be right is an error when the file is read, and not when the first mail is sent.
 
 mod check;
+mod edit;
 mod keyring;
 mod probe;
 mod secret;
@@ -38,15 +39,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::address::{Address, ReversePath};
-use crate::connection::{
-    Credentials as ReadCredentials, Deadlines as ReadDeadlines, Endpoint, Security as ReadSecurity,
-};
+use crate::connection::{Deadlines as ReadDeadlines, Endpoint, Login, Security as ReadSecurity};
 use crate::imap::ImapAccount;
 use crate::pop3::Pop3Account;
-use crate::smtp::{Deadlines, Failure, Login, Security, Server, Trust};
+use crate::smtp::{Deadlines, Failure, Security, Server, Trust};
 use secret::Places;
 
 pub use check::{Checked, Mailboxes, Problem, Trying, check};
+pub use edit::with_provider_files_sent;
 pub use keyring::{Entry, Keyring, KeyringError};
 pub use probe::{Patience, ProbeError, probe_sent};
 pub use secret::{Credentials, Hidden, SecretError, Token};
@@ -265,8 +265,8 @@ impl Smtp {
     /// Finds the secret, which may take a while, and makes the server ready to be sent by.
     pub async fn server(&self, hello: &str, source: Option<IpAddr>) -> Result<Server, ServerError> {
         let login = match self.credentials()? {
-            None => crate::smtp::Login::Anonymous,
-            Some(credentials) => credentials.login().await?,
+            None => None,
+            Some(credentials) => Some(credentials.login().await?),
         };
         Ok(Server {
             host: self.host.clone(),
@@ -305,13 +305,13 @@ impl Incoming {
     /// The IMAP server, with the secret, which may take a while to find.
     pub async fn imap_account(&self, deadlines: ReadDeadlines) -> Result<ImapAccount, ServerError> {
         let endpoint = self.endpoint(self.imap_port());
-        Ok(ImapAccount { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
+        Ok(ImapAccount { endpoint, tls: self.trust()?, login: self.login().await?, deadlines })
     }
 
     /// The POP3 server, with the secret, which may take a while to find.
     pub async fn pop3_account(&self, deadlines: ReadDeadlines) -> Result<Pop3Account, ServerError> {
         let endpoint = self.endpoint(self.pop3_port());
-        Ok(Pop3Account { endpoint, tls: self.trust()?, credentials: self.reader().await?, deadlines })
+        Ok(Pop3Account { endpoint, tls: self.trust()?, login: self.login().await?, deadlines })
     }
 
     /// The port that is meant, where it is fetched by IMAP.
@@ -344,12 +344,8 @@ impl Incoming {
         Ok(Trust::load(self.ca_file.as_deref())?.config())
     }
 
-    async fn reader(&self) -> Result<ReadCredentials, ServerError> {
-        Ok(match self.credentials()?.login().await? {
-            Login::Password { user, password } => ReadCredentials::Password { user, password },
-            Login::Token { user, token } => ReadCredentials::Token { user, token },
-            Login::Anonymous => return Err(SecretError::NoUser.into()),
-        })
+    async fn login(&self) -> Result<Login, ServerError> {
+        Ok(self.credentials()?.login().await?)
     }
 }
 

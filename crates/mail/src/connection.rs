@@ -62,17 +62,17 @@ impl Default for Deadlines {
     }
 }
 
-/// How an account proves itself.
-#[derive(Clone)]
-pub enum Credentials {
-    /// By a password.
+/// Who logs in, and by what, in whichever protocol.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Login {
+    /// By a password: AUTH PLAIN, or what the protocol has besides where the server knows only that.
     Password {
         /// The user's name at the server.
         user: String,
         /// The password.
         password: String,
     },
-    /// By a token of OAuth 2, which the caller keeps fresh.
+    /// By a token of OAuth 2 (XOAUTH2), which the caller keeps fresh.
     Token {
         /// The user's name at the server.
         user: String,
@@ -81,7 +81,7 @@ pub enum Credentials {
     },
 }
 
-impl Credentials {
+impl Login {
     /// The initial response of SASL PLAIN, or of XOAUTH2.
     pub(crate) fn response(&self) -> String {
         match self {
@@ -91,11 +91,13 @@ impl Credentials {
     }
 }
 
-/// Says who, and not with what.
-impl std::fmt::Debug for Credentials {
+/// Says who, and never by what.
+impl std::fmt::Debug for Login {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Password { user, .. } | Self::Token { user, .. }) = self;
-        formatter.debug_struct("Credentials").field("user", user).finish_non_exhaustive()
+        match self {
+            Self::Password { user, .. } => write!(formatter, "Password({user:?})"),
+            Self::Token { user, .. } => write!(formatter, "Token({user:?})"),
+        }
     }
 }
 

@@ -13,9 +13,11 @@
 //!
 //! Left out: how the record is stored (a port, [`FetchedStore`]) and who compares two devices' records.
 
+mod arrivals;
 mod deliver;
 mod flags;
 mod memory;
+mod pulling;
 mod uid_set;
 
 use std::error::Error;
@@ -25,12 +27,13 @@ use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
+pub use self::arrivals::{Arrivals, Delivering, Delivery, Stopped, deliver_in_background};
 pub(crate) use self::deliver::with_store;
-pub use self::deliver::{
-    Arrival, Arrivals, Clock, DeliverError, Deliverer, Delivering, Delivery, Gate, Summary, deliver_in_background,
-};
+pub use self::deliver::{Arrival, Clock, DeliverError, Deliverer, Gate, Summary};
 pub use self::flags::Flags;
 pub use self::memory::MemoryFetched;
+pub use self::pulling::PullError;
+pub(crate) use self::pulling::{FetchError, delivered};
 pub use self::uid_set::UidSet;
 use crate::maildir::{FolderName, MaildirError, UniqueName};
 

@@ -20,4 +20,4 @@ pub mod sendmail;
 pub mod smtp;
 pub mod submission;
 
-pub use self::connection::{ConnectError, Credentials, Deadlines, Endpoint, Security};
+pub use self::connection::{ConnectError, Deadlines, Endpoint, Login, Security};

@@ -28,6 +28,7 @@ use std::net::IpAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::connection::Login;
 pub use deadlines::Deadlines;
 pub use failure::{Failure, Kind, Stage};
 pub use reply::Reply;
@@ -47,8 +48,8 @@ pub struct Server {
     pub security: Security,
     /// Whose certificates are believed.
     pub trust: Trust,
-    /// Who logs in.
-    pub login: Login,
+    /// Who logs in; nobody, where the server wants nobody to.
+    pub login: Option<Login>,
     /// What this computer calls itself in EHLO.
     pub hello: String,
     /// The address to connect from, where a path is to be chosen.
@@ -67,38 +68,6 @@ pub enum Security {
     Starttls,
     /// None: anyone on the way reads mail and password.
     Plain,
-}
-
-/// Who logs in.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Login {
-    /// Nobody.
-    Anonymous,
-    /// By AUTH PLAIN, or LOGIN where the server knows only that.
-    Password {
-        /// Name at the server.
-        user: String,
-        /// The password.
-        password: String,
-    },
-    /// By AUTH XOAUTH2.
-    Token {
-        /// Name at the server.
-        user: String,
-        /// A fresh access token.
-        token: String,
-    },
-}
-
-/// Says who, and never by what.
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("Anonymous"),
-            Self::Password { user, .. } => write!(f, "Password({user:?})"),
-            Self::Token { user, .. } => write!(f, "Token({user:?})"),
-        }
-    }
 }
 
 /// A connection that is logged in and takes mail after mail.

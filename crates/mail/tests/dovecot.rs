@@ -5,6 +5,8 @@ mod servers {
 }
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::Path as FilePath;
 use std::process::Command;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use packetboat_mail::{ConnectError, Security};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use servers::dovecot::{Dovecot, PASSWORD, USER, credentials, give_to_server};
+use servers::dovecot::{Dovecot, PASSWORD, USER, give_to_server, login};
 
 type Delivering = Deliverer<MemoryFetched, Maildir>;
 
@@ -125,6 +127,46 @@ async fn deletions_and_flags_at_the_server_are_remembered() {
     server.save("INBOX", &message(1));
     let (_, report) = pull(&mut session, "INBOX", delivering).await;
     assert_eq!((report.summary.delivered, report.summary.known_already, count(home.path())), (0, 1, 0));
+}
+
+/// Selects the inbox as a mail program does, and gives what the server says of it and of its messages' flags.
+fn as_a_mail_program_sees_it(server: &Dovecot) -> String {
+    let stream = TcpStream::connect(("127.0.0.1", server.imap(Security::None).endpoint.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (mut lines, mut said) = (BufReader::new(stream), String::new());
+    let login = format!("a LOGIN {USER} {{{}+}}\r\n{PASSWORD}\r\n", PASSWORD.len());
+    for (command, end) in [(login.as_str(), "a "), ("b SELECT INBOX\r\n", "b "), ("c FETCH 1:* (FLAGS)\r\n", "c ")] {
+        lines.get_mut().write_all(command.as_bytes()).unwrap();
+        let from = said.len();
+        while !said[from..].lines().any(|line| line.starts_with(end)) {
+            assert_ne!(lines.read_line(&mut said).unwrap(), 0, "{said}");
+        }
+    }
+    said
+}
+
+#[tokio::test]
+async fn nothing_that_is_done_here_shows_at_the_server() {
+    let Some(server) = Dovecot::start() else { return };
+    let home = TempDir::new().unwrap();
+    (1..=4).for_each(|number| server.save("INBOX", &message(number)));
+    server.doveadm(&["flags", "add", "-u", USER, "\\Flagged", "mailbox", "INBOX", "uid", "2"]);
+    let mut session = ImapSession::open(&server.imap(Security::Implicit)).await.unwrap();
+    let (delivering, _) = pull(&mut session, "INBOX", deliverer(home.path())).await;
+    // One is read here, and one deleted.
+    let mut new = std::fs::read_dir(home.path().join("new")).unwrap().map(|entry| entry.unwrap().path());
+    let read = new.next().unwrap();
+    let name = format!("{}:2,S", read.file_name().unwrap().to_str().unwrap());
+    std::fs::rename(&read, home.path().join("cur").join(name)).unwrap();
+    std::fs::remove_file(new.next().unwrap()).unwrap();
+    server.save("INBOX", &message(5));
+    pull(&mut session, "INBOX", delivering).await;
+    session.close().await;
+    let seen = as_a_mail_program_sees_it(&server);
+    assert!(seen.contains("* 5 EXISTS") && seen.contains("* 5 RECENT"), "{seen}");
+    assert!(!seen.lines().any(|line| line.contains("FETCH") && line.contains("\\Seen")), "{seen}");
+    let flagged: Vec<_> = seen.lines().filter(|line| line.contains("FETCH") && line.contains("\\Flagged")).collect();
+    assert_eq!(flagged.len(), 1, "{seen}");
 }
 
 #[tokio::test]
@@ -332,10 +374,10 @@ async fn pop3_and_imap_bring_one_message_once() {
 async fn a_wrong_password_and_an_unknown_certificate_say_so() {
     let Some(server) = Dovecot::start() else { return };
     let mut account = server.imap(Security::Implicit);
-    account.credentials = credentials("wrong");
+    account.login = login("wrong");
     assert!(matches!(ImapSession::open(&account).await.unwrap_err(), ImapError::LoginRefused { .. }));
     let mut account = server.pop3(Security::Implicit);
-    account.credentials = credentials("wrong");
+    account.login = login("wrong");
     assert!(matches!(Pop3Session::open(&account).await.unwrap_err(), Pop3Error::LoginRefused { .. }));
 
     let nobody =
@@ -343,7 +385,7 @@ async fn a_wrong_password_and_an_unknown_certificate_say_so() {
     for security in [Security::Implicit, Security::Upgrade] {
         let mut account = server.imap(security);
         account.tls = Arc::new(nobody.clone());
-        account.credentials = credentials(PASSWORD);
+        account.login = login(PASSWORD);
         let error = ImapSession::open(&account).await.unwrap_err();
         assert!(matches!(error, ImapError::Connect(ConnectError::Untrusted { .. })), "{error:?}");
     }

@@ -6,9 +6,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use packetboat_mail::Login;
 use packetboat_mail::address::{Address, ReversePath};
 use packetboat_mail::smtp::{
-    Connection, Deadlines, Failure, Fate, Gate, Login, OpenGate, Outgoing, Security, Server, Trust, Try,
+    Connection, Deadlines, Failure, Fate, Gate, OpenGate, Outgoing, Security, Server, Trust, Try,
 };
 
 /// The server, until dropped, and what it says.
@@ -61,7 +62,7 @@ impl Faulty {
             port: self.port,
             security: Security::Starttls,
             trust: Trust::load(Some(&self.directory.path().join("authority.pem"))).unwrap(),
-            login: Login::Password { user: "alice".to_owned(), password: "secret".to_owned() },
+            login: Some(Login::Password { user: "alice".to_owned(), password: "secret".to_owned() }),
             hello: "laptop.test".to_owned(),
             source: Some("127.0.0.1".parse().unwrap()),
             deadlines: Deadlines { answer: Duration::from_secs(1), ..Deadlines::default() },
@@ -82,7 +83,7 @@ impl Faulty {
 struct Shut;
 
 impl Gate for Shut {
-    async fn may_write_dot(&self) -> bool {
+    async fn may_write_dot(&self, _: &[Fate]) -> bool {
         false
     }
 }
@@ -136,7 +137,7 @@ async fn in_a_namespace_without_a_network() {
         port: 465,
         security: Security::Tls,
         trust: Trust::load(Some(&directory.path().join("authority.pem"))).unwrap(),
-        login: Login::Anonymous,
+        login: None,
         hello: "laptop.test".to_owned(),
         source: None,
         deadlines: Deadlines::default(),

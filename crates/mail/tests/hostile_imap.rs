@@ -14,10 +14,10 @@ use packetboat_mail::imap::{
     pull_mailbox, watch_mailboxes,
 };
 use packetboat_mail::maildir::{FolderName, Maildir, UniqueNames};
-use packetboat_mail::{ConnectError, Credentials, Security};
+use packetboat_mail::{ConnectError, Login, Security};
 use tempfile::TempDir;
 
-use servers::scripted::{Answer, credentials, deadlines, say, serve, tls};
+use servers::scripted::{Answer, deadlines, login, say, serve, tls};
 
 /// A server that behaves, with one message, but for what `odd` says of a command without its tag.
 async fn session(odd: impl Fn(&str, &str) -> Option<Answer> + Send + Sync + 'static) -> Result<ImapSession, ImapError> {
@@ -27,7 +27,7 @@ async fn session(odd: impl Fn(&str, &str) -> Option<Answer> + Send + Sync + 'sta
         odd(tag, command).unwrap_or_else(|| honest(tag, command))
     })
     .await;
-    let account = ImapAccount { endpoint, tls: tls(), credentials: credentials(), deadlines: deadlines() };
+    let account = ImapAccount { endpoint, tls: tls(), login: login(), deadlines: deadlines() };
     ImapSession::open(&account).await
 }
 
@@ -67,7 +67,7 @@ async fn pulled_with(
 
 fn guard(pulled: Result<PullReport, PullError>) -> GuardError {
     match pulled {
-        Err(PullError::Imap(ImapError::Guard(error))) => error,
+        Err(PullError::Session(ImapError::Guard(error))) => error,
         other => panic!("{other:?}"),
     }
 }
@@ -94,7 +94,7 @@ async fn lies_about_literals_are_refused() {
     let (count, pulled) =
         pulled_with("BODY.PEEK", |tag| say(format!("* 1 FETCH (UID 1 BODY[]<0> {{2}}\r\nabcdef)\r\n{tag} OK\r\n")))
             .await;
-    assert!(matches!(pulled, Err(PullError::Imap(ImapError::Broken(_)))));
+    assert!(matches!(pulled, Err(PullError::Session(ImapError::Broken(_)))));
     assert_eq!(count, 0);
 }
 
@@ -103,12 +103,12 @@ async fn what_never_ends_is_ended() {
     let (_, pulled) = pulled_with("FLAGS)", |_| Answer::Endless(vec![b'x'; 4096])).await;
     assert!(matches!(guard(pulled), GuardError::Line { .. }));
     let (_, pulled) = pulled_with("FLAGS)", |_| Answer::Endless(b"* OK still here\r\n".to_vec())).await;
-    assert!(matches!(pulled, Err(PullError::Imap(ImapError::Endless))), "{pulled:?}");
+    assert!(matches!(pulled, Err(PullError::Session(ImapError::Endless))), "{pulled:?}");
     let (_, pulled) = pulled_with("FLAGS)", |_| Answer::Endless(b"* 1 FETCH (UID 1 FLAGS ())\r\n".to_vec())).await;
-    assert!(matches!(pulled, Err(PullError::Imap(ImapError::Endless))), "{pulled:?}");
+    assert!(matches!(pulled, Err(PullError::Session(ImapError::Endless))), "{pulled:?}");
     let (count, pulled) =
         pulled_with("BODY.PEEK", |_| Answer::Endless(b"* 1 FETCH (UID 1 BODY[]<0> {2}\r\nab)\r\n".to_vec())).await;
-    assert!(matches!(pulled, Err(PullError::Imap(ImapError::Endless))), "{pulled:?}");
+    assert!(matches!(pulled, Err(PullError::Session(ImapError::Endless))), "{pulled:?}");
     assert_eq!(count, 1, "what had come whole stays");
     let deep = [b"* 1 FETCH (BODYSTRUCTURE ".as_slice(), &[b'('; 100_000]].concat();
     let (_, pulled) = pulled_with("FLAGS)", move |_| Answer::Bytes(deep.clone())).await;
@@ -121,7 +121,7 @@ async fn words_that_the_parser_stumbles_over_cost_an_error_and_no_panic() {
         ["* OK [UIDVALIDITY 7]\u{e9}\r\n", "* 1 FETCH (UID 1 INTERNALDATE NIL)\r\n", "* OK [ALERT]\u{fffd}ok\r\n"]
     {
         let (count, pulled) = pulled_with("FLAGS)", move |tag| say(format!("{words}{tag} OK done\r\n"))).await;
-        assert!(matches!(pulled, Err(PullError::Imap(ImapError::Unreadable))), "{words:?}: {pulled:?}");
+        assert!(matches!(pulled, Err(PullError::Session(ImapError::Unreadable))), "{words:?}: {pulled:?}");
         assert_eq!(count, 0);
         let logged_in = session(move |_, command| {
             (command.starts_with("AUTHENTICATE") || command.starts_with("LOGIN")).then(|| say(words))
@@ -139,7 +139,7 @@ async fn a_message_without_end_is_dropped() {
         Answer::Bytes([head.as_bytes(), &piece, format!(")\r\n{tag} OK\r\n").as_bytes()].concat())
     })
     .await;
-    assert!(matches!(pulled, Err(PullError::Imap(ImapError::Misplaced { uid: 1 }))), "{pulled:?}");
+    assert!(matches!(pulled, Err(PullError::Session(ImapError::Misplaced { uid: 1 }))), "{pulled:?}");
     assert_eq!(count, 0);
 }
 
@@ -147,7 +147,7 @@ async fn a_message_without_end_is_dropped() {
 async fn a_connection_that_breaks_off_is_never_the_end_of_an_answer() {
     for word in ["FLAGS)", "BODY.PEEK"] {
         let (count, pulled) = pulled_with(word, |_| Answer::Close(b"* BYE\r\n".to_vec())).await;
-        assert!(matches!(pulled, Err(PullError::Imap(_))), "{word}");
+        assert!(matches!(pulled, Err(PullError::Session(_))), "{word}");
         assert_eq!(count, 0);
     }
     let mut session =
@@ -249,7 +249,7 @@ async fn an_upgrade_that_is_not_one_is_refused() {
         })
         .await;
         endpoint.security = Security::Upgrade;
-        let account = ImapAccount { endpoint, tls: tls(), credentials: credentials(), deadlines: deadlines() };
+        let account = ImapAccount { endpoint, tls: tls(), login: login(), deadlines: deadlines() };
         match ImapSession::open(&account).await.unwrap_err() {
             ImapError::Connect(error) => error,
             other => panic!("{other:?}"),
@@ -267,7 +267,7 @@ async fn a_token_goes_by_xoauth2_and_its_refusal_is_heard() {
     let account = |endpoint| ImapAccount {
         endpoint,
         tls: tls(),
-        credentials: Credentials::Token { user: "anna".to_owned(), token: "t0ken".to_owned() },
+        login: Login::Token { user: "anna".to_owned(), token: "t0ken".to_owned() },
         deadlines: deadlines(),
     };
     let script = |accept: bool| {
@@ -289,7 +289,7 @@ async fn a_token_goes_by_xoauth2_and_its_refusal_is_heard() {
     let (endpoint, _) = serve(script(false)).await;
     assert!(matches!(ImapSession::open(&account(endpoint)).await.unwrap_err(), ImapError::LoginRefused { .. }));
     let mut without = account(serve(honest_start).await.0);
-    without.credentials = Credentials::Token { user: "anna".to_owned(), token: "t".to_owned() };
+    without.login = Login::Token { user: "anna".to_owned(), token: "t".to_owned() };
     assert!(matches!(ImapSession::open(&without).await.unwrap_err(), ImapError::NoLogin));
 }
 
@@ -309,7 +309,7 @@ async fn of_a_server_that_does_not_tell_of_other_mailboxes_it_is_said() {
             Some((tag, command)) => honest(tag, command),
         })
         .await;
-        let account = ImapAccount { endpoint, tls: tls(), credentials: credentials(), deadlines: deadlines() };
+        let account = ImapAccount { endpoint, tls: tls(), login: login(), deadlines: deadlines() };
         for (wanted, expected) in [(vec!["INBOX".to_owned()], true), (vec!["*".to_owned()], false)] {
             let (listener, mut watched) = tokio::sync::mpsc::channel(4);
             let account = account.clone();

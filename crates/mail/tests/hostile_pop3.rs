@@ -10,10 +10,10 @@ use std::sync::Arc;
 use packetboat_mail::fetched::{Deliverer, FetchedStore, MemoryFetched};
 use packetboat_mail::maildir::{FolderName, Maildir, UniqueNames};
 use packetboat_mail::pop3::{Pop3Account, Pop3Error, Pop3PullError, Pop3PullReport, Pop3Session, pull_maildrop};
-use packetboat_mail::{ConnectError, Credentials, Security};
+use packetboat_mail::{ConnectError, Login, Security};
 use tempfile::TempDir;
 
-use servers::scripted::{Answer, credentials, deadlines, say, serve, tls};
+use servers::scripted::{Answer, deadlines, login, say, serve, tls};
 
 fn honest(line: Option<&str>) -> Answer {
     match line.unwrap_or("greeting") {
@@ -29,7 +29,7 @@ fn honest(line: Option<&str>) -> Answer {
 
 async fn session(odd: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) -> Result<Pop3Session, Pop3Error> {
     let (endpoint, _) = serve(move |line| odd(line.unwrap_or("greeting")).unwrap_or_else(|| honest(line))).await;
-    let account = Pop3Account { endpoint, tls: tls(), credentials: credentials(), deadlines: deadlines() };
+    let account = Pop3Account { endpoint, tls: tls(), login: login(), deadlines: deadlines() };
     Pop3Session::open(&account).await
 }
 
@@ -48,7 +48,7 @@ async fn pulled_with(word: &'static str, answer: Answer) -> (Vec<Vec<u8>>, Resul
     let home = TempDir::new().unwrap();
     let mut session = session(move |line| (line == word).then(|| answer.clone())).await.unwrap();
     let pulled = pull(home.path(), &mut session).await.map_err(|error| match error {
-        Pop3PullError::Pop3(error) => error,
+        Pop3PullError::Session(error) => error,
         other => panic!("{other:?}"),
     });
     let files = std::fs::read_dir(home.path().join("new")).unwrap();
@@ -125,7 +125,7 @@ async fn an_upgrade_that_is_not_one_is_refused() {
         })
         .await;
         endpoint.security = Security::Upgrade;
-        let account = Pop3Account { endpoint, tls: tls(), credentials: credentials(), deadlines: deadlines() };
+        let account = Pop3Account { endpoint, tls: tls(), login: login(), deadlines: deadlines() };
         Pop3Session::open(&account).await.unwrap_err()
     };
     let without = outcome("+OK\r\nUIDL\r\n.\r\n", "+OK\r\n").await;
@@ -142,10 +142,10 @@ async fn a_token_goes_by_xoauth2_and_line_ends_go_nowhere() {
         line => honest(line),
     })
     .await;
-    let token = |token: &str| Credentials::Token { user: "anna".to_owned(), token: token.to_owned() };
-    let mut account = Pop3Account { endpoint, tls: tls(), credentials: token("t0ken"), deadlines: deadlines() };
+    let token = |token: &str| Login::Token { user: "anna".to_owned(), token: token.to_owned() };
+    let mut account = Pop3Account { endpoint, tls: tls(), login: token("t0ken"), deadlines: deadlines() };
     Pop3Session::open(&account).await.unwrap();
-    account.credentials = token("other");
+    account.login = token("other");
     assert!(matches!(Pop3Session::open(&account).await.unwrap_err(), Pop3Error::LoginRefused { .. }));
 
     let password = "x\r\nDELE 1".to_owned();
@@ -156,6 +156,6 @@ async fn a_token_goes_by_xoauth2_and_line_ends_go_nowhere() {
     })
     .await
     .0;
-    account.credentials = Credentials::Password { user: "anna".to_owned(), password };
+    account.login = Login::Password { user: "anna".to_owned(), password };
     assert!(matches!(Pop3Session::open(&account).await.unwrap_err(), Pop3Error::NotALine));
 }

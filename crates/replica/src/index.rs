@@ -282,6 +282,8 @@ mod chunks;
 mod content_code;
 mod entries;
 mod entry_code;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod item_code;
 mod items;
 mod lanes;

@@ -22,7 +22,7 @@ const MAP: [(&str, &[&str]); 11] = [
     // Nothing but tests may depend on it.
     ("testkit", &["engine", "replica", "storage", "core"]),
     // It feeds the parsers of all others.
-    ("fuzz-targets", &["daemon", "engine", "storage", "link", "mail", "core"]),
+    ("fuzz-targets", &["daemon", "engine", "replica", "storage", "link", "mail", "core"]),
     // It runs the binary and knows nothing of what is inside.
     ("bench", &[]),
 ];

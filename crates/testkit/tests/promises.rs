@@ -111,6 +111,8 @@ fn a_key_by_a_member_that_is_learned_in_the_same_round_opens_the_tips_that_lead_
     // A device slept while another came back under a new id and began an epoch in which it was revoked by a third. It
     // took the key only once it had folded who gives it, did not look at the tips again, and published into the void.
     World::run(10_164, WorldOptions { devices: 2, copies: true, leaving: true, steps: 60, ..Default::default() });
+    // Here it had no other key to wait for; its own tip was among those that it did not look at again.
+    World::run(10_492, WorldOptions { devices: 3, copies: true, leaving: true, steps: 60, ..Default::default() });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `packetboat mail`: the accounts that mail is sent and fetched by.
 
+mod probe;
 mod setup;
 
 use std::process::ExitCode;
@@ -40,6 +41,15 @@ enum Action {
         /// Its name
         account: Option<String>,
     },
+    /// Learn whether an account's provider files in Sent what it takes, by one mail to yourself
+    ///
+    /// Where it does, Sent says whether a mail went out of which nobody knows, and no copy is filed from here. What is found
+    /// out is written to accounts.toml.
+    #[command(after_help = probe::JSON)]
+    Probe {
+        /// Its name; the only account, if nothing is said
+        account: Option<String>,
+    },
     /// Show the accounts, and which mailboxes are fetched of each
     ///
     /// By IMAP, INBOX is fetched unless `mailboxes` in the account names others; ["*"] is all that there are. What comes
@@ -60,6 +70,7 @@ pub(crate) fn run(context: &Context, args: &MailArgs) -> Result<ExitCode, Failur
             context.ui.result(|| json!({ "schema": 1, "accounts": tried }), String::new);
             Ok(ExitCode::SUCCESS)
         }
+        Action::Probe { account } => probe::run(context, &carrier, account.as_deref()),
         Action::List => list(context, &carrier),
     }
 }

@@ -1,9 +1,12 @@
 //! `packetboat run`: the daemon.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use packetboat_daemon::control::Request;
 use packetboat_daemon::daemon::{self, Ended, Order, Parts};
+use packetboat_daemon::home::Claim;
 use packetboat_daemon::notify::Notifier;
 use packetboat_daemon::reports::check_maildir;
 use packetboat_daemon::settings::DOCUMENTED;
@@ -70,10 +73,7 @@ fn parts(context: &Context, carrier: &Carrier) -> Result<Parts, Failure> {
     let (settings, accounts, pair) = (carrier.settings()?, carrier.accounts()?, carrier.pair()?);
     let maildir = settings.maildir(home_directory().as_deref());
     check_maildir(&maildir).map_err(|error| not_a_maildir(&maildir, &error))?;
-    let claim = carrier
-        .home
-        .claim()?
-        .ok_or_else(|| Failure::new("the daemon runs already").hint("`packetboat paths` shows how it stands"))?;
+    let claim = claim(carrier)?;
     let socket = std::env::var("NOTIFY_SOCKET").ok();
     Ok(Parts {
         claim,
@@ -88,6 +88,24 @@ fn parts(context: &Context, carrier: &Carrier) -> Result<Parts, Failure> {
         notifier: Notifier::new(socket.as_deref())?,
         replicas: Box::new(RegisteredReplicas { context: context.clone() }),
     })
+}
+
+/// The right to write in the home. A command that has just done its work there, such as `packetboat pair`, is waited for.
+fn claim(carrier: &Carrier) -> Result<Claim, Failure> {
+    let began = Instant::now();
+    loop {
+        if let Some(claim) = carrier.home.claim()? {
+            return Ok(claim);
+        }
+        if carrier.ask(&Request::Who).is_ok() {
+            return Err(Failure::new("the daemon runs already").hint("`packetboat paths` shows how it stands"));
+        }
+        if began.elapsed() > OTHER_COMMAND {
+            return Err(Failure::new("another command is at work in the daemon's place")
+                .hint("let `packetboat pair` come to its end first, or stop it"));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 /// Turns signals into orders.
@@ -132,6 +150,10 @@ fn log_to_stderr(context: &Context, level: &str) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// How long a command that is at work where the daemon wants to be is waited for: it ends soon, or waits for somebody.
+const OTHER_COMMAND: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The first of January 2026.
 const BUILT_AFTER_MS: i64 = 1_767_225_600_000;

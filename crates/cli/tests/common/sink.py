@@ -1,7 +1,7 @@
 """A server that takes mail and writes one line for each: the address it came from, its Message-ID, and when.
 
 Usage: sink.py HOST PORT LOG. A file LOG.mode says how it behaves: accept, refuse (550), later (451), mute, which accepts and
-closes without a word, or slow, which says a second and a half later that it accepted. Where there is a file LOG.token, only
+closes without a word, silent, which accepts and says nothing for a minute, or slow, which says a second and a half later that it accepted. Where there is a file LOG.token, only
 who logs in by it (XOAUTH2) may send. It speaks enough of SMTP for one client, and knows nothing of TLS.
 """
 
@@ -100,6 +100,9 @@ def serve(connection, peer):
             record(peer, message)
             if how == "mute":
                 connection.close()
+                return
+            if how == "silent":
+                time.sleep(60)
                 return
             if how == "slow":
                 time.sleep(1.5)

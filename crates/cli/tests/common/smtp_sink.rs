@@ -22,6 +22,8 @@ pub(crate) struct Taken {
 
 impl Sink {
     /// Starts a server that takes at most so many recipients in one mail, and answers 452 to the others.
+    ///
+    /// It knows nobody whose address begins with `nobody`, and does not answer the dot of a mail of `mute`.
     pub(crate) fn start(most_recipients: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let sink = Self { address: listener.local_addr().unwrap(), taken: Arc::default() };
@@ -59,6 +61,7 @@ fn serve(mut stream: TcpStream, most_recipients: usize, taken: &Mutex<Vec<Taken>
                 (sender, recipients) = (path().to_owned(), Vec::new());
                 "250 2.1.0 fine"
             }
+            "RCPT" if path().starts_with("nobody") => "550 5.1.1 nobody is here by this name",
             "RCPT" if recipients.len() >= most_recipients => "452 4.5.3 too many recipients",
             "RCPT" => {
                 recipients.push(path().to_owned());
@@ -82,7 +85,11 @@ fn serve(mut stream: TcpStream, most_recipients: usize, taken: &Mutex<Vec<Taken>
                 }
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 let mail = Taken { sender: sender.clone(), recipients: std::mem::take(&mut recipients), text };
+                let is_mute = mail.sender.starts_with("mute");
                 taken.lock().unwrap().push(mail);
+                if is_mute {
+                    return Ok(());
+                }
                 "250 2.0.0 taken"
             }
             "QUIT" => return stream.write_all(b"221 goodbye\r\n"),

@@ -27,6 +27,11 @@ impl Device {
         Self::with_sink(submission, Sink::start(usize::MAX))
     }
 
+    /// The same with settings of its outbox.
+    pub(crate) fn with_outbox(outbox: &str) -> Self {
+        Self::new(&format!("[outbox]\n{outbox}\n"))
+    }
+
     /// The same with a server of the test's own making.
     pub(crate) fn with_sink(submission: &str, sink: Sink) -> Self {
         let directory = tempfile::tempdir().unwrap();

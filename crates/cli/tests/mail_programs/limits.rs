@@ -30,6 +30,26 @@ fn what_a_server_does_not_take_at_once_follows_in_further_transactions() {
 }
 
 #[test]
+fn whoever_the_server_refused_is_reported_though_the_answer_for_the_others_is_lost() {
+    let mut device = Device::with_outbox("unknown = \"hold\"\nsent_settle = \"1s\"");
+    device.start();
+    let mut sendmail = device.command(device.path("sendmail"));
+    sendmail.args(["-f", "mute@a.test", "nobody@b.test", "b@b.test"]);
+    assert!(device.run(sendmail, "Subject: x\n\nhello\n").status.success());
+    let reports = device.path("Mail/new");
+    let report = || std::fs::read_dir(&reports).ok()?.flatten().next().map(|entry| entry.path());
+    device.until("the refusal is reported", |_| report().is_some());
+    let report = std::fs::read_to_string(report().unwrap()).unwrap();
+    assert!(report.contains("nobody@b.test") && report.contains("550 5.1.1"), "{report}");
+    assert!(!report.contains("<b@b.test>"), "of the other nobody knows: {report}");
+    device.until("the doubt is of the other alone", |device| device.open()[0]["state"] == "asks-you");
+    let mail = &device.open()[0];
+    let words: Vec<_> = mail["recipients"].as_array().unwrap().iter().map(|of| of["status"].clone()).collect();
+    assert_eq!(words, ["bounced", "waiting"], "{mail:#}");
+    assert_eq!(device.sink.taken().len(), 1);
+}
+
+#[test]
 fn a_full_disk_is_said_to_programs_and_costs_no_mail_that_was_taken() {
     if !installed("python3") {
         return println!("skipped: the program that fills the disk is Python");

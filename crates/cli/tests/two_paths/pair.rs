@@ -78,6 +78,11 @@ impl Pair {
         Some(Self::join_with(network, directory, Some(sink), &account, "b@example.org", settings))
     }
 
+    /// Pairs two devices that ask their user where nobody knows whether a mail was sent.
+    pub(crate) fn start_holding_doubts() -> Option<Self> {
+        Self::start_with(&SETTINGS.replace("[outbox]", "[outbox]\nunknown = \"hold\""))
+    }
+
     /// Pairs two devices and starts their daemons. What is sent goes to `recipient`.
     pub(crate) fn join(
         network: Network,

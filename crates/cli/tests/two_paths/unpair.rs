@@ -105,3 +105,47 @@ fn a_pair_ends_alone_only_where_its_user_says_so() {
     std::thread::sleep(Duration::from_secs(3));
     assert!(!pair.arrivals(&id).contains(&BY_COMPANION.to_owned()));
 }
+
+/// The host's and the companion's mail, whose dot the server took and does not answer.
+fn in_the_midst_of_the_dot() -> Option<(Pair, String)> {
+    let mut pair = Pair::start_holding_doubts()?;
+    pair.network.cut(Line::HostPath, Cut::Unplugged);
+    pair.how("silent");
+    let id = pair.send();
+    pair.until("the server has it from the companion", |pair| pair.arrivals(&id) == [BY_COMPANION]);
+    Some((pair, id))
+}
+
+/// The host knows that it does not know, keeps the mail, and sends it once more only when it is told to.
+fn asks_and_sends_when_told_to(pair: &Pair, id: &str) {
+    pair.how("accept");
+    pair.network.mend(Line::HostPath);
+    pair.until("the host asks", |pair| pair.json("host", &["outbox"])["mails"][0]["state"] == "asks-you");
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(pair.arrivals(id), [BY_COMPANION], "nothing is sent unasked");
+    assert!(pair.command("host", &["outbox", "release", pair.outbox_id(id)]).status().unwrap().success());
+    pair.until("its user has it sent again", |pair| pair.arrivals(id) == [BY_COMPANION, BY_HOST]);
+    pair.until("it is done", |pair| pair.open("host") == 0);
+}
+
+#[test]
+fn a_pair_that_ends_in_the_midst_of_the_companions_dot_waits_for_what_comes_of_it() {
+    let Some((pair, id)) = in_the_midst_of_the_dot() else { return };
+    let told = unpairs(&pair, "host", &[]);
+    assert!(told["agreed"] == true && told["unclear"] == 0, "the host has heard all there is: {told}");
+    stands_alone(&pair, "host");
+    stands_alone(&pair, "companion");
+    assert_eq!(pair.open("companion"), 0, "the copy is dropped");
+    asks_and_sends_when_told_to(&pair, &id);
+}
+
+#[test]
+fn a_companion_that_parts_alone_in_the_midst_of_its_dot_sends_no_more_and_the_host_asks() {
+    let Some((pair, id)) = in_the_midst_of_the_dot() else { return };
+    assert_eq!(unpairs(&pair, "companion", &["--alone"])["agreed"], false);
+    stands_alone(&pair, "companion");
+    pair.network.mend(Line::CompanionPath);
+    unpairs(&pair, "host", &["--alone"]);
+    stands_alone(&pair, "host");
+    asks_and_sends_when_told_to(&pair, &id);
+}

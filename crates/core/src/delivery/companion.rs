@@ -21,7 +21,7 @@ mod record;
 use std::sync::Arc;
 
 use super::event::{Attempt, Effect, Event, SentLookup};
-use super::host::{Stage, fill};
+use super::host::{Stage, fill, rounds};
 use super::item::{Item, Recipients};
 use super::line::Line;
 use super::message::{Body, GrantLength, ItemNumber, Message, OfferReason, Turn};
@@ -53,6 +53,8 @@ struct Kept {
     /// Of whom the sender must be told here, because the mail was taken over.
     owes_bounce: Recipients,
     attempts: Attempt,
+    /// How many of these only went on with those whom a server wanted in a transaction of their own.
+    continued: Attempt,
     /// The greatest number of a request.
     last_turn: Turn,
     state: CompanionState,
@@ -149,6 +151,7 @@ impl Companion {
             replies: Replies::new(),
             owes_bounce: Recipients::none(),
             attempts: 0,
+            continued: 0,
             last_turn: 0,
             state: CompanionState::Standby,
         };
@@ -212,9 +215,9 @@ impl Companion {
         &self.kept.replies
     }
 
-    /// How often it was tried here.
+    /// How often it was tried here; several transactions with one server, one after the other, are one try.
     pub fn attempts(&self) -> Attempt {
-        self.kept.attempts
+        rounds(self.kept.attempts, self.kept.continued)
     }
 
     /// The greatest number of a request for the turn.

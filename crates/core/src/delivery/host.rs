@@ -19,7 +19,7 @@ mod record;
 
 use std::sync::Arc;
 
-pub(super) use self::record::decode_flag;
+pub(super) use self::record::{decode_continued, decode_flag};
 use super::event::{Attempt, Effect, Event, SentLookup};
 use super::item::{Item, Recipients};
 use super::line::Line;
@@ -55,6 +55,8 @@ struct Kept {
     /// Whether a copy is still to be filed in Sent.
     owes_sent_copy: bool,
     attempts: Attempt,
+    /// How many of these only went on with those whom a server wanted in a transaction of their own.
+    continued: Attempt,
     /// The greatest request that was granted or given up by the companion.
     last_turn: Turn,
     state: HostState,
@@ -192,6 +194,7 @@ impl Host {
             last_call: false,
             owes_sent_copy: false,
             attempts: 0,
+            continued: 0,
             last_turn: 0,
             state: HostState::Turn { failed: false, next_try: now.moment() },
         };
@@ -266,9 +269,9 @@ impl Host {
         self.kept.submitted_ms
     }
 
-    /// How often it was tried here.
+    /// How often it was tried here; several transactions with one server, one after the other, are one try.
     pub fn attempts(&self) -> Attempt {
-        self.kept.attempts
+        rounds(self.kept.attempts, self.kept.continued)
     }
 
     /// Whether the host may come to write the dot of a try without anything else happening first.
@@ -347,6 +350,11 @@ impl Host {
         let waiting = self.waiting();
         recipients.iter().filter(|recipient| waiting.contains(*recipient)).collect()
     }
+}
+
+/// How many tries are not only further transactions of the one before; that is what a wait grows with.
+pub(super) fn rounds(attempts: Attempt, continued: Attempt) -> Attempt {
+    attempts.saturating_sub(continued).max(attempts.min(1))
 }
 
 /// Gives a failure that applies to all to those of whom nothing was said.

@@ -1,18 +1,27 @@
 //! Which mails of a pair are finished, so that a late message about one makes no new copy and loses no acknowledgement.
 //!
-//! The host numbers its mails from 1. The companion remembers the prefix of numbers that are finished and those beyond
-//! it; the host says how far the prefix reaches when the link comes up, because mails that never left it leave gaps.
+//! The host numbers its mails from 1. The companion remembers the prefix of numbers that are finished and, beyond it,
+//! runs of them; the host says how far the prefix reaches when the link comes up, because mails that never left it leave
+//! gaps.
 //!
 //! ```text
 //! host        next number varint
-//! companion   first number that may be open varint | count, per finished number beyond it: difference to the last varint
+//! companion   first number that may be open varint | 0                                    where nothing beyond is finished
+//!             0 | first number that may be open varint | count of runs, per run: gap before it varint | length varint
 //! ```
+//!
+//! Between two runs lies a mail that is open, or some that were finished while there was no link, so an honest host makes
+//! few runs of many mails. A host that lies could make one of every second number, so what would begin another run
+//! beyond [`MOST_RUNS`] is put off: a copy is not taken and nothing is answered, and the host says it again. That is safe,
+//! because nothing is forgotten and nothing acknowledged, and it ends when a gap closes or the prefix moves on.
+//! What was admitted is remembered when it ends in any case, so there are at most so many runs more as there were copies
+//! here when it was full.
 //!
 //! A number that is unknown here is never a reason to delete anything there: only what a machine has said about a mail
 //! it knew is. A message for a mail without a machine is answered by [`HostLedger::answer`] or
 //! [`CompanionLedger::answer`]. Both ledgers are saved in one transaction with the state that they go with.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::message::{Body, ItemNumber, Message, check_count, decode_count};
 use crate::wire::{Reader, WireError, Writer};
@@ -82,33 +91,38 @@ impl Default for HostLedger {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct CompanionLedger {
     below: ItemNumber,
-    beyond: BTreeSet<ItemNumber>,
+    /// Finished numbers beyond it, as the first and the last of each run; between two runs something may be open.
+    runs: BTreeMap<ItemNumber, ItemNumber>,
 }
 
 impl CompanionLedger {
     /// The ledger of a new pair.
     pub fn new() -> Self {
-        Self { below: 1, beyond: BTreeSet::new() }
+        Self { below: 1, runs: BTreeMap::new() }
     }
 
     /// Whether a copy of this number may be made.
     pub fn admits(&self, number: ItemNumber) -> bool {
-        number >= self.below && !self.beyond.contains(&number)
+        !self.is_finished(number) && self.has_room(number)
     }
 
     /// Remembers that a number is finished.
     pub fn finish(&mut self, number: ItemNumber) {
-        if number >= self.below {
-            self.beyond.insert(number);
-            self.close_ranks();
+        if self.is_finished(number) {
+            return;
         }
+        let last = self.runs.remove(&(number + 1)).unwrap_or(number);
+        match self.runs.range_mut(..number).next_back() {
+            Some((_, before)) if *before + 1 == number => *before = last,
+            _ => drop(self.runs.insert(number, last)),
+        }
+        self.close_ranks();
     }
 
     /// Remembers that all numbers below one are finished; a copy that is here all the same stays.
     pub fn finish_below(&mut self, below: ItemNumber) {
         if below > self.below {
             self.below = below;
-            self.beyond = self.beyond.split_off(&below);
             self.close_ranks();
         }
     }
@@ -119,11 +133,11 @@ impl CompanionLedger {
     pub fn answer(&mut self, message: &Message) -> Option<Message> {
         let body = match &message.body {
             // The copy itself may still be under way; it must not be taken in when it comes.
-            Body::Cancel(_) => {
+            Body::Cancel(_) if self.is_finished(message.number) || self.has_room(message.number) => {
                 self.finish(message.number);
                 Body::CancelAck
             }
-            Body::Copy(_) if !self.admits(message.number) => Body::Gone,
+            Body::Copy(_) if self.is_finished(message.number) => Body::Gone,
             Body::Offer { .. } | Body::Grant { .. } | Body::Ask { .. } => Body::Gone,
             _ => return None,
         };
@@ -133,38 +147,78 @@ impl CompanionLedger {
     /// Writes the ledger in its one form.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.varint(self.below).varint(self.beyond.len() as u64);
-        let mut last = self.below;
-        for number in &self.beyond {
-            out.varint(number - last);
-            last = *number;
+        if self.runs.is_empty() {
+            out.varint(self.below).varint(0);
+            return out.finish();
+        }
+        out.varint(0).varint(self.below).varint(self.runs.len() as u64);
+        let mut open = self.below;
+        for (first, last) in &self.runs {
+            out.varint(first - open).varint(last - first + 1);
+            open = last + 1;
         }
         out.finish()
     }
 
-    /// Reads what [`encode`](Self::encode) writes.
+    /// Reads what [`encode`](Self::encode) writes, and the single numbers that were written before there were runs.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let mut input = Reader::new(bytes);
         let below = decode_count(&mut input)?;
-        let mut ledger = Self { below, beyond: BTreeSet::new() };
+        let ledger = if below == 0 { Self::decode_runs(&mut input)? } else { Self::decode_numbers(below, &mut input)? };
+        input.finish()?;
+        Ok(ledger)
+    }
+
+    fn decode_runs(input: &mut Reader<'_>) -> Result<Self, WireError> {
+        let below = decode_count(input)?;
+        let mut ledger = Self { below, runs: BTreeMap::new() };
+        let mut open = below;
+        let count = input.count(2)?;
+        for _ in 0..count {
+            let (gap, length) = (decode_count(input)?, decode_count(input)?);
+            if gap == 0 || length == 0 {
+                return Err(WireError::NotCanonical);
+            }
+            // Each of them is small enough to be added once.
+            let first = check_count(open + gap)?;
+            let last = check_count(first + length - 1)?;
+            ledger.runs.insert(first, last);
+            open = last + 1;
+        }
+        if below == 0 || count == 0 { Err(WireError::NotCanonical) } else { Ok(ledger) }
+    }
+
+    fn decode_numbers(below: ItemNumber, input: &mut Reader<'_>) -> Result<Self, WireError> {
+        let mut ledger = Self { below, runs: BTreeMap::new() };
         let mut last = below;
         for _ in 0..input.count(1)? {
-            let step = decode_count(&mut input)?;
-            // Both are small enough to be added once.
-            last = check_count(last + step)?;
-            // The first of them not at the prefix's end, and each beyond the last.
+            let step = decode_count(input)?;
+            // The first of them is not at the prefix's end, and each lies beyond the last.
             if step == 0 {
                 return Err(WireError::NotCanonical);
             }
-            ledger.beyond.insert(last);
+            last = check_count(last + step)?;
+            ledger.finish(last);
         }
-        input.finish()?;
-        if below == 0 { Err(WireError::NotCanonical) } else { Ok(ledger) }
+        Ok(ledger)
+    }
+
+    fn is_finished(&self, number: ItemNumber) -> bool {
+        number < self.below || self.runs.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
+    }
+
+    /// Whether a number that may be open could be remembered as finished within what is kept for a host that may lie.
+    fn has_room(&self, number: ItemNumber) -> bool {
+        let ends_before = || self.runs.range(..number).next_back().is_some_and(|(_, last)| *last + 1 == number);
+        self.runs.len() < MOST_RUNS
+            || number == self.below
+            || self.runs.contains_key(&number.saturating_add(1))
+            || ends_before()
     }
 
     fn close_ranks(&mut self) {
-        while self.beyond.remove(&self.below) {
-            self.below += 1;
+        while let Some(run) = self.runs.first_entry().filter(|run| *run.key() <= self.below) {
+            self.below = self.below.max(run.remove() + 1);
         }
     }
 }
@@ -175,8 +229,12 @@ impl Default for CompanionLedger {
     }
 }
 
+/// How many runs of finished numbers are kept; a host with more open mails than that has some of its copies put off.
+const MOST_RUNS: usize = 1 << 16;
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::sync::Arc;
 
     use proptest::prelude::*;
@@ -217,6 +275,46 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_cancels_every_second_number_fills_no_memory() {
+        let mut ledger = CompanionLedger::new();
+        let most = MOST_RUNS as u64;
+        for number in (2..=2 * most).step_by(2) {
+            assert!(ledger.answer(&message(number, Body::Cancel(Why::Settled))).is_some());
+        }
+        let full = ledger.clone();
+        // What there is no room for is neither acknowledged nor taken in, and nothing is forgotten for it.
+        let beyond = 2 * most + 2;
+        assert_eq!(ledger.answer(&message(beyond, Body::Cancel(Why::Settled))), None);
+        assert_eq!(ledger.answer(&message(beyond, copy())), None);
+        assert!(!ledger.admits(beyond) && ledger == full);
+        assert!(!ledger.admits(2) && ledger.answer(&message(2, copy())).is_some());
+        // What closes a gap or lengthens a run is taken at any time, and makes room again.
+        for number in [2 * most + 1, 7, 1] {
+            assert!(ledger.admits(number));
+            assert!(ledger.answer(&message(number, Body::Cancel(Why::Settled))).is_some());
+            assert!(!ledger.admits(number));
+        }
+        assert!(ledger.answer(&message(beyond + 8, Body::Cancel(Why::Settled))).is_some());
+    }
+
+    #[test]
+    fn a_million_mails_that_finish_behind_an_open_one_are_one_run() {
+        let mut ledger = CompanionLedger::new();
+        (2..1_000_000).for_each(|number| ledger.finish(number));
+        assert!(ledger.encode().len() < 10);
+        ledger.finish(1);
+        assert_eq!(ledger, CompanionLedger { below: 1_000_000, runs: BTreeMap::new() });
+    }
+
+    #[test]
+    fn a_ledger_of_single_numbers_is_still_read() {
+        // 3 is the first that may be open; 5, 6 and 9 are finished.
+        let ledger = CompanionLedger::decode(&[3, 3, 2, 1, 3]).unwrap();
+        assert_eq!(ledger, CompanionLedger { below: 3, runs: BTreeMap::from([(5, 6), (9, 9)]) });
+        assert_eq!(ledger.encode(), [0, 3, 2, 2, 2, 2, 1]);
+    }
+
+    #[test]
     fn a_host_acknowledges_only_what_it_once_knew() {
         let mut ledger = HostLedger::new();
         let done = Body::Done { replies: Default::default() };
@@ -254,7 +352,9 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(ledger) = CompanionLedger::decode(&bytes) {
-                prop_assert_eq!(ledger.encode(), bytes.clone());
+                let written = ledger.encode();
+                prop_assert_eq!(CompanionLedger::decode(&written), Ok(ledger));
+                prop_assert!(written == bytes || bytes[0] != 0, "runs have one form");
             }
             if let Ok(ledger) = HostLedger::decode(&bytes) {
                 prop_assert_eq!(ledger.encode(), bytes);

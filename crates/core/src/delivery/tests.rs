@@ -208,6 +208,35 @@ fn the_rest_of_too_many_recipients_is_tried_at_once() {
 }
 
 #[test]
+fn the_wait_after_many_transactions_is_that_after_one_try() {
+    let (mut host, mut companion) = (Bench::host(30, false), Bench::sending(30));
+    let last = 30;
+    for attempt in 1..last {
+        let answered = Event::Answered { attempt, replies: too_many(30, attempt, Enhanced::new(4, 5, 3)) };
+        host.tell(Event::DotAsked { attempt, refused: Replies::new() }).tell(answered.clone());
+        companion.tell(Event::DotAsked { attempt, refused: Replies::new() }).tell(answered);
+    }
+    host.tell(failed(last)).restart();
+    companion.tell(failed(last)).restart();
+    assert_eq!((host.machine.attempts(), companion.machine.attempts()), (1, 1));
+    let HostState::Turn { next_try, .. } = host.machine.state() else { panic!("it waits") };
+    assert_eq!(*next_try, now(0, 0).after(host.settings.backoff_first));
+    host.after(host.settings.backoff_first.as_secs()).tell(Event::Timer);
+    assert_eq!(host.machine.attempts(), 2, "that is a try of its own");
+}
+
+#[test]
+fn whoever_was_refused_before_a_lost_answer_is_in_no_doubt() {
+    let mut host = Bench::host(3, false);
+    host.tell(Event::DotAsked { attempt: 1, refused: some(&[(0, 550), (1, 451)]) });
+    host.tell(Event::AnswerLost { attempt: 1 });
+    let HostState::Unknown { recipients, .. } = host.machine.state() else { panic!("it is in doubt") };
+    assert_eq!(recipients.iter().collect::<Vec<_>>(), [2]);
+    assert!(matches!(host.machine.statuses()[0], Status::Refused { .. }));
+    assert!(host.machine.statuses()[1].is_waiting());
+}
+
+#[test]
 fn a_server_that_takes_nobody_or_lacks_room_is_tried_later() {
     let mailbox_full = too_many(2, 1, Enhanced::new(4, 2, 2));
     for replies in [too_many(2, 0, Enhanced::new(4, 5, 3)), mailbox_full, some(&[(0, 250), (1, 451)])] {

@@ -15,7 +15,7 @@ use packetboat_mail::Deadlines;
 use packetboat_mail::account::{Accounts, AtServer};
 use packetboat_mail::fetched::{MailboxKey, Summary};
 use packetboat_mail::imap::{
-    Access, Backoff, ImapAccount, ImapError, ImapSession, Watched, pull_mailbox, readable, watch_mailboxes,
+    Access, Backoff, Deleted, ImapAccount, ImapError, ImapSession, Watched, pull_mailbox, readable, watch_mailboxes,
 };
 use packetboat_mail::maildir::FolderName;
 use packetboat_mail::pop3::{Pop3Session, pull_maildrop};
@@ -40,6 +40,8 @@ pub struct Fetching {
     pub poll: Duration,
     /// How long a connection may take to stand.
     pub connect: Duration,
+    /// Whoever is refused with a token that is this old has one that expired; one that is refused sooner was never good.
+    pub token_age: Duration,
 }
 
 /// Fetches until `fetching` has no sender any more. A change of `networks` says that a way out appeared.
@@ -63,6 +65,7 @@ pub async fn run(
                 networks: networks.clone(),
                 shared: office.shared(),
                 poll: wanted.poll,
+                token_age: wanted.token_age,
                 deadlines: Deadlines { connect: wanted.connect, ..Deadlines::default() },
                 failures: 0,
                 source,
@@ -86,6 +89,7 @@ struct Fetcher {
     networks: watch::Receiver<u64>,
     shared: watch::Receiver<u64>,
     poll: Duration,
+    token_age: Duration,
     deadlines: Deadlines,
     failures: u32,
     source: Source,
@@ -103,7 +107,7 @@ impl Fetcher {
             let pause = match ended {
                 Ok(()) => Duration::ZERO,
                 Err(trouble) => {
-                    if self.source.is_by_command() && trouble.is_refused_login() && began.elapsed() > TOKEN_AGE {
+                    if self.source.is_by_command() && trouble.is_refused_login() && began.elapsed() > self.token_age {
                         // The token was good when the round began; the next round has another.
                         continue;
                     }
@@ -206,12 +210,11 @@ impl Fetcher {
             let deletable = self.office.deletable_uids(key).await?;
             if !deletable.is_empty() && session.select(mailbox, Access::Write).await?.validity == report.validity {
                 let deleted = session.delete(&deletable).await?;
-                tracing::info!(
-                    mailbox,
-                    count = deletable.len(),
-                    ?deleted,
-                    "both devices hold it: deleted at the server"
-                );
+                let count = deletable.len();
+                match deleted {
+                    Deleted::Expunged => tracing::info!(mailbox, count, "both devices hold it: deleted at the server"),
+                    Deleted::Marked => tracing::info!(mailbox, count, "both devices hold it: marked as deleted there"),
+                }
                 session.select(mailbox, Access::Read).await?;
                 let gone = deletable;
                 let key = MailboxKey {
@@ -312,8 +315,8 @@ impl Fetcher {
 /// Servers end an IDLE after half an hour (RFC 2177).
 const RENEWAL: Duration = Duration::from_secs(29 * 60 - 10);
 
-/// Whoever is refused with a token that is this old has one that expired; one that is refused sooner was never good.
-const TOKEN_AGE: Duration = Duration::from_secs(60);
+/// As a rule; no provider gives tokens that end sooner.
+pub(crate) const TOKEN_AGE: Duration = Duration::from_secs(60);
 
 /// After a login that was refused; many servers lock out who tries too often.
 const REFUSED: Duration = Duration::from_secs(15 * 60);

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use packetboat_mail::ConnectError;
 use packetboat_mail::account::{SecretError, ServerError};
-use packetboat_mail::fetched::DeliverError;
-use packetboat_mail::imap::{ImapError, PullError};
+use packetboat_mail::fetched::{DeliverError, PullError};
+use packetboat_mail::imap::ImapError;
 use packetboat_mail::maildir::MaildirError;
-use packetboat_mail::pop3::{Pop3Error, Pop3PullError};
+use packetboat_mail::pop3::Pop3Error;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -136,24 +136,16 @@ pub enum Trouble {
     },
 }
 
-impl From<PullError> for Trouble {
-    fn from(error: PullError) -> Self {
+impl<E: Error + 'static> From<PullError<E>> for Trouble
+where
+    Self: From<E>,
+{
+    fn from(error: PullError<E>) -> Self {
         match error {
-            PullError::Imap(error) => Self::Imap(error),
+            PullError::Session(error) => error.into(),
             PullError::Record(error) => Self::Office(error.into()),
             PullError::Deliver(error) => Self::Office(error.into()),
             PullError::Panicked => Self::Office(OfficeError::Panicked),
-        }
-    }
-}
-
-impl From<Pop3PullError> for Trouble {
-    fn from(error: Pop3PullError) -> Self {
-        match error {
-            Pop3PullError::Pop3(error) => Self::Pop3(error),
-            Pop3PullError::Record(error) => Self::Office(error.into()),
-            Pop3PullError::Deliver(error) => Self::Office(error.into()),
-            Pop3PullError::Panicked => Self::Office(OfficeError::Panicked),
         }
     }
 }

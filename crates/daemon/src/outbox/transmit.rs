@@ -384,7 +384,8 @@ impl Lane {
         };
         let outgoing =
             Outgoing { sender: &envelope.sender, recipients: &envelope.recipients, size: item.size_bytes(), eight_bit };
-        let gate = DotGate { shared: &self.shared, mail: *mail, attempt, asked: Mutex::new(false) };
+        let (shared, places, asked) = (&self.shared, envelope.places.as_slice(), Mutex::new(false));
+        let gate = DotGate { shared, mail: *mail, attempt, places, asked };
         let tried = connection.send(&outgoing, &mut Blocking(body), &gate).await;
         let asked = *lock(&gate.asked);
         self.event_of(tried, attempt, &envelope.places, asked)
@@ -420,11 +421,13 @@ struct DotGate<'a> {
     shared: &'a Shared,
     mail: MailId,
     attempt: Attempt,
+    /// Which of the mail's recipients those of the try are.
+    places: &'a [u32],
     asked: Mutex<bool>,
 }
 
 impl Gate for DotGate<'_> {
-    async fn may_write_dot(&self) -> bool {
+    async fn may_write_dot(&self, recipients: &[Fate]) -> bool {
         let (permit, permitted) = oneshot::channel();
         {
             let mut running = lock(&self.shared.running);
@@ -435,7 +438,9 @@ impl Gate for DotGate<'_> {
             running.gate = Some(permit);
             running.at_dot = true;
         }
-        let event = Event::DotAsked { attempt: self.attempt, refused: Replies::new() };
+        // Whoever was refused is told of durably before the dot, and is in no doubt where its answer is lost.
+        let refused = replies_of(self.places, recipients, false);
+        let event = Event::DotAsked { attempt: self.attempt, refused };
         self.shared.courier.happened(self.mail, event).await;
         let Ok(Permit { before }) = permitted.await else { return false };
         *lock(&self.asked) = true;

@@ -19,7 +19,7 @@ use super::members::Members;
 use super::message::{Answer, Request, Standing, What};
 use super::places::Places;
 use super::shelf::{Shelf, ShelfError};
-use crate::files::{JsonFileError, with_causes};
+use crate::files::{FileError, with_causes};
 
 /// The vaults that this device carries.
 pub struct Carried {
@@ -66,7 +66,7 @@ impl Carried {
 
     /// Works through all vaults whose intermediary can be reached: puts up what waits, brings this device's own replicas in
     /// step, and fetches what the host may lack.
-    pub fn work(&self) -> Result<(), JsonFileError> {
+    pub fn work(&self) -> Result<(), FileError> {
         for (vault, place) in self.all()? {
             let forward = self.forward(vault, &place);
             match forward.put_up() {
@@ -89,7 +89,7 @@ impl Carried {
     }
 
     /// Puts up what waits, of every vault whose intermediary can be reached; how many objects went up.
-    pub fn put_up(&self) -> Result<u64, JsonFileError> {
+    pub fn put_up(&self) -> Result<u64, FileError> {
         let up = self.all()?.into_iter().map(|(vault, place)| self.forward(vault, &place).put_up());
         // What stays is said by the view.
         Ok(up.map(Result::unwrap_or_default).sum())
@@ -121,7 +121,7 @@ impl Carried {
     }
 
     /// Every vault that is carried, and where.
-    fn all(&self) -> Result<BTreeMap<VaultId, PathBuf>, JsonFileError> {
+    fn all(&self) -> Result<BTreeMap<VaultId, PathBuf>, FileError> {
         let mut all: BTreeMap<VaultId, PathBuf> = self.members.places().into_iter().collect();
         all.extend(Places::read(&self.places)?.iter().map(|(vault, place)| (vault, place.to_owned())));
         Ok(all)

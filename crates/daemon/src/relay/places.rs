@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use packetboat_core::ids::VaultId;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, JsonFileError};
+use crate::files::{self, FileError};
 
 /// The vaults that a device carries.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -30,9 +30,9 @@ struct Entry {
 
 impl Places {
     /// Reads the file; none are carried where there is none.
-    pub fn read(path: &Path) -> Result<Self, JsonFileError> {
+    pub fn read(path: &Path) -> Result<Self, FileError> {
         let Some(file) = files::read_json::<File>(path)? else { return Ok(Self::default()) };
-        let damaged = || JsonFileError::damaged(path);
+        let damaged = || FileError::damaged(path);
         if file.schema != SCHEMA {
             return Err(damaged());
         }
@@ -41,7 +41,7 @@ impl Places {
     }
 
     /// Writes the file, durably.
-    pub fn write(&self, path: &Path) -> Result<(), JsonFileError> {
+    pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let entry = |(vault, place): &(VaultId, PathBuf)| Entry { vault: vault.to_string(), place: place.clone() };
         let file = File { schema: SCHEMA, vaults: self.0.iter().map(entry).collect() };
         files::write_json(path, &file)
@@ -96,7 +96,7 @@ mod tests {
         for damaged in ["", "{}", r#"{"schema":2,"vaults":[]}"#, r#"{"schema":1,"vaults":[{"vault":"x","place":"/"}]}"#]
         {
             std::fs::write(&path, damaged).unwrap();
-            assert!(matches!(Places::read(&path), Err(JsonFileError::Damaged { .. })), "{damaged:?}");
+            assert!(matches!(Places::read(&path), Err(FileError::Damaged { .. })), "{damaged:?}");
         }
     }
 }

@@ -21,20 +21,21 @@
 //! One process writes here at a time: whoever has the home's claim, or the replica's lock.
 
 mod room;
+mod rows;
 mod wishes;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
 use packetboat_storage::folder::FolderStore;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 use thiserror::Error;
 
+use self::rows::Inner;
 use super::check::{Kind, tip_number};
 use super::message::MAX_OBJECT_BYTES;
 use crate::clock::Clock;
@@ -46,13 +47,6 @@ pub struct Shelf {
     /// Says since when something waits; decides nothing.
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    sql: Connection,
-    limit: u64,
-    held: u64,
 }
 
 /// An object that waits to be put up.
@@ -89,20 +83,7 @@ impl Shelf {
     /// Opens a shelf, which is made where it is missing, and which is to hold no more than `limit` bytes.
     pub fn open(directory: &Path, limit: u64, clock: Arc<dyn Clock>) -> Result<Self, ShelfError> {
         files::make_directory(directory).map_err(ShelfError::Directory)?;
-        let sql = Connection::open(directory.join("shelf.db"))?;
-        sql.busy_timeout(Duration::from_secs(10))?;
-        sql.pragma_update(None, "journal_mode", "WAL")?;
-        sql.pragma_update(None, "synchronous", "FULL")?;
-        let version: i64 = sql.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        match version {
-            0 => sql.execute_batch(&format!("BEGIN; {FIRST} {SECOND} COMMIT;"))?,
-            1 => sql.execute_batch(&format!("BEGIN; {SECOND} COMMIT;"))?,
-            VERSION => {}
-            version => return Err(ShelfError::Newer { version }),
-        }
-        let sizes = "SELECT (SELECT coalesce(sum(size), 0) FROM object) + (SELECT coalesce(sum(size), 0) FROM aside)";
-        let held: i64 = sql.query_row(sizes, [], |row| row.get(0))?;
-        let inner = Mutex::new(Inner { sql, limit, held: held as u64 });
+        let inner = Mutex::new(Inner::open(directory, limit)?);
         Ok(Self { directory: directory.to_owned(), clock, inner })
     }
 
@@ -304,53 +285,6 @@ impl Shelf {
     }
 }
 
-impl Inner {
-    /// Whether an object waits, and its size.
-    fn row(&self, vault: VaultId, name: &ObjectName) -> Result<Option<(bool, u64)>, ShelfError> {
-        let mut statement =
-            self.sql.prepare_cached("SELECT waiting IS NOT NULL, size FROM object WHERE vault = ?1 AND name = ?2")?;
-        let found = statement
-            .query_row(params![vault.as_bytes(), name.as_str()], |row| Ok((row.get(0)?, row.get::<_, i64>(1)? as u64)));
-        Ok(found.optional()?)
-    }
-
-    /// Writes the row of an object; `waits_since` is for deposits, which go to the end of the order.
-    fn put_row(
-        &mut self,
-        vault: VaultId,
-        name: &ObjectName,
-        size: u64,
-        waits_since: Option<u64>,
-    ) -> Result<(), ShelfError> {
-        let before = self.row(vault, name)?.map_or(0, |(_, size)| size);
-        let change = self.sql.transaction()?;
-        change.execute("UPDATE sequence SET last = last + 1", [])?;
-        let last: i64 = change.query_row("SELECT last FROM sequence", [], |row| row.get(0))?;
-        change.execute(
-            "INSERT OR REPLACE INTO object (vault, name, size, version, waiting, since) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![
-                vault.as_bytes(),
-                name.as_str(),
-                size as i64,
-                last,
-                waits_since.map(|_| last),
-                waits_since.map(|since| since as i64)
-            ],
-        )?;
-        change.commit()?;
-        self.held = self.held.saturating_sub(before) + size;
-        Ok(())
-    }
-
-    fn forget(&mut self, vault: VaultId, name: &ObjectName) -> Result<(), ShelfError> {
-        let size = self.row(vault, name)?.map_or(0, |(_, size)| size);
-        let gone = "DELETE FROM object WHERE vault = ?1 AND name = ?2";
-        self.sql.execute(gone, params![vault.as_bytes(), name.as_str()])?;
-        self.held = self.held.saturating_sub(size);
-        Ok(())
-    }
-}
-
 /// Whether what stands under a name is a later tip than the one that is to replace it.
 fn outranks(name: &ObjectName, standing: &[u8], other: &[u8]) -> bool {
     let Some(Kind::Tip(device)) = Kind::of(name) else { return false };
@@ -373,34 +307,6 @@ enum Give {
     /// All copies as well.
     Copies,
 }
-
-const VERSION: i64 = 2;
-
-/// Format 1.
-const FIRST: &str = "
-CREATE TABLE object (
-    vault BLOB NOT NULL, name TEXT NOT NULL, size INTEGER NOT NULL,
-    version INTEGER NOT NULL,  -- rises with each change, and tells two tips of one size apart
-    waiting INTEGER,           -- the place in the order of what is to be put up; null for copies
-    PRIMARY KEY (vault, name)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX waiting ON object (vault, waiting) WHERE waiting IS NOT NULL;
-CREATE TABLE aside (vault BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, name)) WITHOUT ROWID;
-CREATE TABLE sequence (last INTEGER NOT NULL);
-INSERT INTO sequence VALUES (0);
-";
-
-/// What format 2 has besides.
-const SECOND: &str = "
-ALTER TABLE object ADD COLUMN since INTEGER;                        -- when a deposit came, in ms since 1970
-ALTER TABLE object ADD COLUMN delivered INTEGER NOT NULL DEFAULT 0; -- whether the host has had it
-ALTER TABLE aside ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE aside ADD COLUMN version INTEGER NOT NULL DEFAULT 0;    -- which came first
-CREATE TABLE known (vault BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, name)) WITHOUT ROWID;
-CREATE TABLE wanted (vault BLOB NOT NULL, name TEXT NOT NULL, PRIMARY KEY (vault, name)) WITHOUT ROWID;
-CREATE TABLE pulled (vault BLOB NOT NULL PRIMARY KEY, tips TEXT NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = 2;
-";
 
 /// Why something cannot be kept or found.
 #[derive(Debug, Error)]

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::keyring::{Entry, Keyring, KeyringError};
+use crate::connection::Login;
 use crate::message::{Moment, format_date};
-use crate::smtp::Login;
 
 /// Who logs in, and where the secret is.
 #[derive(Clone, PartialEq, Eq, Debug)]

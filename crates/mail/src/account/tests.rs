@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::smtp::Login;
+use crate::connection::Login;
 
 const FILE: &str = r#"
 [[account]]

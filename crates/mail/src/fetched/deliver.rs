@@ -19,8 +19,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::{
     Digesting, FetchedError, FetchedStore, Flags, Folders, Found, Intent, MessageDigest, Origin, Path, Sighting,
@@ -286,65 +285,6 @@ impl<S, F: Folders> fmt::Debug for Deliverer<S, F> {
     }
 }
 
-/// What a fetching task says to a [`Deliverer`] in another thread.
-#[derive(Debug)]
-pub enum Delivery {
-    /// A message in pieces begins.
-    Begin(Arrival),
-    /// A piece of it.
-    Piece(Vec<u8>),
-    /// It has come whole.
-    End,
-    /// It will not come whole.
-    Drop,
-    /// A message in one piece.
-    Whole(Arrival, Vec<u8>),
-}
-
-/// Where a fetching task puts what it fetches; full, it makes the task wait, so that memory stays flat.
-pub type Arrivals = mpsc::Sender<Delivery>;
-
-/// The thread that delivers: at its end, the deliverer and what it did.
-pub type Delivering<S, F> = JoinHandle<(Deliverer<S, F>, Result<Summary, DeliverError>)>;
-
-/// Moves a deliverer to a thread that may wait for disks.
-///
-/// It ends when every sender is dropped, after it delivered what had come whole, or with the first error.
-pub fn deliver_in_background<S, F>(mut deliverer: Deliverer<S, F>) -> (Arrivals, Delivering<S, F>)
-where
-    S: FetchedStore + Send + 'static,
-    F: Folders + Send + 'static,
-    F::Draft: Send,
-{
-    let (arrivals, mut coming) = mpsc::channel(WAITING_PIECES);
-    let delivering = spawn_blocking(move || {
-        let mut take_all = || {
-            while let Some(delivery) = coming.blocking_recv() {
-                match delivery {
-                    Delivery::Begin(arrival) => deliverer.begin(arrival)?,
-                    Delivery::Piece(bytes) => deliverer.write(&bytes)?,
-                    Delivery::End => deliverer.end()?,
-                    Delivery::Drop => deliverer.drop_unfinished()?,
-                    Delivery::Whole(arrival, bytes) => {
-                        deliverer.begin(arrival)?;
-                        deliverer.write(&bytes)?;
-                        deliverer.end()?;
-                    }
-                }
-            }
-            deliverer.drop_unfinished()?;
-            deliverer.flush()
-        };
-        let taken = take_all();
-        if taken.is_err() {
-            deliverer.give_up();
-        }
-        let summary = deliverer.summary();
-        (deliverer, taken.map(|()| summary))
-    });
-    (arrivals, delivering)
-}
-
 /// Uses the record in a thread that may wait for disks; the outcome is nothing only with the deliverer.
 pub(crate) async fn with_store<S, F, A, T>(
     mut deliverer: Deliverer<S, F>,
@@ -385,6 +325,3 @@ pub enum DeliverError {
 /// So many messages, or so many bytes, share two transactions and one wait for the disk.
 const BATCH_MESSAGES: usize = 1024;
 const BATCH_BYTES: u64 = 16 << 20;
-
-/// A piece is at most a MiB, so this bounds what is between network and disk.
-const WAITING_PIECES: usize = 16;

@@ -49,10 +49,7 @@ struct Fetching<'a> {
     arrivals: &'a Arrivals,
 }
 
-pub(crate) enum FetchError {
-    Imap(ImapError),
-    Stopped,
-}
+type FetchError = crate::fetched::FetchError<ImapError>;
 
 impl ImapSession {
     /// Fetches messages of the selected mailbox, each described by `describe` and handed to `arrivals`.
@@ -191,12 +188,6 @@ impl Fetching<'_> {
 
     async fn hand_on(&self, delivery: Delivery) -> Result<(), FetchError> {
         self.arrivals.send(delivery).await.map_err(|_| FetchError::Stopped)
-    }
-}
-
-impl From<ImapError> for FetchError {
-    fn from(error: ImapError) -> Self {
-        Self::Imap(error)
     }
 }
 

@@ -12,8 +12,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::guard::Guarded;
-use super::session::{Answer, ImapAccount, ImapError, UNASKED, accepted, beginning, closed, parsing};
-use crate::connection::{ConnectError, Credentials, Deadlines, LineError, Lines, Stream};
+use super::parsing::parsing;
+use super::session::{Answer, ImapAccount, ImapError, UNASKED, accepted, beginning, closed};
+use crate::connection::{ConnectError, Deadlines, LineError, Lines, Login, Stream};
 
 /// Asks for TLS and begins it, before anything else of the protocol.
 pub(super) async fn upgrade(stream: Stream, account: &ImapAccount) -> Result<Stream, ImapError> {
@@ -93,23 +94,21 @@ pub(super) fn note_capabilities(response: &Response<'_>, capabilities: &mut BTre
 
 pub(super) async fn log_in(
     client: Client<Guarded<Stream>>,
-    credentials: &Credentials,
+    login: &Login,
     offered: &BTreeSet<String>,
     deadlines: &Deadlines,
 ) -> Result<Session<Guarded<Stream>>, ImapError> {
-    let proof = || Proof { response: Some(credentials.response()) };
+    let proof = || Proof { response: Some(login.response()) };
     let logging_in = async {
-        match credentials {
-            Credentials::Token { .. } => client.authenticate("XOAUTH2", proof()).await,
-            Credentials::Password { .. } if offered.contains("AUTH=PLAIN") => {
-                client.authenticate("PLAIN", proof()).await
-            }
-            Credentials::Password { user, password } => client.login(user, password).await,
+        match login {
+            Login::Token { .. } => client.authenticate("XOAUTH2", proof()).await,
+            Login::Password { .. } if offered.contains("AUTH=PLAIN") => client.authenticate("PLAIN", proof()).await,
+            Login::Password { user, password } => client.login(user, password).await,
         }
     };
-    let unavailable = match credentials {
-        Credentials::Token { .. } => !offered.contains("AUTH=XOAUTH2"),
-        Credentials::Password { .. } => !offered.contains("AUTH=PLAIN") && offered.contains("LOGINDISABLED"),
+    let unavailable = match login {
+        Login::Token { .. } => !offered.contains("AUTH=XOAUTH2"),
+        Login::Password { .. } => !offered.contains("AUTH=PLAIN") && offered.contains("LOGINDISABLED"),
     };
     if unavailable {
         return Err(ImapError::NoLogin);

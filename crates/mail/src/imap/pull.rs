@@ -3,11 +3,11 @@
 //! The order makes it safe to stop anywhere: what was delivered is recorded with its batch, and up to which mod-sequence
 //! the record holds is noted last, and only if everything new came; otherwise the next round looks again.
 
-use super::fetch::{FetchError, FetchReport};
+use super::fetch::FetchReport;
 use super::session::{Access, ImapError, ImapSession};
 use crate::fetched::{
-    Arrival, DeliverError, Deliverer, FetchedError, FetchedStore, Flags, Folders, MailboxKey, Origin, Path, Summary,
-    UidSet, deliver_in_background, with_store,
+    Arrival, Deliverer, FetchedStore, Flags, Folders, MailboxKey, Origin, Path, Summary, UidSet, deliver_in_background,
+    delivered, with_store,
 };
 use crate::maildir::FolderName;
 
@@ -45,7 +45,7 @@ where
 {
     let selected = match session.select(mailbox, Access::Read).await {
         Ok(selected) => selected,
-        Err(error) => return (Some(deliverer), Err(error.into())),
+        Err(error) => return (Some(deliverer), Err(PullError::Session(error))),
     };
     let key = MailboxKey { account: account.into(), mailbox: mailbox.into(), validity: selected.validity };
     let (deliverer, record) = with_store(deliverer, key.clone(), |store, key| store.mailbox(&key)).await;
@@ -56,7 +56,7 @@ where
     };
     let changes = match session.changes(&selected, &record).await {
         Ok(changes) => changes,
-        Err(error) => return (Some(deliverer), Err(error.into())),
+        Err(error) => return (Some(deliverer), Err(PullError::Session(error))),
     };
     let mut report = PullReport { validity: key.validity, flags: changes.flags.len(), ..PullReport::default() };
     let mut deliverer = deliverer;
@@ -109,30 +109,8 @@ where
     };
     let fetched = session.fetch_into(new, describe, &arrivals).await;
     drop(arrivals);
-    let Ok((deliverer, delivered)) = delivering.await else { return (None, Err(PullError::Panicked)) };
-    let outcome = match (fetched, delivered) {
-        // Why the deliverer stopped taking is its to say.
-        (_, Err(error)) => Err(error.into()),
-        (Ok(fetched), Ok(summary)) => Ok((summary, fetched)),
-        (Err(FetchError::Imap(error)), Ok(_)) => Err(error.into()),
-        (Err(FetchError::Stopped), Ok(_)) => Err(PullError::Panicked),
-    };
-    (Some(deliverer), outcome)
+    delivered(delivering, fetched).await
 }
 
-/// Why a mailbox was not brought up to date. What was delivered until then stays.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// The session failed.
-    #[error(transparent)]
-    Imap(#[from] ImapError),
-    /// The record failed.
-    #[error(transparent)]
-    Record(#[from] FetchedError),
-    /// Delivery failed.
-    #[error(transparent)]
-    Deliver(#[from] DeliverError),
-    /// The delivering thread is gone.
-    #[error("the delivering thread ended")]
-    Panicked,
-}
+/// Why a mailbox was not brought up to date.
+pub type PullError = crate::fetched::PullError<ImapError>;

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_imap::imap_proto::{MailboxDatum, NameAttribute, RequestId, Response, ResponseCode, Status};
 use async_imap::types::UnsolicitedResponse;
 use async_imap::{Client, Session};
-use futures_util::FutureExt as _;
 use rustls::ClientConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::guard::{Bounds, GuardError, Guarded};
 use super::login::{capabilities_of, greeted, log_in, note_capabilities, upgrade};
-use crate::connection::{ConnectError, Credentials, Deadlines, Endpoint, LOGIN_HINT, NO_LOGIN_HINT, Security, Stream};
+use super::parsing::parsing;
+use crate::connection::{ConnectError, Deadlines, Endpoint, LOGIN_HINT, Login, NO_LOGIN_HINT, Security, Stream};
 use crate::fetched::UidSet;
 
 /// What is needed for a session.
@@ -26,7 +25,7 @@ pub struct ImapAccount {
     /// Whom the server's certificate is to be trusted by.
     pub tls: Arc<ClientConfig>,
     /// Who.
-    pub credentials: Credentials,
+    pub login: Login,
     /// For how long anything is waited.
     pub deadlines: Deadlines,
 }
@@ -111,7 +110,7 @@ impl ImapSession {
 
     /// Logs in over a connection that stands.
     pub(crate) async fn over(mut stream: Stream, account: &ImapAccount) -> Result<Self, ImapError> {
-        let ImapAccount { endpoint, credentials, deadlines, .. } = account;
+        let ImapAccount { endpoint, login, deadlines, .. } = account;
         if endpoint.security == Security::Upgrade {
             stream = upgrade(stream, account).await?;
         }
@@ -120,7 +119,7 @@ impl ImapSession {
             greeted(&mut client, deadlines).await?;
         }
         let offered = capabilities_of(&mut client, deadlines).await?;
-        let session = log_in(client, credentials, &offered, deadlines).await?;
+        let session = log_in(client, login, &offered, deadlines).await?;
         let mut session = Self { session, deadlines: *deadlines, capabilities: offered };
         // Others than before the login may hold now.
         let mut offered = BTreeSet::new();
@@ -298,14 +297,6 @@ fn special_use(attribute: &NameAttribute<'_>) -> Option<SpecialUse> {
         NameAttribute::Trash => SpecialUse::Trash,
         _ => return None,
     })
-}
-
-/// Waits for what the parser makes of a server's words.
-///
-/// It panics on some that the guard lets pass, such as a code that a letter beyond ASCII follows at once, or a date that
-/// is NIL. The session is of no use after that, and the error ends it; nothing of it is looked at again.
-pub(super) async fn parsing<T>(reading: impl Future<Output = T>) -> Result<T, ImapError> {
-    AssertUnwindSafe(reading).catch_unwind().await.map_err(|_| ImapError::Unreadable)
 }
 
 pub(super) fn closed() -> ImapError {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::session::{Listed, Pop3Error, Pop3Session};
 use crate::fetched::{
-    Arrival, DeliverError, Deliverer, Delivery, FetchedError, FetchedStore, Flags, Folders, Origin, Path, Summary,
-    deliver_in_background, with_store,
+    Arrival, Arrivals, Deliverer, Delivery, FetchError, FetchedStore, Flags, Folders, Origin, Path, Summary,
+    deliver_in_background, delivered, with_store,
 };
 use crate::maildir::FolderName;
 
@@ -54,7 +54,7 @@ where
 {
     let listed = match session.list().await {
         Ok(listed) => listed,
-        Err(error) => return (Some(deliverer), Err(error.into())),
+        Err(error) => return (Some(deliverer), Err(Pop3PullError::Session(error))),
     };
     let account: Arc<str> = account.into();
     let present: Vec<Arc<str>> = listed.iter().map(|message| Arc::clone(&message.uidl)).collect();
@@ -79,14 +79,8 @@ where
     let (arrivals, delivering) = deliver_in_background(deliverer);
     let fetched = fetch(session, folder, new, &arrivals).await;
     drop(arrivals);
-    let Ok((deliverer, delivered)) = delivering.await else { return (None, Err(Pop3PullError::Panicked)) };
-    let outcome = match (fetched, delivered) {
-        // Why the deliverer stopped taking is its to say.
-        (_, Err(error)) => Err(error.into()),
-        (Ok(missing), Ok(summary)) => Ok(Pop3PullReport { summary, present, missing }),
-        (Err(error), Ok(_)) => Err(error),
-    };
-    (Some(deliverer), outcome)
+    let (deliverer, delivered) = delivered(delivering, fetched).await;
+    (deliverer, delivered.map(|(summary, missing)| Pop3PullReport { summary, present, missing }))
 }
 
 /// Fetches messages in their order, several asked for ahead; says how many the server refused.
@@ -94,9 +88,9 @@ async fn fetch(
     session: &mut Pop3Session,
     folder: &FolderName,
     mut new: VecDeque<(u32, Origin)>,
-    arrivals: &crate::fetched::Arrivals,
-) -> Result<u64, Pop3PullError> {
-    let stopped = |_| Pop3PullError::Panicked;
+    arrivals: &Arrivals,
+) -> Result<u64, FetchError<Pop3Error>> {
+    let stopped = |_| FetchError::Stopped;
     let mut asked: VecDeque<Origin> = VecDeque::new();
     let mut missing = 0;
     loop {
@@ -126,22 +120,8 @@ async fn fetch(
     }
 }
 
-/// Why a maildrop was not brought up to date. What was delivered until then stays.
-#[derive(Debug, thiserror::Error)]
-pub enum Pop3PullError {
-    /// The session failed.
-    #[error(transparent)]
-    Pop3(#[from] Pop3Error),
-    /// The record failed.
-    #[error(transparent)]
-    Record(#[from] FetchedError),
-    /// Delivery failed.
-    #[error(transparent)]
-    Deliver(#[from] DeliverError),
-    /// The delivering thread is gone.
-    #[error("the delivering thread ended")]
-    Panicked,
-}
+/// Why a maildrop was not brought up to date.
+pub type Pop3PullError = crate::fetched::PullError<Pop3Error>;
 
 /// A message without end would fill the disk.
 const MAXIMUM_MESSAGE: u64 = 1 << 30;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::reply::{Reply, parse_listed, parse_uidl};
 use super::unstuff::Unstuffing;
 use crate::connection::{
-    ConnectError, Credentials, Deadlines, Endpoint, LOGIN_HINT, LineError, Lines, NO_LOGIN_HINT, Security, Stream,
+    ConnectError, Deadlines, Endpoint, LOGIN_HINT, LineError, Lines, Login, NO_LOGIN_HINT, Security, Stream,
 };
 
 /// What is needed for a session.
@@ -24,7 +24,7 @@ pub struct Pop3Account {
     /// Whom the server's certificate is to be trusted by.
     pub tls: Arc<ClientConfig>,
     /// Who.
-    pub credentials: Credentials,
+    pub login: Login,
     /// For how long anything is waited.
     pub deadlines: Deadlines,
 }
@@ -57,7 +57,7 @@ impl Pop3Session {
 
     /// Logs in over a connection that stands.
     pub(crate) async fn over(stream: Stream, account: &Pop3Account) -> Result<Self, Pop3Error> {
-        let Pop3Account { endpoint, credentials, deadlines, .. } = account;
+        let Pop3Account { endpoint, login, deadlines, .. } = account;
         let mut session =
             Self { lines: Lines::new(stream, deadlines.silence), deadlines: *deadlines, capabilities: BTreeSet::new() };
         match session.reply().await {
@@ -71,7 +71,7 @@ impl Pop3Session {
         if endpoint.security == Security::Upgrade {
             session = session.upgrade(account).await?;
         }
-        session.log_in(credentials).await?;
+        session.log_in(login).await?;
         // Others than before the login may hold now.
         session.ask_capabilities().await?;
         Ok(session)
@@ -192,11 +192,11 @@ impl Pop3Session {
         Ok(session)
     }
 
-    async fn log_in(&mut self, credentials: &Credentials) -> Result<(), Pop3Error> {
-        let logged_in = match credentials {
-            Credentials::Token { .. } => self.authenticate("XOAUTH2", credentials).await,
-            Credentials::Password { .. } if self.can("SASL PLAIN") => self.authenticate("PLAIN", credentials).await,
-            Credentials::Password { user, password } => {
+    async fn log_in(&mut self, login: &Login) -> Result<(), Pop3Error> {
+        let logged_in = match login {
+            Login::Token { .. } => self.authenticate("XOAUTH2", login).await,
+            Login::Password { .. } if self.can("SASL PLAIN") => self.authenticate("PLAIN", login).await,
+            Login::Password { user, password } => {
                 self.command(&format!("USER {}", one_line(user)?)).await?;
                 self.command(&format!("PASS {}", one_line(password)?)).await.map(drop)
             }
@@ -210,13 +210,13 @@ impl Pop3Session {
         })
     }
 
-    async fn authenticate(&mut self, mechanism: &str, credentials: &Credentials) -> Result<(), Pop3Error> {
+    async fn authenticate(&mut self, mechanism: &str, login: &Login) -> Result<(), Pop3Error> {
         if !self.can(&format!("SASL {mechanism}")) {
             return Err(Pop3Error::NoLogin);
         }
         // The proof goes behind the challenge, since a command has no room for a long token.
         self.send(&format!("AUTH {mechanism}")).await?;
-        let mut proof = Some(STANDARD.encode(credentials.response()));
+        let mut proof = Some(STANDARD.encode(login.response()));
         for _ in 0..3 {
             match self.reply().await? {
                 Reply::Ok(_) => return Ok(()),

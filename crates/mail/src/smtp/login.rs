@@ -13,7 +13,8 @@ use smtp_proto::{
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Capabilities, Failure, Login, Reply, Security, Server, Stage, Stream};
+use super::{Capabilities, Failure, Reply, Security, Server, Stage, Stream};
+use crate::connection::Login;
 
 /// Says hello, protects the connection as the server's settings say, and logs in.
 pub(super) async fn greet_and_log_in(
@@ -84,9 +85,9 @@ async fn finish<S: Stream + 'static>(
         size_limit: (offered.size > 0).then_some(offered.size as u64),
     };
     let credentials = match &server.login {
-        Login::Anonymous => None,
-        Login::Password { user, password } => Some(Credentials::new(user.as_str(), password.as_str())),
-        Login::Token { user, token } => Some(Credentials::new_xoauth2(user.as_str(), token.as_str())),
+        None => None,
+        Some(Login::Password { user, password }) => Some(Credentials::new(user.as_str(), password.as_str())),
+        Some(Login::Token { user, token }) => Some(Credentials::new_xoauth2(user.as_str(), token.as_str())),
     };
     if let Some(credentials) = credentials {
         offered.auth_mechanisms &= AUTH_PLAIN | AUTH_LOGIN | AUTH_XOAUTH2;
@@ -130,7 +131,7 @@ fn tls_failure(source: TlsError, server: &Server) -> Failure {
 
 fn user(server: &Server) -> String {
     match &server.login {
-        Login::Anonymous => String::new(),
-        Login::Password { user, .. } | Login::Token { user, .. } => user.clone(),
+        None => String::new(),
+        Some(Login::Password { user, .. } | Login::Token { user, .. }) => user.clone(),
     }
 }

@@ -153,7 +153,7 @@ fn server(address: SocketAddr) -> Server {
         port: address.port(),
         security: Security::Plain,
         trust: Trust::load(None).or_else(|_| Trust::load(Some(&authority()))).unwrap(),
-        login: Login::Anonymous,
+        login: None,
         hello: "laptop.test".to_owned(),
         source: None,
         deadlines: Deadlines {
@@ -215,7 +215,7 @@ fn codes(fates: &[Fate]) -> Vec<i32> {
 struct Shut;
 
 impl Gate for Shut {
-    async fn may_write_dot(&self) -> bool {
+    async fn may_write_dot(&self, _: &[Fate]) -> bool {
         false
     }
 }
@@ -388,7 +388,7 @@ async fn what_the_server_has_ruled_out_is_not_tried() {
 #[tokio::test]
 async fn a_server_without_starttls_hears_no_password() {
     let (address, seen) = fake(Faults::default()).await;
-    let login = Login::Password { user: "ann".to_owned(), password: "secret".to_owned() };
+    let login = Some(Login::Password { user: "ann".to_owned(), password: "secret".to_owned() });
     let failure = Connection::open(&Server { security: Security::Starttls, login, ..server(address) }).await.err();
     assert!(matches!(failure, Some(Failure::NoStarttls)), "{failure:?}");
     assert_eq!(seen.commands(), ["EHLO laptop.test"]);
@@ -396,7 +396,7 @@ async fn a_server_without_starttls_hears_no_password() {
 
 #[tokio::test]
 async fn a_wrong_password_is_the_accounts_fault_and_a_busy_login_the_servers() {
-    let login = Login::Password { user: "ann".to_owned(), password: "secret".to_owned() };
+    let login = Some(Login::Password { user: "ann".to_owned(), password: "secret".to_owned() });
     for (answer, kind) in [("535 5.7.8 wrong", Kind::Account), ("454 4.7.0 busy", Kind::Server)] {
         let (address, _) = fake(answering(&[("AUTH", answer)])).await;
         let failure = Connection::open(&Server { login: login.clone(), ..server(address) }).await.err().unwrap();
@@ -404,7 +404,7 @@ async fn a_wrong_password_is_the_accounts_fault_and_a_busy_login_the_servers() {
         assert!(failure.to_string().contains("ann") && !failure.to_string().contains("secret"));
     }
     let (address, _) = fake(Faults::default()).await;
-    let token = Login::Token { user: "ann".to_owned(), token: "t".to_owned() };
+    let token = Some(Login::Token { user: "ann".to_owned(), token: "t".to_owned() });
     let failure = Connection::open(&Server { login: token, ..server(address) }).await.err().unwrap();
     assert!(matches!(failure, Failure::NoMechanism), "{failure}");
 }

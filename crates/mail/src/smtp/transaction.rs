@@ -29,8 +29,9 @@ pub struct Outgoing<'a> {
 
 /// Asked once all but the final dot was written and handed on.
 pub trait Gate: Sync {
-    /// Whether the dot may be written. Whoever says yes must count on the mail being accepted from now on.
-    fn may_write_dot(&self) -> impl Future<Output = bool> + Send;
+    /// Whether the dot may be written. Whoever says yes must count on the mail being accepted from now on, for those whom
+    /// the server has not refused; of these, `recipients` says so already.
+    fn may_write_dot(&self, recipients: &[Fate]) -> impl Future<Output = bool> + Send;
 }
 
 /// A gate that stands open: for whoever has nobody to take turns with.
@@ -38,7 +39,7 @@ pub trait Gate: Sync {
 pub struct OpenGate;
 
 impl Gate for OpenGate {
-    async fn may_write_dot(&self) -> bool {
+    async fn may_write_dot(&self, _: &[Fate]) -> bool {
         true
     }
 }
@@ -115,7 +116,7 @@ impl Connection {
         if let Err(why) = self.write_message(mail, body).await {
             return Try::Failed { why, recipients: never_taken(recipients) };
         }
-        if !gate.may_write_dot().await {
+        if !gate.may_write_dot(&recipients).await {
             return Try::Failed { why: Failure::Withheld, recipients: never_taken(recipients) };
         }
         // The gate may have taken its time. Whoever has hung up accepts nothing.

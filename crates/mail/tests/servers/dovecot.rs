@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use packetboat_mail::imap::ImapAccount;
 use packetboat_mail::pop3::Pop3Account;
-use packetboat_mail::{Credentials, Deadlines, Endpoint, Security};
+use packetboat_mail::{Deadlines, Endpoint, Login, Security};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -109,13 +109,13 @@ impl Dovecot {
     pub(crate) fn imap(&self, security: Security) -> ImapAccount {
         let port = if security == Security::Implicit { self.imaps } else { self.imap };
         let endpoint = Endpoint { host: "localhost".to_owned(), port, security };
-        ImapAccount { endpoint, tls: self.tls(), credentials: credentials(PASSWORD), deadlines: deadlines() }
+        ImapAccount { endpoint, tls: self.tls(), login: login(PASSWORD), deadlines: deadlines() }
     }
 
     pub(crate) fn pop3(&self, security: Security) -> Pop3Account {
         let port = if security == Security::Implicit { self.pop3s } else { self.pop3 };
         let endpoint = Endpoint { host: "localhost".to_owned(), port, security };
-        Pop3Account { endpoint, tls: self.tls(), credentials: credentials(PASSWORD), deadlines: deadlines() }
+        Pop3Account { endpoint, tls: self.tls(), login: login(PASSWORD), deadlines: deadlines() }
     }
 
     /// Runs the server's own tool, and gives what it says.
@@ -145,8 +145,8 @@ impl Drop for Dovecot {
     }
 }
 
-pub(crate) fn credentials(password: &str) -> Credentials {
-    Credentials::Password { user: USER.to_owned(), password: password.to_owned() }
+pub(crate) fn login(password: &str) -> Login {
+    Login::Password { user: USER.to_owned(), password: password.to_owned() }
 }
 
 /// A machine that is busy with other tests may be slow; a server that is dead is not waited for all day.
@@ -160,16 +160,13 @@ fn provide() -> Result<(), &'static str> {
     if !rustix::process::geteuid().is_root() {
         return Err("Dovecot is started by root alone");
     }
-    let script = "command -v dovecot >/dev/null && test -e /usr/lib/dovecot/pop3 && command -v openssl >/dev/null && exit 0
-        command -v apt-get >/dev/null || exit 1
-        test -e /usr/sbin/policy-rc.d || { printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; }
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends dovecot-imapd dovecot-pop3d openssl";
-    let lock = "/run/lock/packetboat-packages.lock";
-    let provided = Command::new("flock").arg(lock).args(["sh", "-c", script]).output();
-    match provided {
-        Ok(output) if output.status.success() => Ok(()),
-        _ => Err("Dovecot is not installed here and cannot be"),
+    let there =
+        || ["/usr/sbin/dovecot", "/usr/lib/dovecot/pop3", "/usr/bin/openssl"].iter().all(|at| Path::new(at).exists());
+    if !there() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../mail/tests/servers/install.sh");
+        let _told = Command::new("sh").arg(script).args(["dovecot-imapd", "dovecot-pop3d", "openssl"]).output();
     }
+    if there() { Ok(()) } else { Err("Dovecot is not installed here and cannot be") }
 }
 
 fn free_ports() -> [u16; 4] {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use packetboat_mail::{Credentials, Deadlines, Endpoint, Security};
+use packetboat_mail::{Deadlines, Endpoint, Login, Security};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -67,8 +67,8 @@ pub(crate) fn tls() -> Arc<ClientConfig> {
     Arc::new(ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-pub(crate) fn credentials() -> Credentials {
-    Credentials::Password { user: "anna".to_owned(), password: "secret".to_owned() }
+pub(crate) fn login() -> Login {
+    Login::Password { user: "anna".to_owned(), password: "secret".to_owned() }
 }
 
 /// Short, since these servers are silent on purpose.

@@ -266,7 +266,7 @@ pub(super) fn key(id: &ChunkId) -> i64 {
     i64::from(i32::from_be_bytes([id.0[0], id.0[1], id.0[2], id.0[3]]))
 }
 
-fn encode_part(chunks: &[PackedChunk]) -> Vec<u8> {
+pub(super) fn encode_part(chunks: &[PackedChunk]) -> Vec<u8> {
     let mut out = Writer::new();
     let mut end = 0u32;
     for chunk in chunks {

@@ -421,7 +421,7 @@ impl Index {
         }
     }
 
-    fn decode_past(&self, kind: i64, data: &[u8]) -> Result<Past, IndexError> {
+    pub(super) fn decode_past(&self, kind: i64, data: &[u8]) -> Result<Past, IndexError> {
         let mut from = Decoder::new(&self.sql, &self.numbers, data);
         let past = match kind {
             CONTENT => Past::Content(from.head()?),

@@ -199,7 +199,7 @@ impl Index {
 }
 
 /// Five varints, in the order of the fields.
-fn encode_summary(summary: &Summary) -> Vec<u8> {
+pub(super) fn encode_summary(summary: &Summary) -> Vec<u8> {
     let mut out = Writer::new();
     for count in [summary.created, summary.edited, summary.moved, summary.deleted, summary.attributes] {
         out.varint(u64::from(count));
@@ -207,7 +207,7 @@ fn encode_summary(summary: &Summary) -> Vec<u8> {
     out.finish()
 }
 
-fn decode_summary(bytes: &[u8]) -> Result<Summary, WireError> {
+pub(super) fn decode_summary(bytes: &[u8]) -> Result<Summary, WireError> {
     let mut input = Reader::new(bytes);
     let summary = Summary {
         created: input.varint32()?,

@@ -11,18 +11,16 @@ use std::process::ExitCode;
 use clap::Args;
 use packetboat_daemon::control::Request;
 use packetboat_daemon::reports::check_maildir;
-use packetboat_engine::ports::{Clock as _, Entropy};
-use packetboat_mail::account::{Account, Accounts, Entry, Keyring, KeyringError, Patience, Trying, probe_sent};
-use packetboat_mail::message::{Moment, Stamp};
+use packetboat_mail::account::{Account, Accounts, Entry, Keyring, KeyringError};
 use serde_json::json;
 
+use super::probe::probe;
 use super::test;
-use crate::carrier::{Carrier, home_directory, host_name, not_a_maildir, offset_minutes, runtime};
+use crate::carrier::{Carrier, home_directory, not_a_maildir, runtime};
 use crate::failure::Failure;
 use crate::opening::Context;
 use crate::state::write_whole;
 use crate::text;
-use crate::world::{SystemClock, SystemEntropy};
 
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
@@ -69,7 +67,8 @@ pub(super) struct SetupArgs {
     user: Option<String>,
     /// Send one mail to yourself, to learn whether the provider itself files in Sent what it takes
     ///
-    /// Where it does, Sent says whether a mail went out of which nobody knows, and no copy is filed from here.
+    /// Where it does, Sent says whether a mail went out of which nobody knows, and no copy is filed from here. Of an account
+    /// that is there already, `packetboat mail probe` asks it.
     #[arg(long, conflicts_with = "untested", help_heading = "Mail out")]
     probe_sent: bool,
 
@@ -186,27 +185,17 @@ fn ask_provider(
     if !wanted {
         return Ok(None);
     }
-    let (hello, connect) = (host_name(), carrier.settings()?.outbox.connect.0);
-    let mut random = [0; 16];
-    SystemEntropy.fill(&mut random);
-    let moment = Moment { unix_seconds: SystemClock.now_ms() / 1000, offset_minutes: offset_minutes() };
-    let stamp = Stamp { moment, random, host: hello.clone() };
-    let trying = Trying { hello: &hello, source: None, connect };
-    context.ui.note("A mail to yourself is on its way; this can take a minute.");
-    let probed = runtime(2)?.block_on(probe_sent(account, trying, &stamp, Patience::default()));
-    match probed {
-        Ok(true) => context.ui.note("The provider files in Sent what it takes, so Sent says what went out."),
-        Ok(false) => context.ui.note(
-            "The provider files nothing in Sent; file_in_sent = true in the section [outbox] of daemon.toml files a copy \
-             from here.",
-        ),
+    match probe(context, carrier, account)? {
+        Ok(files) => Ok(Some(files)),
         Err(error) => {
             let said = text::plain(error.in_words().as_bytes());
-            context.ui.warn(&format!("whether the provider files in Sent what it takes is not known: {said}"));
-            return Ok(None);
+            context.ui.warn(&format!(
+                "whether the provider files in Sent what it takes is not known: {said}\nHint: the account is kept, and \
+                 `packetboat mail probe` asks again"
+            ));
+            Ok(None)
         }
     }
-    Ok(probed.ok())
 }
 
 /// An account as it was asked for.

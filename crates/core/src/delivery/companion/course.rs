@@ -106,7 +106,7 @@ impl Companion {
         self.kept.state = match lease {
             _ if self.kept.remaining.is_empty() => CompanionState::Done,
             Lease::WithoutEnd { recalled: false } | Lease::TakenOver { recalled: false, .. } => {
-                let next_try = now.after(settings.backoff(self.item.id(), self.kept.attempts));
+                let next_try = now.after(settings.backoff(self.item.id(), self.attempts()));
                 CompanionState::Turn { lease, next_try }
             }
             _ => CompanionState::Returned { unclear: Recipients::none() },

@@ -55,6 +55,7 @@ impl Companion {
                 self.learn(replies, &lease, effects);
                 if unclear.is_empty() && goes_on && !self.kept.remaining.is_empty() {
                     // The lease goes on, too; before the next dot it is looked at again.
+                    self.kept.continued = self.kept.continued.saturating_add(1);
                     self.kept.state = CompanionState::Turn { lease, next_try: now.moment() };
                 } else if unclear.is_empty() {
                     self.end_try(lease, now, settings, effects);

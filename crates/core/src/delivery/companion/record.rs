@@ -1,12 +1,13 @@
 //! The bytes of a companion's state, as a driver saves them.
 //!
 //! ```text
-//! version u8       1
+//! version u8       1, or 2 where some tries went on with a further transaction
 //! number varint
 //! remaining        recipients (item.rs)
 //! replies          (reply.rs)
 //! owes a bounce    recipients
 //! attempts varint | last turn varint
+//! continued varint with version 2 only: how many did
 //! state u8         then its fields: 0 standby, 1 requested, 2 turn, 3 sending, 4 dot, 5 unknown, 6 returned, 7 done,
 //!                  8 closed
 //! lease            0 | moment, 1 | recalled, 2 | since varint | recalled
@@ -15,7 +16,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::delivery::host::decode_flag;
+use crate::delivery::host::{decode_continued, decode_flag};
 use crate::delivery::message::decode_count;
 use crate::wire::{Reader, WireError, Writer};
 
@@ -24,10 +25,14 @@ impl Companion {
     pub fn encode(&self) -> Vec<u8> {
         let kept = &self.kept;
         let mut out = Writer::new();
-        kept.remaining.encode(out.u8(VERSION).varint(kept.number));
+        let version = if kept.continued > 0 { WITH_CONTINUED } else { VERSION };
+        kept.remaining.encode(out.u8(version).varint(kept.number));
         kept.replies.encode(&mut out);
         kept.owes_bounce.encode(&mut out);
         out.varint(u64::from(kept.attempts)).varint(kept.last_turn);
+        if kept.continued > 0 {
+            out.varint(u64::from(kept.continued));
+        }
         kept.state.encode(&mut out);
         out.finish()
     }
@@ -35,7 +40,8 @@ impl Companion {
     /// Reads the state of a copy; [`Event::Restarted`] is to follow.
     pub fn decode(item: Arc<Item>, bytes: &[u8]) -> Result<Self, WireError> {
         let mut input = Reader::new(bytes);
-        if input.u8()? != VERSION {
+        let version = input.u8()?;
+        if ![VERSION, WITH_CONTINUED].contains(&version) {
             return Err(WireError::Invalid { what: "version of a copy's state" });
         }
         let number = match decode_count(&mut input)? {
@@ -43,15 +49,13 @@ impl Companion {
             number => number,
         };
         let recipients = item.recipients().len();
-        let kept = Kept {
-            number,
-            remaining: Recipients::decode(&mut input, recipients)?,
-            replies: Replies::decode(&mut input, recipients)?,
-            owes_bounce: Recipients::decode(&mut input, recipients)?,
-            attempts: input.varint32()?,
-            last_turn: decode_count(&mut input)?,
-            state: CompanionState::decode(&mut input, recipients)?,
-        };
+        let remaining = Recipients::decode(&mut input, recipients)?;
+        let replies = Replies::decode(&mut input, recipients)?;
+        let owes_bounce = Recipients::decode(&mut input, recipients)?;
+        let (attempts, last_turn) = (input.varint32()?, decode_count(&mut input)?);
+        let continued = if version == WITH_CONTINUED { decode_continued(&mut input, attempts)? } else { 0 };
+        let state = CompanionState::decode(&mut input, recipients)?;
+        let kept = Kept { number, remaining, replies, owes_bounce, attempts, continued, last_turn, state };
         input.finish()?;
         Ok(Self { item, kept, line: Line::default(), path_up: true, offered: false })
     }
@@ -156,3 +160,4 @@ impl Lease {
 }
 
 const VERSION: u8 = 1;
+const WITH_CONTINUED: u8 = 2;

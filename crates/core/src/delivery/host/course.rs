@@ -108,7 +108,7 @@ impl Host {
 
     /// Goes on after the host's own definite failure, or after an answer that left somebody waiting.
     pub(super) fn fail(&mut self, now: &Now, settings: &Settings, effects: &mut Vec<Effect>) {
-        let mut next_try = now.after(settings.backoff(self.item.id(), self.kept.attempts));
+        let mut next_try = now.after(settings.backoff(self.item.id(), self.attempts()));
         if self.is_expired(now, settings) {
             // The companion may have a path while the host has had none for days: it is asked once more.
             let reachable = self.line.is_up() && self.kept.copy == CopyState::Held;
@@ -188,12 +188,12 @@ impl Host {
 
     pub(super) fn take_turn_after_doubt(&mut self, now: &Now, settings: &Settings) {
         let failed = matches!(self.kept.state, HostState::Unknown { turn: None, .. });
-        let next_try = now.after(settings.backoff(self.item.id(), self.kept.attempts.max(1)));
+        let next_try = now.after(settings.backoff(self.item.id(), self.attempts().max(1)));
         self.kept.state = HostState::Turn { failed, next_try };
     }
 
     pub(super) fn turn_came_back(&mut self, now: &Now, settings: &Settings) {
-        let wait = settings.backoff(self.item.id(), self.kept.attempts.max(1));
+        let wait = settings.backoff(self.item.id(), self.attempts().max(1));
         let next_try = if self.kept.last_call { now.moment() } else { now.after(wait) };
         self.kept.state = HostState::Turn { failed: false, next_try };
     }

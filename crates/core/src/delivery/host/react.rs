@@ -45,6 +45,7 @@ impl Host {
                 self.learn(&replies, Path::Host, now, effects);
                 match self.still_waiting(&unanswered) {
                     unclear if unclear.is_empty() && replies.want_another_transaction() => {
+                        self.kept.continued = self.kept.continued.saturating_add(1);
                         self.kept.state = HostState::Turn { failed: false, next_try: now.moment() };
                     }
                     unclear if unclear.is_empty() => self.fail(now, settings, effects),

@@ -6,8 +6,9 @@
 //! submitted varint   milliseconds since 1970
 //! statuses           runs of equal ones (status.rs)
 //! copy u8 | wish u8
-//! flags u8           1 warned, 2 last call, 4 owes a copy in Sent
+//! flags u8           1 warned, 2 last call, 4 owes a copy in Sent, 8 some tries went on with a further transaction
 //! attempts varint | last turn varint
+//! continued varint   with flag 8 only: how many did
 //! state u8           then its fields: 0 turn, 1 sending, 2 dot, 3 granted, 4 unknown, 5 settling, 6 closing, 7 closed
 //! ```
 //!
@@ -27,9 +28,15 @@ impl Host {
         let mut out = Writer::new();
         out.u8(VERSION).varint(kept.number.unwrap_or_default()).varint(kept.submitted_ms);
         encode_statuses(&kept.statuses, &mut out);
-        let flags = u8::from(kept.warned) | u8::from(kept.last_call) << 1 | u8::from(kept.owes_sent_copy) << 2;
+        let flags = u8::from(kept.warned)
+            | u8::from(kept.last_call) << 1
+            | u8::from(kept.owes_sent_copy) << 2
+            | u8::from(kept.continued > 0) << 3;
         out.u8(kept.copy as u8).u8(kept.wish as u8).u8(flags);
         out.varint(u64::from(kept.attempts)).varint(kept.last_turn);
+        if kept.continued > 0 {
+            out.varint(u64::from(kept.continued));
+        }
         kept.state.encode(&mut out);
         out.finish()
     }
@@ -59,10 +66,11 @@ impl Host {
             _ => return Err(WireError::Invalid { what: "wish" }),
         };
         let flags = input.u8()?;
-        if flags >= 8 {
+        if flags >= 16 {
             return Err(WireError::NotCanonical);
         }
         let (attempts, last_turn) = (input.varint32()?, decode_count(&mut input)?);
+        let continued = if flags & 8 != 0 { decode_continued(&mut input, attempts)? } else { 0 };
         let state = HostState::decode(&mut input, recipients)?;
         input.finish()?;
         let kept = Kept {
@@ -75,6 +83,7 @@ impl Host {
             last_call: flags & 2 != 0,
             owes_sent_copy: flags & 4 != 0,
             attempts,
+            continued,
             last_turn,
             state,
         };
@@ -178,6 +187,15 @@ pub(in crate::delivery) fn decode_flag(input: &mut Reader<'_>) -> Result<bool, W
         0 => Ok(false),
         1 => Ok(true),
         _ => Err(WireError::NotCanonical),
+    }
+}
+
+/// How many of so many tries only went on with a further transaction; it is written where there was one.
+pub(in crate::delivery) fn decode_continued(input: &mut Reader<'_>, attempts: Attempt) -> Result<Attempt, WireError> {
+    match input.varint32()? {
+        0 => Err(WireError::NotCanonical),
+        continued if continued > attempts => Err(WireError::Invalid { what: "count of tries" }),
+        continued => Ok(continued),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::time::Duration;
 
-use packetboat_core::delivery::{Address, Replies, SentLookup};
+use packetboat_core::delivery::{Address, Body as Said, Replies, Reply, SentLookup};
 use packetboat_core::ids::BootId;
 
 use super::*;

@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    packetboat_fuzz_targets::devices::parting_words(input);
+});
