@@ -133,22 +133,41 @@ pub enum Skip {
 
 /// Compares the disk with the index.
 pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
-    let (found, contradicted) = scan_by(numbering(fs, index)?, fs, index, rules, threads)?;
-    // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
-    if contradicted && found.numbering == Numbering::Lasting && found.arrivals.iter().any(|it| it.from.is_some()) {
-        return Ok(scan_by(Numbering::Renewed, fs, index, rules, threads)?.0);
+    let numbering = numbering(fs, index)?;
+    let mut elsewhere = HashSet::new();
+    loop {
+        let pass = scan_by(numbering, &elsewhere, fs, index, rules, threads)?;
+        // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
+        let moved = pass.found.arrivals.iter().any(|arrival| arrival.from.is_some());
+        if pass.contradicted && numbering == Numbering::Lasting && moved {
+            return Ok(scan_by(Numbering::Renewed, &HashSet::new(), fs, index, rules, threads)?.found);
+        }
+        let known = elsewhere.len();
+        elsewhere.extend(pass.met_elsewhere);
+        if elsewhere.len() == known {
+            return Ok(pass.found);
+        }
     }
-    Ok(found)
 }
 
-/// Compares the disk with the index; says too whether something was found that contradicts that numbers last.
+/// What one look at the whole folder gave.
+struct Pass {
+    found: Scanned,
+    /// Whether something was found that contradicts that numbers last.
+    contradicted: bool,
+    /// Recorded directories that were met after another had been taken for them, so that what was found does not hold.
+    met_elsewhere: HashSet<DirId>,
+}
+
+/// Compares the disk with the index. Of the directories in `elsewhere` it is known that they are not where they were.
 fn scan_by(
     numbering: Numbering,
+    elsewhere: &HashSet<DirId>,
     fs: &dyn Fs,
     index: &Index,
     rules: &IgnoreRules,
     threads: usize,
-) -> Result<(Scanned, bool), ScanError> {
+) -> Result<Pass, ScanError> {
     let mut scan = Scan {
         fs,
         index,
@@ -157,6 +176,9 @@ fn scan_by(
         contradicted: false,
         in_place_of_another: HashSet::new(),
         moved: HashSet::new(),
+        elsewhere,
+        made_again: HashSet::new(),
+        met_elsewhere: HashSet::new(),
         lost_directories: Vec::new(),
         queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }],
         replaced: Vec::new(),
@@ -174,8 +196,8 @@ fn scan_by(
     } else {
         scan.run_with_threads(threads)?;
     }
-    let contradicted = scan.contradicted;
-    Ok((scan.finish()?, contradicted))
+    let (contradicted, met_elsewhere) = (scan.contradicted, std::mem::take(&mut scan.met_elsewhere));
+    Ok(Pass { found: scan.finish()?, contradicted, met_elsewhere })
 }
 
 struct Scan<'a> {
@@ -190,6 +212,12 @@ struct Scan<'a> {
     in_place_of_another: HashSet<DirId>,
     /// Recorded directories that were found at another place.
     moved: HashSet<DirId>,
+    /// Recorded directories of which an earlier look at the folder found that they are not where they were.
+    elsewhere: &'a HashSet<DirId>,
+    /// Recorded directories for which another that stands in their place is taken.
+    made_again: HashSet<DirId>,
+    /// Those of them that were met after all, within what was taken for one of them: nobody could look there before.
+    met_elsewhere: HashSet<DirId>,
     /// Recorded directories that are not where they were.
     lost_directories: Vec<LocalEntry>,
     queue: Vec<Task>,
@@ -434,16 +462,22 @@ impl Scan<'_> {
 
     /// Decides about directories that stand where another was recorded: if that one was found elsewhere, this one is new;
     /// otherwise it is the same directory made again, or a file system whose inodes do not last. Says whether any were.
+    ///
+    /// The recorded one may still come to light in what these hold, where nobody has looked yet; then all is looked at
+    /// again with that known.
     fn decide_replaced(&mut self) -> Result<bool, ScanError> {
         let replaced = std::mem::take(&mut self.replaced);
         let any = !replaced.is_empty();
         for Replaced { holder, holder_path, dir, own_dir, name, stat, thawed } in replaced {
             let path = holder_path.join(&name);
-            if self.moved.contains(&own_dir) {
+            if self.moved.contains(&own_dir) || self.elsewhere.contains(&own_dir) {
+                let entry = self.entry(dir, name.as_bytes())?;
+                self.lost_directories.push(entry);
                 let task = Task { holder, path: holder_path, thawed };
                 self.found.objects -= 1;
                 self.arrived(&task, false, DirEntry { name: name.as_bytes().to_vec(), stat: Ok(stat) });
             } else {
+                self.made_again.insert(own_dir);
                 self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed });
                 self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false });
             }
@@ -481,6 +515,9 @@ impl Scan<'_> {
             Some(entry) => {
                 let own_dir = entry.own_dir.expect("a directory has a number");
                 self.moved.insert(own_dir);
+                if self.made_again.contains(&own_dir) {
+                    self.met_elsewhere.insert(own_dir);
+                }
                 Holder::Known(own_dir)
             }
             None => Holder::New(self.found.arrivals.len()),
