@@ -85,11 +85,12 @@ pub(crate) fn absorb(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<Sent, SyncError> {
-    let Scanned { suspects, arrivals, vanished, absent, frozen, withheld, awaits_rules, .. } = scanned;
+    let Scanned { suspects, arrivals, vanished, absent, frozen, withheld, takes_places, awaits_rules, .. } = scanned;
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
-    builder.places_taken = !vanished.is_empty() || arrivals.iter().any(|arrival| arrival.from.is_some());
+    builder.places_taken =
+        takes_places || !vanished.is_empty() || arrivals.iter().any(|arrival| arrival.from.is_some());
     let mut batch_random = [0u8; 16];
     entropy.fill(&mut batch_random);
     batch_random[12..].fill(0);

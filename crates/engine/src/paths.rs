@@ -38,6 +38,11 @@ pub fn known_path(index: &Index, entry: &LocalEntry) -> Result<RelPath, IndexErr
     Ok(names.iter().rev().fold(RelPath::root(), |path, name| path.join(name)))
 }
 
+/// The path under which people know a directory.
+pub fn known_dir_path(index: &Index, dir: DirId) -> Result<RelPath, IndexError> {
+    index.directory(dir)?.map_or_else(|| Ok(RelPath::root()), |entry| known_path(index, &entry))
+}
+
 /// Where people know an entry: of what is parked, where it was before.
 pub fn known_place(entry: &LocalEntry) -> (DirId, &Name) {
     match &entry.state {

@@ -39,6 +39,8 @@ pub struct Scanned {
     pub unread: Vec<Unread>,
     /// Why nothing that vanished is taken for deleted: the directory in which it may stand.
     pub withheld: Option<RelPath>,
+    /// Whether something of another kind stands where something is recorded.
+    pub takes_places: bool,
     /// Whether the vault's ignore file is gone or empty for the first time: a next scan is to say so again.
     pub awaits_rules: bool,
     /// What the disk's inode numbers said of what was recorded.
@@ -368,6 +370,17 @@ impl Scan<'_> {
             return self.not_there(task, dir, &row);
         };
         let is_directory = stat.kind == FileKind::Directory;
+        let same_kind = match row.own_dir {
+            Some(_) => is_directory,
+            None => matches!(stat.kind, FileKind::File | FileKind::Symlink),
+        };
+        if !same_kind {
+            // A rule may be about directories alone, so each of the two is asked about as what it is.
+            self.found.takes_places = true;
+            self.not_there(task, dir, &row)?;
+            self.arrived(task, false, DirEntry { name: row.name.to_vec(), stat: Ok(stat) });
+            return Ok(());
+        }
         let needs_path = is_directory || !self.rules.is_empty();
         let name = || Name::new(row.name).expect("recorded names are sound");
         let path = needs_path.then(|| task.path.join(&name()));
@@ -387,16 +400,6 @@ impl Scan<'_> {
         let emptied = stat.kind == FileKind::File && stat.size == 0 && row.stat.size > 0;
         if emptied && stat.mtime == row.stat.mtime && row.state == EntryState::Settled && row.own_dir.is_none() {
             self.found.skipped.push((task.path.join(&name()), Skip::Emptied));
-            return Ok(());
-        }
-        let same_kind = match row.own_dir {
-            Some(_) => is_directory,
-            None => matches!(stat.kind, FileKind::File | FileKind::Symlink),
-        };
-        if !same_kind {
-            let entry = self.entry(dir, row.name)?;
-            self.vanished(entry);
-            self.arrived(task, false, DirEntry { name: row.name.to_vec(), stat: Ok(stat) });
             return Ok(());
         }
         let path = path.unwrap_or_else(|| task.path.join(&name()));
