@@ -82,7 +82,6 @@ fn seconds() -> u64 {
 /// Story: the race below found it, about once in four runs. The symlink took over the directory's record while a file that
 /// the directory held waited, because the unread one might be it; what waited lay in a directory that was recorded nowhere.
 #[test]
-#[ignore = "the fault is mended in the engine, and this was not run against that yet"]
 fn a_directory_that_became_a_symlink_while_a_file_could_not_be_read_goes_later() {
     let world = World::new();
     let strace = |path: &Path| {
@@ -121,7 +120,6 @@ fn a_directory_that_became_a_symlink_while_a_file_could_not_be_read_goes_later()
 }
 
 #[test]
-#[ignore = "it was not run since the fault above was mended; it takes half a minute"]
 fn what_programs_finish_writing_while_devices_synchronise_is_kept() {
     let world = World::with_two_devices();
     for directory in ["docs/code", "docs/mirror", "docs/swapped", "docs/moved", "docs/elsewhere", "away"] {
