@@ -188,3 +188,30 @@ fn an_ignored_directory_that_gives_way_to_a_file_is_not_deleted_elsewhere_and_co
     assert!(files.values().any(|text| text == b"a file"), "{files:?}");
     assert_eq!(files.len(), 5, "{files:?}");
 }
+
+/// Story: a directory that was to be merged into the one above it waited for what it held to leave, and that waited for the
+/// name of the directory itself. Nothing moved any more.
+#[test]
+fn a_directory_that_is_merged_into_the_one_above_it_makes_room_for_what_has_its_name() {
+    for (held, beside) in [("a/a", "a/b"), ("a/a/deep", "a/b"), ("a/a/a/a", "a/a/b")] {
+        let mut world = World::new(1, WorldOptions { devices: 3, ..WorldOptions::default() });
+        world.fs(0).write(held, b"held").unwrap();
+        world.fs(0).write(beside, b"beside").unwrap();
+        world.rest();
+        world.fs(0).make_dir("t").unwrap();
+        world.fs(0).rename("a", "t/a").unwrap();
+        world.sync_well(0);
+        world.sync_well(2);
+        assert!(world.fs(2).exists(format!("t/{held}")));
+        // This one knows nothing of the new directory and gives the old one the same place.
+        world.fs(1).rename("a", "t").unwrap();
+        world.sync_well(1);
+        world.rest();
+        world.assert_same();
+        let at_top = |path: &str| path.replacen('a', "t", 1);
+        assert_eq!(paths(&world, 2), [at_top(held), at_top(beside)]);
+        for at in 0..3 {
+            assert!(world.replica(at).status().unwrap().in_step, "{held}: {at}");
+        }
+    }
+}

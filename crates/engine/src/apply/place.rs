@@ -231,7 +231,7 @@ impl Applier<'_, '_> {
     }
 
     /// Moves an entry into staging to free its name; its own plan moves it on.
-    fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
+    pub(super) fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
         let path = self.dir_path(entry.dir)?.join(&entry.name);
         let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? else { return Ok(false) };
         if stat.inode != entry.stat.inode || (entry.own_dir.is_none() && !is_same(&entry.stat, &stat)) {

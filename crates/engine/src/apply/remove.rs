@@ -118,6 +118,13 @@ impl Applier<'_, '_> {
     fn remove_directory(&mut self, path: &RelPath, entry: &LocalEntry) -> Result<bool, SyncError> {
         let fs = self.ctx.fs;
         let Some(own) = entry.own_dir else { return Ok(false) };
+        if self.stands_where_its_own_belongs(own, entry)? {
+            // From staging the next pass takes out what it holds.
+            let parked = self.park(entry)?;
+            self.parked.clear();
+            self.failed.insert(entry.seen.item);
+            return Ok(parked);
+        }
         let merged = self.merge(own, entry)?;
         match fs.rmdir(path) {
             Ok(()) => {
@@ -148,6 +155,12 @@ impl Applier<'_, '_> {
                 Ok(merged)
             }
         }
+    }
+
+    /// Whether something that a directory holds is to take its very place, in the one that is seen in its stead.
+    fn stands_where_its_own_belongs(&self, own: DirId, entry: &LocalEntry) -> Result<bool, SyncError> {
+        let Some(child) = self.ctx.index.entry_at(own, &entry.name)? else { return Ok(false) };
+        Ok(child.state != EntryState::Frozen && self.physical_dir(entry.seen.item)? == Some(entry.dir))
     }
 
     /// Moves what a directory holds to the one that is seen in its stead, where that has no such name.
