@@ -11,6 +11,8 @@
 //!
 //! A failure prints the seed. The same seed gives the same [`World::trace`].
 
+mod replacing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -65,6 +67,8 @@ pub struct WorldOptions {
     pub leaving: bool,
     /// Whether disks are cloned, and backups of disk and index restored.
     pub copies: bool,
+    /// Whether users put one object in the place of another, often of another kind.
+    pub replacing: bool,
 }
 
 impl Default for WorldOptions {
@@ -85,6 +89,7 @@ impl Default for WorldOptions {
             ignoring: false,
             leaving: false,
             copies: false,
+            replacing: false,
         }
     }
 }
@@ -836,6 +841,7 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let kinds = 20 + if options.settling { 3 } else { 0 };
     match rng.below(kinds) {
+        _ if options.replacing && rng.chance(1, 8) => replacing::replace(rng, fs, options, &mut account),
         _ if options.ignoring && rng.chance(1, 15) => {
             if matches!(tree.get(IGNORE_FILE.as_bytes()), Some(Node::Directory { .. } | Node::Symlink { .. })) {
                 return None;

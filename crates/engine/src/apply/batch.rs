@@ -173,7 +173,7 @@ impl Applier<'_, '_> {
             Step::Change { entry, shown, content, .. } if !task.waits => {
                 let (dir, name) = self.current(entry);
                 let path = self.dir_path(dir)?.join(&name);
-                if self.ctx.rules.covers(&path, entry.own_dir.is_some()) {
+                if self.is_covered(entry)? {
                     return self.freeze(entry);
                 }
                 if *content {
@@ -212,7 +212,7 @@ impl Applier<'_, '_> {
         }
         let directory = shown.content.is_directory();
         let dir = match task.holder {
-            Some(Holder::Known(dir)) => self.dir_path(dir)?,
+            Some(Holder::Known(dir)) => paths::known_dir_path(self.ctx.index, dir)?,
             // What is not on this disk yet is where people see it.
             _ => match batch.shown_paths.get(&shown.parent) {
                 Some(path) => path.clone(),

@@ -173,19 +173,20 @@ impl Applier<'_, '_> {
             Some(item) if is_shown(index, &item)? => return Ok(false),
             _ => {}
         }
-        let mut pending = vec![(self.dir_path(entry.dir)?.join(&entry.name), Some(own))];
-        while let Some((path, dir)) = pending.pop() {
+        let path = self.dir_path(entry.dir)?.join(&entry.name);
+        let mut pending = vec![(path, paths::known_path(index, entry)?, Some(own))];
+        while let Some((path, known_path, dir)) = pending.pop() {
             for found in unless_fatal(&path, self.ctx.fs.read_dir(&path))?.unwrap_or_default() {
                 let Some(name) = Name::new(found.name) else { continue };
-                let below = path.join(&name);
+                let known_below = known_path.join(&name);
                 let directory = matches!(found.stat, Ok(stat) if stat.kind == FileKind::Directory);
                 let known = dir.map(|dir| index.entry_at(dir, &name)).transpose()?.flatten();
                 let frozen = known.as_ref().is_some_and(|known| known.state == EntryState::Frozen);
-                if frozen || self.ctx.rules.covers(&below, directory) {
+                if frozen || self.ctx.rules.covers(&known_below, directory) {
                     return Ok(true);
                 }
                 if directory {
-                    pending.push((below, known.and_then(|known| known.own_dir)));
+                    pending.push((path.join(&name), known_below, known.and_then(|known| known.own_dir)));
                 }
             }
         }
@@ -230,7 +231,7 @@ impl Applier<'_, '_> {
     }
 
     /// Moves an entry into staging to free its name; its own plan moves it on.
-    fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
+    pub(super) fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
         let path = self.dir_path(entry.dir)?.join(&entry.name);
         let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? else { return Ok(false) };
         if stat.inode != entry.stat.inode || (entry.own_dir.is_none() && !is_same(&entry.stat, &stat)) {
