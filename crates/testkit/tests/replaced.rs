@@ -215,3 +215,27 @@ fn a_directory_that_is_merged_into_the_one_above_it_makes_room_for_what_has_its_
         }
     }
 }
+
+/// Two directories come to one name, each with an `a` of another kind, and then one of them goes elsewhere.
+#[test]
+fn what_was_displaced_while_two_directories_were_one_gets_its_name_when_they_part() {
+    let mut world = World::new(1, WorldOptions { devices: 3, ..WorldOptions::default() });
+    world.fs(0).write("one/a", b"a file").unwrap();
+    world.fs(0).write("other/a/within", b"in a directory").unwrap();
+    world.rest();
+    world.fs(0).rename("one", "both").unwrap();
+    world.sync_well(0);
+    world.fs(1).rename("other", "both").unwrap();
+    world.sync_well(1);
+    world.sync_well(2);
+    let displaced = |path: &String| path.starts_with("both/a (conflict");
+    for at in 1..3 {
+        assert!(paths(&world, at).iter().any(displaced), "{:?}", paths(&world, at));
+    }
+    // This one has seen no other directory of that name.
+    world.fs(0).rename("both", "apart").unwrap();
+    world.sync_well(0);
+    world.rest();
+    world.assert_same();
+    assert_eq!(paths(&world, 2), ["apart/a", "both/a/within"]);
+}

@@ -137,9 +137,9 @@ impl Point {
     }
 
     /// The options by which strace does something at this call.
-    pub(crate) fn inject(&self, what: &str) -> Vec<String> {
+    pub(crate) fn inject(&self, what: &str, log: &Path) -> Vec<String> {
         let Self { call, number, .. } = self;
-        ["-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:{what}:when={number}")]
+        ["-o", &words(log), "-e", &format!("trace={call}"), "-e", &format!("inject={call}:{what}:when={number}")]
             .map(str::to_owned)
             .to_vec()
     }
