@@ -10,9 +10,9 @@ use support::{Device, Pair};
 /// A tree of several levels: directories with files and directories in them, and one that is empty.
 fn fill(device: &Device) {
     for n in 0..60 {
-        device.fs.write(&format!("d{}/e{}/file {n}", n % 4, n % 7), format!("text {n}").as_bytes()).unwrap();
-        device.fs.write(&format!("d{}/file {n}", n % 4), format!("other {n}").as_bytes()).unwrap();
-        device.fs.write(&format!("file {n}"), b"the same in all").unwrap();
+        device.fs.write(format!("d{}/e{}/file {n}", n % 4, n % 7), format!("text {n}").as_bytes()).unwrap();
+        device.fs.write(format!("d{}/file {n}", n % 4), format!("other {n}").as_bytes()).unwrap();
+        device.fs.write(format!("file {n}"), b"the same in all").unwrap();
     }
     device.fs.make_dir("empty").unwrap();
 }
