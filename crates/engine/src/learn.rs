@@ -330,7 +330,9 @@ impl Learner<'_> {
         }
         self.named.merge(&tip.learned);
         self.checkpoints.extend(tip.checkpoint);
-        let mut wanted: VecDeque<Counter> = (known + 1..=last).collect();
+        let mut wanted: VecDeque<Counter> = (known + 1..=last).take(MAX_WANTED).collect();
+        // What lies further on is for the next round; and a tip may say any number.
+        self.stuck |= last.saturating_sub(known) > MAX_WANTED as u64;
         for bytes in tip.recent {
             let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
             let counter = sealed.dot().counter;
@@ -681,3 +683,6 @@ const MAX_WANTED: usize = 100_000;
 const RUN_PACKETS: usize = 64;
 /// Less where they are large; what they count for while they wait, in bytes.
 const RUN_BYTES: usize = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;
