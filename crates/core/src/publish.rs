@@ -66,11 +66,21 @@ pub fn created(item: ItemId, dot: Dot) -> Seen {
 }
 
 /// The bytes of a file or the target of a symlink were changed.
-pub fn edited<T: ViewRead + HistoryRead>(tree: &T, seen: &Seen, content: Content) -> Result<Publish, T::Error> {
+///
+/// `beside` are the versions of the item that this disk shows at other places. Whoever writes one of these here settles a
+/// conflict and knows it, which is no agreement: where the other place is emptied too, nothing else would keep the bytes.
+pub fn edited<T: ViewRead + HistoryRead>(
+    tree: &T,
+    seen: &Seen,
+    beside: &[Dot],
+    content: Content,
+) -> Result<Publish, T::Error> {
     if let Some(item) = tree.item(seen.item)? {
         let standing = item.heads.iter().any(|head| seen.heads.contains(&head.dot));
         if !standing && is_shown(tree, &item)? {
-            if let Some(seat) = item.seats().iter().find(|seat| seat.head.content.agrees(&content)) {
+            let is_news = |dots: &[Dot]| !dots.iter().any(|dot| beside.contains(dot));
+            let mut seats = item.seats().into_iter();
+            if let Some(seat) = seats.find(|seat| seat.head.content.agrees(&content) && is_news(&seat.dots)) {
                 return Ok(Publish::Agreed(Seen { heads: seat.dots.clone(), ..seen.clone() }));
             }
             if let Some(passed) = passed_by(tree, &item, seen, &content)? {

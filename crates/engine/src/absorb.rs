@@ -448,7 +448,8 @@ impl Absorber<'_, '_> {
         let mut after = SeenAfter::default();
         let old = self.agreed_content(entry)?;
         if old.is_none_or(|old| !old.agrees(&found.content)) && !found.content.is_directory() {
-            match publish::edited(&*self.builder.index, &entry.seen, found.content.clone())? {
+            let beside = self.shown_beside(entry)?;
+            match publish::edited(&*self.builder.index, &entry.seen, &beside, found.content.clone())? {
                 Publish::Agreed(agreed) => {
                     self.sent.agreed += 1;
                     entry.seen = agreed;
@@ -468,6 +469,13 @@ impl Absorber<'_, '_> {
             changes.extend(attributes);
         }
         Ok((changes, after))
+    }
+
+    /// The versions of an entry's item that this disk has at other places, or had when it was last looked at.
+    fn shown_beside(&self, entry: &LocalEntry) -> Result<Vec<Dot>, SyncError> {
+        let entries = self.builder.index.entries_of(entry.seen.item)?;
+        let others = entries.into_iter().filter(|other| (other.dir, &other.name) != (entry.dir, &entry.name));
+        Ok(others.flat_map(|other| other.seen.heads).collect())
     }
 
     /// The content that disk and vault had agreed on.
