@@ -555,7 +555,8 @@ impl Applier<'_, '_> {
         let own_dir = if directory { Some(self.ctx.index.new_dir_id()?) } else { None };
         task.own = own_dir;
         let stat = if in_tree { made.stat } else { self.stat_now(&self.dir_path(dir)?.join(&name), &made.stat)? };
-        let mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
+        // Of what was made, not of what stands there now: somebody may have put something else in its place already.
+        let mode = (made.stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
         if let Some(own) = own_dir {
             self.unplaced.insert(own);
             if let Some(wanted) = shown.mode.filter(|wanted| wanted & 0o700 != 0o700) {
