@@ -599,7 +599,7 @@ impl Applier<'_, '_> {
     ) -> Result<bool, SyncError> {
         let (dir, name) = self.current(planned);
         let Some(mut entry) = self.ctx.index.entry_at(dir, &name)? else { return Ok(false) };
-        if !is_planned(&entry, planned) || entry.state == EntryState::Frozen {
+        if entry.seen.item != planned.seen.item || entry.state == EntryState::Frozen {
             return Ok(false);
         }
         let path = self.dir_path(dir)?.join(&name);
@@ -734,7 +734,7 @@ impl Applier<'_, '_> {
     fn agree(&mut self, planned: &LocalEntry, shown: &Shown) -> Result<bool, SyncError> {
         let (dir, name) = self.current(planned);
         let Some(mut entry) = self.ctx.index.entry_at(dir, &name)? else { return Ok(false) };
-        if !is_planned(&entry, planned) {
+        if entry.seen.item != planned.seen.item {
             return Ok(false);
         }
         entry.seen = seen_of(shown, &entry.seen.view);
@@ -843,14 +843,6 @@ fn named_seen(shown: &Shown, before: &View, name: &Name) -> packetboat_core::loc
         seen.view = View::Mapped { shown: shown.name.clone() };
     }
     seen
-}
-
-/// Whether a record is still of the object that the plan found there.
-///
-/// Where somebody takes an object away in the instant in which its place is to be cleared, another comes to it, which may
-/// be another version of the same item.
-fn is_planned(entry: &LocalEntry, planned: &LocalEntry) -> bool {
-    entry.seen.item == planned.seen.item && entry.seen.heads == planned.seen.heads
 }
 
 /// The fingerprint of what came to its place; one that is no longer what was staged is looked at by the next scan.
