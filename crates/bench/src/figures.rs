@@ -1,5 +1,6 @@
 //! One file per figure: what is measured, beside what, and which target of docs/benchmarks.md it speaks to.
 
+pub(crate) mod behind;
 pub(crate) mod big_file;
 pub(crate) mod edit;
 pub(crate) mod first;

@@ -47,6 +47,12 @@ struct Options {
     /// How many vaults, each with keys of its own, edit measures
     #[arg(long, default_value_t = 10)]
     vaults: usize,
+    /// How many other devices behind catches up with
+    #[arg(long, default_value_t = 100)]
+    devices: usize,
+    /// How many packets of one device behind catches up with
+    #[arg(long, default_value_t = 1000)]
+    packets: usize,
     /// In noop and million, also run restic, rclone and unison again where nothing changed
     #[arg(long)]
     peers: bool,
@@ -81,8 +87,10 @@ enum Figure {
     SmallEdit,
     /// The first sync of one large file, beside `dd conv=fsync`
     BigFile,
-    /// First and later syncs of a million files, for their memory
+    /// First sync, join and no-op of a million files, beside a tenth as many
     Million,
+    /// A device that was away, when many others made a packet, and one made many
+    Behind,
     /// Where the time of a first sync, a join and a no-op goes
     Profile,
 }
@@ -110,6 +118,7 @@ fn run(options: &Options) -> Result<()> {
         Figure::SmallEdit => figures::small_edit::run(&lab, options)?,
         Figure::BigFile => figures::big_file::run(&lab, options)?,
         Figure::Million => figures::million::run(&lab, options)?,
+        Figure::Behind => figures::behind::run(&lab, options)?,
         Figure::Profile => figures::profile::run(&lab, options)?,
     };
     print!("{report}");

@@ -5,6 +5,7 @@
 //! published only when everything that could be its other end was read.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::AddAssign;
 
 use packetboat_core::change::Change;
 use packetboat_core::content::Content;
@@ -25,7 +26,7 @@ use crate::ports::{Entropy, Note, Observer};
 use crate::prepare::{Event, Job, Prepared, Preparer, prepare_all};
 use crate::removal::{bring_back, remove, withhold};
 use crate::replica::{Action, Direction, PlannedStep};
-use crate::scan::{Arrival, Holder, Scanned, Suspect, fingerprint, state_at};
+use crate::scan::{Arrival, Holder, Holders, Scanned, Suspect, fingerprint, state_at};
 
 /// Counts of what a round sent.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -48,23 +49,37 @@ pub struct Sent {
     pub postponed: u64,
 }
 
+impl AddAssign for Sent {
+    fn add_assign(&mut self, other: Self) {
+        self.created += other.created;
+        self.edited += other.edited;
+        self.moved += other.moved;
+        self.deleted += other.deleted;
+        self.attributes += other.attributes;
+        self.agreed += other.agreed;
+        self.bytes_read += other.bytes_read;
+        self.postponed += other.postponed;
+    }
+}
+
 /// Brings what the scan found to stable storage before anything is recorded of it.
 ///
 /// Otherwise a power loss soon after could take back a file that the index knows, and its loss would read as a removal.
 /// What this file system cannot sync is left to its own pace.
 pub(crate) fn make_durable(fs: &dyn Fs, scanned: &Scanned) {
     let found = || {
-        let suspects = scanned.suspects.iter().map(|suspect| (&suspect.path, &suspect.stat));
-        suspects.chain(scanned.arrivals.iter().map(|arrival| (&arrival.path, &arrival.stat)))
+        let suspects = scanned.suspects.iter().map(|suspect| (suspect.path.clone(), suspect.stat));
+        let arrivals = scanned.arrivals.iter();
+        suspects.chain(arrivals.map(|arrival| (scanned.holders.path(arrival), arrival.stat)))
     };
-    if found().count() > SYNC_ONE_BY_ONE {
+    if scanned.suspects.len() + scanned.arrivals.len() > SYNC_ONE_BY_ONE {
         let _ = fs.sync_all();
         return;
     }
     let mut directories = BTreeSet::new();
     for (path, stat) in found() {
         if stat.kind == FileKind::File {
-            let _ = fs.open(path).and_then(|file| file.sync());
+            let _ = fs.open(&path).and_then(|file| file.sync());
         }
         directories.extend(path.split().map(|(parent, _)| parent));
     }
@@ -85,7 +100,8 @@ pub(crate) fn absorb(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<Sent, SyncError> {
-    let Scanned { suspects, arrivals, vanished, absent, frozen, withheld, takes_places, awaits_rules, .. } = scanned;
+    let Scanned { suspects, arrivals, holders, vanished, absent, frozen, withheld, takes_places, awaits_rules, .. } =
+        scanned;
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
@@ -97,7 +113,8 @@ pub(crate) fn absorb(
     let mut absorber = Absorber {
         fs,
         now_ns,
-        holders: vec![None; arrivals.len()],
+        holders: &holders,
+        directories: HashMap::new(),
         item_base: ItemId(batch_random),
         items_made: 0,
         vanished_contents: contents_of(builder.index, &vanished)?,
@@ -107,13 +124,14 @@ pub(crate) fn absorb(
         arrivals: &arrivals,
         sent: Sent::default(),
         steps: Vec::new(),
+        tells: observer.wants_steps(),
         builder,
     };
     let mut feed_entropy = entropy.fork();
     {
         let arrival_jobs = arrivals.iter().enumerate().map(|(at, arrival)| {
             let read = arrival.stat.kind != FileKind::Directory;
-            let job = read.then(|| Job { path: arrival.path.clone(), stat: arrival.stat });
+            let job = read.then(|| Job { path: holders.path(arrival), stat: arrival.stat });
             (job, Tag::Arrival(at))
         });
         let suspect_jobs = suspects.iter().enumerate().map(|(at, suspect)| {
@@ -138,7 +156,7 @@ pub(crate) fn absorb(
                         Ok(prepared) => prepared,
                         Err(error) => {
                             let path = match tag {
-                                Tag::Arrival(at) => arrivals[at].path.clone(),
+                                Tag::Arrival(at) => holders.path(&arrivals[at]),
                                 Tag::Suspect(at) => suspects[at].path.clone(),
                             };
                             absorber.postpone(&tag);
@@ -208,8 +226,10 @@ enum Tag {
 struct Absorber<'a, 'b> {
     fs: &'a dyn Fs,
     now_ns: i64,
-    /// For each arrival that is a directory: its number and item, once they are known.
-    holders: Vec<Option<(DirId, ItemId, bool)>>,
+    /// Where arrivals are.
+    holders: &'a Holders,
+    /// For each arrival that is a directory: its number and item, once they are known, and whether the item is new.
+    directories: HashMap<usize, (DirId, ItemId, bool)>,
     item_base: ItemId,
     items_made: u32,
     /// Contents of vanished files, to find where they went.
@@ -224,6 +244,8 @@ struct Absorber<'a, 'b> {
     sent: Sent,
     /// What was done since the observer was last told.
     steps: Vec<PlannedStep>,
+    /// Whether the observer is to be told.
+    tells: bool,
     builder: &'a mut Builder<'b>,
 }
 
@@ -232,6 +254,13 @@ impl Absorber<'_, '_> {
         let item = self.item_base.successor(self.items_made);
         self.items_made += 1;
         item
+    }
+
+    /// Notes a step, for whoever asked to be told: of a million files each would be a path and a sentence.
+    fn tell(&mut self, step: impl FnOnce(&Holders) -> PlannedStep) {
+        if self.tells {
+            self.steps.push(step(self.holders));
+        }
     }
 
     /// A file that could not be read: nothing is published of it, and what it may have been is not removed.
@@ -252,15 +281,15 @@ impl Absorber<'_, '_> {
         let arrival = &self.arrivals[at];
         let (dir, parent, parent_is_new) = match arrival.holder {
             Holder::Known(dir) => (dir, paths::item_of_dir(self.builder.index, dir)?, false),
-            Holder::New(holder) => match self.holders[holder] {
-                Some(holder) => holder,
+            Holder::New(holder) => match self.directories.get(&holder) {
+                Some(holder) => *holder,
                 // The directory was postponed; so is what it holds.
                 None => return Ok(()),
             },
         };
-        let (stat, found) = self.take(&arrival.path, &arrival.stat, prepared, entropy)?;
+        let (stat, found) = self.take(|holders| holders.path(arrival), &arrival.stat, prepared, entropy)?;
         let from = match &arrival.from {
-            Some(from) => Some(from.clone()),
+            Some(from) => Some(LocalEntry::clone(from)),
             None => self.same_content(&found.content),
         };
         if let Some(from) = from {
@@ -291,7 +320,7 @@ impl Absorber<'_, '_> {
             (Publish::Changes(changes, after), Some(shown)) if after.content => {
                 self.sent.edited += 1;
                 let cause = "it differs from what the vault has here, and neither came from the other";
-                self.steps.push(up(Action::Edit, arrival.path.clone(), None, cause));
+                self.tell(|holders| up(Action::Edit, holders.path(arrival), None, cause));
                 entry.seen = packetboat_core::plan::seen_of(&shown, &View::Plain);
                 entry.seen.twins.clear();
                 let mut changes = changes;
@@ -304,14 +333,14 @@ impl Absorber<'_, '_> {
             }
             (Publish::Changes(changes, after), _) => {
                 self.sent.created += 1;
-                self.steps.push(up(Action::Create, arrival.path.clone(), None, "it is new in the folder"));
+                self.tell(|holders| up(Action::Create, holders.path(arrival), None, "it is new in the folder"));
                 (changes, after)
             }
             (Publish::Agreed(_), None) => unreachable!("agreement is with something shown"),
         };
         if let Some(own_dir) = own_dir {
             let item = after.created.unwrap_or(entry.seen.item);
-            self.holders[at] = Some((own_dir, item, after.created.is_some()));
+            self.directories.insert(at, (own_dir, item, after.created.is_some()));
         }
         self.builder.change(changes, vec![After::Put { entry, seen: after, was: None }], entropy)
     }
@@ -319,13 +348,13 @@ impl Absorber<'_, '_> {
     /// Hands over the chunks of what was read; of a directory reads the attributes.
     fn take(
         &mut self,
-        path: &RelPath,
+        path: impl FnOnce(&Holders) -> RelPath,
         scanned: &Stat,
         prepared: Option<Prepared>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Stat, Found), SyncError> {
         let Some(prepared) = prepared else {
-            let mut xattrs = self.fs.xattrs(path).unwrap_or_default();
+            let mut xattrs = self.fs.xattrs(&path(self.holders)).unwrap_or_default();
             xattrs.sort();
             let found = Found { content: Content::Directory, mode: Some(scanned.mode & 0o777), xattrs };
             return Ok((*scanned, found));
@@ -383,8 +412,9 @@ impl Absorber<'_, '_> {
             }
             Publish::Changes(changes, after) => {
                 self.sent.moved += 1;
-                let (old, new) = (paths::known_path(self.builder.index, &from)?, self.arrivals[at].path.clone());
-                self.steps.push(up(Action::Move, old, Some(new), "it was moved in the folder"));
+                let old = paths::known_path(self.builder.index, &from)?;
+                let arrival = &self.arrivals[at];
+                self.tell(|holders| up(Action::Move, old, Some(holders.path(arrival)), "it was moved in the folder"));
                 (changes, after)
             }
         };
@@ -392,12 +422,12 @@ impl Absorber<'_, '_> {
             self.builder.index.touch(entry.seen.item)?;
         }
         if after.created.is_none() {
-            let (edits, edited) = self.edits(&self.arrivals[at].path.clone(), &mut entry, stat, &found)?;
+            let (edits, edited) = self.edits(&self.holders.path(&self.arrivals[at]), &mut entry, stat, &found)?;
             changes.extend(edits);
             after = after.and(edited);
         }
         if let Some(own_dir) = entry.own_dir {
-            self.holders[at] = Some((own_dir, after.created.unwrap_or(entry.seen.item), false));
+            self.directories.insert(at, (own_dir, after.created.unwrap_or(entry.seen.item), false));
         } else if after.place || after.content {
             // What was seen as one with it is absorbed by the change.
             entry.seen.twins.clear();
@@ -428,7 +458,7 @@ impl Absorber<'_, '_> {
                 }
                 Publish::Changes(edits, edited) => {
                     self.sent.edited += 1;
-                    self.steps.push(up(Action::Edit, path.clone(), None, "its bytes changed in the folder"));
+                    self.tell(|_| up(Action::Edit, path.clone(), None, "its bytes changed in the folder"));
                     (changes, after) = (edits, edited);
                 }
             }
@@ -437,7 +467,7 @@ impl Absorber<'_, '_> {
         if !attributes.is_empty() {
             self.sent.attributes += 1;
             let cause = "its permissions or attributes changed in the folder";
-            self.steps.push(up(Action::Attributes, path.clone(), None, cause));
+            self.tell(|_| up(Action::Attributes, path.clone(), None, cause));
             changes.extend(attributes);
         }
         Ok((changes, after))
@@ -472,7 +502,7 @@ impl Absorber<'_, '_> {
             }
             self.builder.index.touch(entry.seen.item)?;
         }
-        let (stat, found) = self.take(&suspect.path, &suspect.stat, prepared, entropy)?;
+        let (stat, found) = self.take(|_| suspect.path.clone(), &suspect.stat, prepared, entropy)?;
         let (changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
         if after.content {
             entry.seen.twins.clear();

@@ -7,7 +7,9 @@
 //! Small contents travel inside the packet as long as there are few; beyond that they go to packs like the rest.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::ops::AddAssign;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
@@ -15,16 +17,17 @@ use packetboat_core::body::PacketBody;
 use packetboat_core::change::{Change, Unit};
 use packetboat_core::content::{ChunkRef, Content, PackIndex};
 use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, PacketHash};
+use packetboat_core::keys::{KeyRing, Nonce};
 use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::publish::SeenAfter;
-use packetboat_core::store::{ObjectName, Store, StoreError};
+use packetboat_core::store::Store;
 use packetboat_core::tree::{Folding, TreeWrite, fold_packet};
-use packetboat_replica::index::{ChunkLookup, ChunkPlace, Index, PackState, Stage};
+use packetboat_replica::index::{ChunkLookup, ChunkPlace, ChunkSieve, Index, PackState, Stage};
 use packetboat_storage::chunk::SealedChunk;
-use packetboat_storage::pack::{self, PackWriter};
+use packetboat_storage::pack::{self, PackParts};
 
 use crate::Keys;
 use crate::error::SyncError;
@@ -61,12 +64,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) places_taken: bool,
     uploader: Uploader<'a>,
     /// The pack being filled and its number within the round, from 1.
-    pack: PackWriter,
-    /// The memory of a pack that was stored, for one of the next.
-    spare: Option<Vec<u8>>,
+    pack: PackParts,
     pack_number: u64,
-    /// Packs on their way, in order.
-    uploading: VecDeque<PackIndex>,
     /// How many packs of the round are stored.
     stored: u64,
     /// Chunks that the index has recorded as stored and not yet committed.
@@ -93,6 +92,14 @@ pub struct Totals {
     pub changes: u64,
 }
 
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.packs += other.packs;
+        self.changes += other.changes;
+    }
+}
+
 #[derive(Default)]
 struct Body {
     changes: Vec<Change>,
@@ -115,7 +122,6 @@ impl<'a> Builder<'a> {
         known: &'a RoundChunks,
     ) -> Result<Self, SyncError> {
         index.begin()?;
-        let pack = PackWriter::new(keys.ring.vault(), keys.ring.current());
         Ok(Self {
             index,
             uploader,
@@ -123,10 +129,8 @@ impl<'a> Builder<'a> {
             now_ms,
             known,
             places_taken: false,
-            pack,
-            spare: None,
+            pack: PackParts::default(),
             pack_number: 1,
-            uploading: VecDeque::new(),
             stored: 0,
             uncommitted: Vec::new(),
             uncommitted_packs: 0,
@@ -151,7 +155,7 @@ impl<'a> Builder<'a> {
             }
             return Ok(());
         }
-        self.pack_chunk(&chunk.sealed, entropy)
+        self.pack_chunk(chunk.sealed, entropy)
     }
 
     /// Takes a change whose new chunks were handed to [`chunk`](Self::chunk) before.
@@ -181,10 +185,11 @@ impl<'a> Builder<'a> {
 
     fn pack_everything(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         self.packing_all = true;
+        self.known.pack_all();
         self.inline_bytes = 0;
         let inline = std::mem::take(&mut self.inline);
-        for chunk in &inline {
-            self.pack_chunk(&chunk.sealed, entropy)?;
+        for chunk in inline {
+            self.pack_chunk(chunk.sealed, entropy)?;
         }
         for pending in &mut self.queue {
             pending.needs_pack = self.pack_number;
@@ -193,8 +198,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn pack_chunk(&mut self, chunk: &SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
-        self.pack.push(chunk)?;
+    fn pack_chunk(&mut self, chunk: SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        self.pack.push(chunk);
         if self.pack.is_full() {
             self.begin_upload(entropy)?;
             self.release(entropy)?;
@@ -204,24 +209,16 @@ impl<'a> Builder<'a> {
 
     /// Puts the pack that was filled; the next is filled meanwhile. Few are on their way at once: they are in memory.
     fn begin_upload(&mut self, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
-        let fresh = PackWriter::new(self.keys.ring.vault(), self.keys.ring.current());
-        let (pack, bytes) = std::mem::replace(&mut self.pack, fresh).finish(&self.keys.ring, entropy.nonce())?;
-        self.uploader.put(pack::object_name(&pack.pack), bytes)?;
-        self.uploading.push_back(pack);
+        self.uploader.put(std::mem::take(&mut self.pack), entropy.nonce())?;
         self.pack_number += 1;
         let behind = self.pack_number.saturating_sub(1 + MAX_UPLOADING);
-        self.await_stored(behind)?;
-        if let Some(spare) = self.spare.take() {
-            self.pack = PackWriter::in_buffer(self.keys.ring.vault(), self.keys.ring.current(), spare);
-        }
-        Ok(())
+        self.await_stored(behind)
     }
 
     /// Waits until so many packs of the round are stored, and records them. A change refers only to recorded packs.
     fn await_stored(&mut self, number: u64) -> Result<(), SyncError> {
         while self.stored < number {
-            self.spare = self.uploader.await_one()?.or(self.spare.take());
-            let pack = self.uploading.pop_front().expect("what was put is on its way");
+            let pack = self.uploader.await_one()?;
             // Pending until a packet tells of it: after a crash, the next packet that refers to it does.
             self.index.put_pack(&pack, PackState::Pending)?;
             self.uncommitted.extend(pack.chunks.iter().map(|chunk| chunk.id));
@@ -424,26 +421,37 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Puts packs: on threads of its own, so that the next is prepared meanwhile, or at once.
+/// Puts packs together and to the storage: on threads of its own, so that the next is prepared meanwhile, or at once.
 pub(crate) enum Uploader<'a> {
-    /// At once, on the caller's thread.
-    Inline(&'a dyn Store),
+    /// At once, on the caller's thread; the packs that were put and not asked for.
+    Inline { store: &'a dyn Store, ring: &'a KeyRing, put: VecDeque<PackIndex> },
     /// On other threads, in turns; how many packs were put, and of how many the result was taken.
     Threads { lanes: [UploadLane; UPLOAD_THREADS], put: usize, answered: usize },
 }
 
 impl<'a> Uploader<'a> {
+    /// An uploader that does everything at once.
+    pub(crate) fn inline(store: &'a dyn Store, ring: &'a KeyRing) -> Self {
+        Self::Inline { store, ring, put: VecDeque::new() }
+    }
+
     /// An uploader with threads in `scope`, which end when the uploader is dropped.
     ///
     /// While one waits for the storage to say that a pack is durable, the other writes the next. They take turns, so
     /// that the oldest put is always known.
-    pub(crate) fn with_threads<'scope>(scope: &'scope std::thread::Scope<'scope, 'a>, store: &'a dyn Store) -> Self {
+    pub(crate) fn with_threads<'scope>(
+        scope: &'scope std::thread::Scope<'scope, 'a>,
+        store: &'a dyn Store,
+        ring: &'a KeyRing,
+    ) -> Self {
         let lanes = std::array::from_fn(|_| {
-            let (packs, packs_rx) = unbounded::<(ObjectName, Vec<u8>)>();
+            let (packs, packs_rx) = unbounded::<(PackParts, Nonce)>();
             let (results_tx, results) = unbounded();
             scope.spawn(move || {
-                for (name, bytes) in packs_rx {
-                    if results_tx.send(store.put_new(&name, &bytes).map(|_| bytes)).is_err() {
+                // Used again for each pack: memory of this size is not cheap to get and give back.
+                let mut buffer = Vec::new();
+                for (parts, nonce) in packs_rx {
+                    if results_tx.send(put(store, ring, parts, nonce, &mut buffer)).is_err() {
                         return;
                     }
                 }
@@ -453,34 +461,50 @@ impl<'a> Uploader<'a> {
         Self::Threads { lanes, put: 0, answered: 0 }
     }
 
-    fn put(&mut self, name: ObjectName, bytes: Vec<u8>) -> Result<(), StoreError> {
+    fn put(&mut self, parts: PackParts, nonce: Nonce) -> Result<(), SyncError> {
         match self {
-            Self::Inline(store) => store.put_new(&name, &bytes).map(|_| ()),
+            Self::Inline { store, ring, put: done } => {
+                done.push_back(put(*store, ring, parts, nonce, &mut Vec::new())?);
+            }
             Self::Threads { lanes, put, .. } => {
-                let _ = lanes[*put % UPLOAD_THREADS].packs.send((name, bytes));
+                let _ = lanes[*put % UPLOAD_THREADS].packs.send((parts, nonce));
                 *put += 1;
-                Ok(())
             }
         }
+        Ok(())
     }
 
-    /// Waits until the oldest put is done; answers with the memory that it took, if that is free again.
-    fn await_one(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Waits until the oldest put is done; answers with what was put.
+    fn await_one(&mut self) -> Result<PackIndex, SyncError> {
         match self {
-            Self::Inline(_) => Ok(None),
+            Self::Inline { put, .. } => Ok(put.pop_front().expect("what was put is on its way")),
             Self::Threads { lanes, answered, .. } => {
                 let result = lanes[*answered % UPLOAD_THREADS].results.recv().expect("each put is answered");
                 *answered += 1;
-                result.map(Some)
+                result
             }
         }
     }
 }
 
+/// Writes a pack in the memory of `buffer` and puts it.
+fn put(
+    store: &dyn Store,
+    ring: &KeyRing,
+    parts: PackParts,
+    nonce: Nonce,
+    buffer: &mut Vec<u8>,
+) -> Result<PackIndex, SyncError> {
+    let (pack, bytes) = parts.write(ring, nonce, std::mem::take(buffer))?;
+    store.put_new(&pack::object_name(&pack.pack), &bytes)?;
+    *buffer = bytes;
+    Ok(pack)
+}
+
 /// One thread of an uploader.
 pub(crate) struct UploadLane {
-    packs: Sender<(ObjectName, Vec<u8>)>,
-    results: Receiver<Result<Vec<u8>, StoreError>>,
+    packs: Sender<(PackParts, Nonce)>,
+    results: Receiver<Result<PackIndex, SyncError>>,
 }
 
 /// What goes into a packet of one's own.
@@ -532,7 +556,7 @@ pub(crate) fn record_folded(
     folding: Folding,
 ) -> Result<packetboat_core::tree::Folded, SyncError> {
     for pack in &packet.body.packs {
-        if index.pack_index(&pack.pack)?.is_none() {
+        if index.pack_row(&pack.pack)?.is_none() {
             index.put_pack(pack, PackState::Stored)?;
         }
     }
@@ -587,12 +611,22 @@ fn weight(change: &Change) -> usize {
 /// The chunks that are stored, or about to be by this round.
 pub(crate) struct RoundChunks {
     stored: ChunkLookup,
-    claimed: Mutex<HashSet<ChunkId>>,
+    claims: Mutex<Claims>,
+    packs_all: AtomicBool,
+}
+
+#[derive(Default)]
+struct Claims {
+    chunks: HashSet<ChunkId>,
+    /// How often the look-up was asked.
+    asked: u32,
+    /// Made once so many were asked for that reading all is cheaper.
+    sieve: Option<ChunkSieve>,
 }
 
 impl RoundChunks {
     pub(crate) fn new(stored: ChunkLookup) -> Self {
-        Self { stored, claimed: Mutex::default() }
+        Self { stored, claims: Mutex::default(), packs_all: AtomicBool::new(false) }
     }
 
     /// Forgets claims on chunks that the index has committed, where the look-up finds them there.
@@ -600,18 +634,44 @@ impl RoundChunks {
         if !self.stored.is_live() {
             return;
         }
-        let mut claimed = self.claimed.lock().expect("nobody panics holding this");
+        let mut claims = self.claims.lock().expect("nobody panics holding this");
         for chunk in chunks {
-            claimed.remove(&chunk);
+            if let Some(sieve) = &mut claims.sieve {
+                sieve.add(&chunk);
+            }
+            claims.chunks.remove(&chunk);
         }
+    }
+
+    /// Notes that no chunk travels inside a packet any more.
+    fn pack_all(&self) {
+        self.packs_all.store(true, Ordering::Relaxed);
     }
 }
 
 impl KnownChunks for RoundChunks {
     fn claim(&self, id: &ChunkId) -> bool {
         // Held over the look-up: a claim that is gone was committed before, so one of the two is always seen.
-        let mut claimed = self.claimed.lock().expect("nobody panics holding this");
-        !claimed.contains(id) && !self.stored.is_stored(id) && claimed.insert(*id)
+        let mut claims = self.claims.lock().expect("nobody panics holding this");
+        if claims.chunks.contains(id) {
+            return false;
+        }
+        if claims.sieve.is_none() && claims.asked >= ASKED_BEFORE_SIEVE {
+            // What is committed and not yet forgotten is in it; what will be is added when it is forgotten.
+            claims.sieve = self.stored.sieve();
+            claims.asked = 0;
+        }
+        if claims.sieve.as_ref().is_none_or(|sieve| sieve.may_hold(id)) {
+            claims.asked += 1;
+            if self.stored.is_stored(id) {
+                return false;
+            }
+        }
+        claims.chunks.insert(*id)
+    }
+
+    fn wants_small(&self) -> bool {
+        !self.packs_all.load(Ordering::Relaxed)
     }
 }
 
@@ -619,8 +679,11 @@ impl KnownChunks for RoundChunks {
 const MAX_UPLOADING: u64 = UPLOAD_THREADS as u64;
 /// How many threads put packs.
 const UPLOAD_THREADS: usize = 2;
+/// So many chunks are looked up each on its own before all that are stored are read: a small round shall not pay for it.
+const ASKED_BEFORE_SIEVE: u32 = 2_000;
 /// Packs that are recorded in one transaction: each waits for the disk. A crash forgets so many, and they are stored anew.
 const COMMIT_PACKS: u64 = 4;
-/// Changes of one packet: sealed, opened and folded they are in memory several times.
-const MAX_CHANGES: usize = 10_000;
+/// Changes of one packet: sealed, opened and folded they are in memory several times, and nothing else is recorded
+/// meanwhile.
+const MAX_CHANGES: usize = 5_000;
 const MAX_WEIGHT: usize = 4 * 1024 * 1024;

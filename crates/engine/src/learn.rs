@@ -1,7 +1,8 @@
 //! Learning: from the tips at the intermediary to folded packets.
 //!
 //! One listing of `tips/` tells which devices have moved on. Of these the tip is read; what it does not carry itself is
-//! read from the lane. A lane is read on only while its packets can be folded, so little waits in memory.
+//! read from the lane, some packets at a time: each folding waits for the disk, and so many share one. A lane is read on
+//! only while its packets can be folded, so little waits in memory.
 //! What cannot be read or does not fit is reported and left; everything else goes on.
 //!
 //! A tip that does not open although its signature is its device's is sealed under a key that is not held yet. Its lane
@@ -282,12 +283,14 @@ impl Learner<'_> {
     /// Notes which tips need not be read again: not those that lead to packets which may yet come.
     fn note_tips(&mut self) -> Result<(), SyncError> {
         let nothing_to_come = !self.stuck && self.waiting.is_empty();
+        // One transaction for all: each that writes waits for the disk.
+        self.index.begin()?;
         for (device, etag, sequence, last) in std::mem::take(&mut self.tips_read) {
             if nothing_to_come || self.index.knowledge().counter(&device) >= last {
                 self.index.set_tip_etag(self.place, device, &etag, sequence)?;
             }
         }
-        Ok(())
+        Ok(self.index.commit()?)
     }
 
     /// Whether this device's own tip has the size that was written last; the size encodes its number.
@@ -374,33 +377,20 @@ impl Learner<'_> {
             let mut progress = false;
             let devices: Vec<DeviceId> = self.lanes.keys().copied().collect();
             for device in devices {
-                // One packet at a time and lane, and none beyond one that waits, so that little is held.
-                while let Some(counter) = self.lanes.get_mut(&device).and_then(VecDeque::pop_front) {
-                    match self.read(device, counter) {
-                        Ok(true) => progress = true,
-                        Ok(false) => {
-                            self.lanes.get_mut(&device).expect("it was there").push_front(counter);
-                            break;
-                        }
-                        // It is whole, and opens once its key is here.
-                        Err(LearnError::Locked(reason)) => {
-                            self.give_up(device, counter, reason)?;
-                            break;
-                        }
-                        Err(LearnError::Unusable(reason)) => {
-                            self.learned.damaged.insert(Wanted::Packet(Dot { device, counter }));
-                            self.give_up(device, counter, reason)?;
-                            break;
-                        }
-                        Err(LearnError::Sync(error)) => return Err(error),
-                    }
+                // The more of a lane was folded, the more of it is read in one go, and nothing beyond what waits.
+                let mut length = 1;
+                loop {
+                    let run = self.read_run(device, length)?;
+                    progress |= run.last.is_some();
                     self.fold_ready()?;
                     if self.observer.interrupted() {
                         return Err(SyncError::Interrupted);
                     }
-                    if self.index.knowledge().counter(&device) < counter {
+                    let folded = self.index.knowledge().counter(&device);
+                    if run.is_end || run.last.is_none_or(|last| folded < last) {
                         break;
                     }
+                    length = if self.members.standing(&device).is_revoked() { 1 } else { RUN_PACKETS.min(length * 2) };
                 }
             }
             for (device, counters) in self.waiting.missing(self.index.knowledge()) {
@@ -425,6 +415,36 @@ impl Learner<'_> {
                 self.fold_ready()?;
             }
         }
+    }
+
+    /// Reads and holds the next packets of a lane, at most `length`, to be folded in one go.
+    fn read_run(&mut self, device: DeviceId, length: usize) -> Result<Run, SyncError> {
+        let (mut run, mut count) = (Run { last: None, is_end: false }, 0);
+        let held_before = self.waiting.bytes();
+        while count < length && self.waiting.bytes().saturating_sub(held_before) < RUN_BYTES {
+            let Some(counter) = self.lanes.get_mut(&device).and_then(VecDeque::pop_front) else {
+                run.is_end = true;
+                break;
+            };
+            match self.read(device, counter) {
+                Ok(true) => {
+                    run.last = Some(counter);
+                    count += 1;
+                    continue;
+                }
+                Ok(false) => self.lanes.entry(device).or_default().push_front(counter),
+                // It is whole, and opens once its key is here.
+                Err(LearnError::Locked(reason)) => self.give_up(device, counter, reason)?,
+                Err(LearnError::Unusable(reason)) => {
+                    self.learned.damaged.insert(Wanted::Packet(Dot { device, counter }));
+                    self.give_up(device, counter, reason)?;
+                }
+                Err(LearnError::Sync(error)) => return Err(error),
+            }
+            run.is_end = true;
+            break;
+        }
+        Ok(run)
     }
 
     fn read(&mut self, device: DeviceId, counter: Counter) -> Result<bool, LearnError> {
@@ -584,6 +604,14 @@ impl Learner<'_> {
     }
 }
 
+/// What was read of a lane in one go.
+struct Run {
+    /// The last packet that was read.
+    last: Option<Counter>,
+    /// Whether nothing more of the lane can be read now.
+    is_end: bool,
+}
+
 /// A removal that was read and is not folded yet.
 struct PendingCut {
     device: DeviceId,
@@ -651,6 +679,10 @@ const HOPELESS: u32 = 2;
 const LOCKED: &str = "it is sealed under a key of the vault that this device was not given";
 const WAITING_BYTES: usize = 256 * 1024 * 1024;
 const MAX_WANTED: usize = 100_000;
+/// So many packets of a lane are read at most before they are folded: with more, waiting for the disk is no matter.
+const RUN_PACKETS: usize = 64;
+/// Less where they are large; what they count for while they wait, in bytes.
+const RUN_BYTES: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,16 @@ pub fn dir_path(index: &Index, dir: DirId) -> Result<RelPath, IndexError> {
     Ok(names.iter().rev().fold(top, |path, name| path.join(name)))
 }
 
+/// The directory that is recorded at a path.
+pub fn dir_at(index: &Index, path: &RelPath) -> Result<Option<DirId>, IndexError> {
+    let mut dir = DirId::ROOT;
+    for name in path.names() {
+        let Some(own) = index.entry_at(dir, &name)?.and_then(|entry| entry.own_dir) else { return Ok(None) };
+        dir = own;
+    }
+    Ok(Some(dir))
+}
+
 /// The path of an entry on disk, as recorded.
 pub fn entry_path(index: &Index, entry: &LocalEntry) -> Result<RelPath, IndexError> {
     Ok(dir_path(index, entry.dir)?.join(&entry.name))

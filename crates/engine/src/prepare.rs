@@ -1,11 +1,13 @@
 //! Preparing content: reading files, cutting them into chunks, naming, compressing and sealing these.
 //!
 //! Small files are prepared by worker threads, several at a time, and handed out in the order in which they were asked for.
+//! They go to the threads and come back in batches: waking a thread costs about as much as preparing a file. So many are
+//! prepared ahead that the threads have work while whoever takes them seals a packet and waits for the index.
 //! A large file is prepared alone, its chunks by the workers. With one thread everything happens on the caller's thread in
 //! a fixed order, which is what simulations use.
 //! A file that changes while it is read is not taken: it waits for the next round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent, MAX_INLINE_CHUNKS};
@@ -68,6 +70,9 @@ pub enum PrepareError {
 pub trait KnownChunks: Send + Sync {
     /// Notes that the caller is about to store this chunk; `false` if it is stored or another caller is about to.
     fn claim(&self, id: &ChunkId) -> bool;
+
+    /// Whether small chunks may still travel inside a packet, so that their plaintext is wanted.
+    fn wants_small(&self) -> bool;
 }
 
 /// What preparing needs; shared by the threads.
@@ -84,27 +89,27 @@ pub struct Preparer<'a> {
 
 impl Preparer<'_> {
     /// Reads a symlink or a file of at most [`SMALL_FILE`] bytes.
-    fn small(&self, job: &Job, codec: &mut ChunkCodec, entropy: &mut dyn Entropy) -> Result<Prepared, PrepareError> {
+    fn small(&self, job: &Job, desk: &mut Desk, entropy: &mut dyn Entropy) -> Result<Prepared, PrepareError> {
         if job.stat.kind == FileKind::Symlink {
             return self.symlink(job);
         }
         let mut file = self.open(job)?;
         let before = file.stat().map_err(PrepareError::Io)?;
-        let mut bytes = Vec::with_capacity(before.size as usize + 1);
-        read_to_end(&mut *file, &mut bytes, SMALL_FILE as usize * 2).map_err(PrepareError::Io)?;
+        let room = usize::try_from(before.size.min(SMALL_FILE)).unwrap_or(0) + 1;
+        let len = read_to_end(&mut *file, &mut desk.bytes, room, SMALL_FILE as usize * 2).map_err(PrepareError::Io)?;
         let stat = self.unchanged(&*file, &before)?;
-        if bytes.len() as u64 != stat.size {
+        if len as u64 != stat.size {
             return Err(PrepareError::Changed);
         }
         let mut refs = Vec::new();
         let mut chunks = Vec::new();
-        for plain in self.boundaries.split(&bytes) {
-            let (chunk, new) = self.chunk(plain, codec, entropy);
+        for plain in self.boundaries.split(&desk.bytes[..len]) {
+            let (chunk, new) = self.chunk(plain, &mut desk.codec, entropy);
             refs.push(chunk);
             chunks.extend(new);
         }
-        let content = self.file_content(refs, &stat, &mut chunks, codec, entropy);
-        Ok(Prepared { content, chunks, stat, xattrs: self.xattrs(&job.path) })
+        let content = self.file_content(refs, &stat, &mut chunks, &mut desk.codec, entropy);
+        Ok(Prepared { content, chunks, stat, xattrs: xattrs(&*file) })
     }
 
     fn symlink(&self, job: &Job) -> Result<Prepared, PrepareError> {
@@ -127,19 +132,6 @@ impl Preparer<'_> {
         if same { Ok(after) } else { Err(PrepareError::Changed) }
     }
 
-    fn xattrs(&self, path: &RelPath) -> Vec<(Vec<u8>, Vec<u8>)> {
-        // What cannot be read is as if it were not there: attributes are not worth stopping for.
-        let mut xattrs = self.fs.xattrs(path).unwrap_or_default();
-        xattrs.retain(|(name, value)| {
-            name.len() <= packetboat_core::change::MAX_XATTR_NAME
-                && name.starts_with(b"user.")
-                && name.len() > 5
-                && value.len() <= packetboat_core::change::MAX_XATTR_VALUE
-        });
-        xattrs.sort();
-        xattrs
-    }
-
     /// Names a chunk, and seals it if it is new.
     fn chunk(&self, plain: &[u8], codec: &mut ChunkCodec, entropy: &mut dyn Entropy) -> (ChunkRef, Option<NewChunk>) {
         let id = self.ring.chunk_id(plain);
@@ -149,7 +141,7 @@ impl Preparer<'_> {
         }
         let sealed = seal_known_chunk(self.ring, codec, id, plain, entropy.nonce())
             .expect("a chunk that the chunker cut is of a sound length");
-        let plain = (plain.len() <= INLINE_CHUNK).then(|| plain.to_vec());
+        let plain = (plain.len() <= INLINE_CHUNK && self.known.wants_small()).then(|| plain.to_vec());
         (chunk, Some(NewChunk { sealed, plain }))
     }
 
@@ -224,7 +216,7 @@ impl Preparer<'_> {
         }
         let mut chunks = Vec::new();
         let content = self.file_content(refs, &stat, &mut chunks, codec, entropy);
-        Ok(Ok(Prepared { content, chunks, stat, xattrs: self.xattrs(&job.path) }))
+        Ok(Ok(Prepared { content, chunks, stat, xattrs: xattrs(&*file) }))
     }
 
     fn large_with_threads<E>(
@@ -290,39 +282,41 @@ pub fn prepare_all<Tag, E>(
     feed: &mut dyn Iterator<Item = (Option<Job>, Tag)>,
     sink: &mut dyn FnMut(Event<Tag>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut codec = ChunkCodec::new();
+    let mut desk = Desk::default();
     if threads <= 1 {
         for (job, tag) in feed {
             let result = match &job {
                 None => None,
                 Some(job) if is_large(job) => {
                     let mut chunks = |chunk| sink(Event::Chunk(chunk));
-                    Some(preparer.large(job, 1, &mut codec, entropy, &mut chunks)?)
+                    Some(preparer.large(job, 1, &mut desk.codec, entropy, &mut chunks)?)
                 }
-                Some(job) => Some(preparer.small(job, &mut codec, entropy)),
+                Some(job) => Some(preparer.small(job, &mut desk, entropy)),
             };
             sink(Event::Ready(tag, result))?;
         }
         return Ok(());
     }
-    let (job_tx, job_rx) = crossbeam_channel::unbounded::<(u64, Job)>();
-    let (done_tx, done_rx) = crossbeam_channel::unbounded::<(u64, Result<Prepared, PrepareError>)>();
+    let (job_tx, job_rx) = crossbeam_channel::unbounded::<Vec<(u64, Job)>>();
+    let (done_tx, done_rx) = crossbeam_channel::unbounded::<Vec<(u64, Result<Prepared, PrepareError>)>>();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             let (job_rx, done_tx, mut entropy) = (job_rx.clone(), done_tx.clone(), entropy.fork());
             scope.spawn(move || {
-                let mut codec = ChunkCodec::new();
-                for (seq, job) in job_rx {
-                    let result = preparer.small(&job, &mut codec, &mut *entropy);
-                    if done_tx.send((seq, result)).is_err() {
+                let mut desk = Desk::default();
+                for jobs in job_rx {
+                    let results =
+                        jobs.into_iter().map(|(seq, job)| (seq, preparer.small(&job, &mut desk, &mut *entropy)));
+                    if done_tx.send(results.collect()).is_err() {
                         return;
                     }
                 }
             });
         }
         drop((done_tx, job_rx));
-        let mut window: std::collections::VecDeque<(u64, Slot, Tag)> = Default::default();
+        let mut window: VecDeque<(u64, Slot, Tag)> = VecDeque::new();
         let mut early = BTreeMap::new();
+        let mut batch = Batch { jobs: Vec::new(), bytes: 0, threads: job_tx };
         let (mut next_seq, mut bytes_ahead) = (0u64, 0u64);
         let mut fed_all = false;
         loop {
@@ -335,9 +329,9 @@ pub fn prepare_all<Tag, E>(
                     None => Slot::Passing,
                     Some(job) if is_large(&job) => Slot::Large(job),
                     Some(job) => {
-                        bytes_ahead += job.stat.size;
                         let size = job.stat.size;
-                        let _ = job_tx.send((next_seq, job));
+                        bytes_ahead += size;
+                        batch.add(next_seq, job);
                         Slot::Small(size)
                     }
                 };
@@ -348,8 +342,10 @@ pub fn prepare_all<Tag, E>(
             let result = match slot {
                 Slot::Passing => None,
                 Slot::Large(job) => {
+                    // The threads have something to do while the file is read.
+                    batch.send();
                     let mut chunks = |chunk| sink(Event::Chunk(chunk));
-                    Some(preparer.large(&job, threads, &mut codec, entropy, &mut chunks)?)
+                    Some(preparer.large(&job, threads, &mut desk.codec, entropy, &mut chunks)?)
                 }
                 Slot::Small(size) => {
                     bytes_ahead -= size;
@@ -357,16 +353,56 @@ pub fn prepare_all<Tag, E>(
                         if let Some(result) = early.remove(&seq) {
                             break Some(result);
                         }
-                        let (done, result) = done_rx.recv().expect("workers answer every job");
-                        early.insert(done, result);
+                        if batch.holds(seq) {
+                            batch.send();
+                        }
+                        early.extend(done_rx.recv().expect("workers answer every job"));
                     }
                 }
             };
             sink(Event::Ready(tag, result))?;
         }
-        drop(job_tx);
+        drop(batch);
         Ok(())
     })
+}
+
+/// What a thread prepares with, and uses again.
+#[derive(Default)]
+struct Desk {
+    codec: ChunkCodec,
+    /// What was read last, and beyond it what was read before.
+    bytes: Vec<u8>,
+}
+
+/// Jobs that are gathered until there are enough to wake a thread for.
+struct Batch {
+    jobs: Vec<(u64, Job)>,
+    bytes: u64,
+    threads: crossbeam_channel::Sender<Vec<(u64, Job)>>,
+}
+
+impl Batch {
+    fn add(&mut self, seq: u64, job: Job) {
+        self.bytes += job.stat.size;
+        self.jobs.push((seq, job));
+        if self.jobs.len() >= BATCH_FILES || self.bytes >= BATCH_BYTES {
+            self.send();
+        }
+    }
+
+    fn holds(&self, seq: u64) -> bool {
+        self.jobs.first().is_some_and(|(first, _)| *first <= seq)
+    }
+
+    fn send(&mut self) {
+        self.bytes = 0;
+        if !self.jobs.is_empty() {
+            let jobs = std::mem::replace(&mut self.jobs, Vec::with_capacity(BATCH_FILES));
+            // The threads live as long as there is someone who could send.
+            let _ = self.threads.send(jobs);
+        }
+    }
 }
 
 enum Slot {
@@ -416,9 +452,25 @@ fn gone_or_io(error: io::Error) -> PrepareError {
     }
 }
 
-fn read_to_end(file: &mut dyn FsFile, bytes: &mut Vec<u8>, limit: usize) -> io::Result<()> {
+/// The attributes that travel. What cannot be read is as if it were not there: attributes are not worth stopping for.
+fn xattrs(file: &dyn FsFile) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut xattrs = file.xattrs().unwrap_or_default();
+    xattrs.retain(|(name, value)| {
+        name.len() <= packetboat_core::change::MAX_XATTR_NAME
+            && name.starts_with(b"user.")
+            && name.len() > 5
+            && value.len() <= packetboat_core::change::MAX_XATTR_VALUE
+    });
+    xattrs.sort();
+    xattrs
+}
+
+/// Reads to the end or to `limit` into memory that is used again, which begins with `room` bytes; says how many it read.
+fn read_to_end(file: &mut dyn FsFile, bytes: &mut Vec<u8>, room: usize, limit: usize) -> io::Result<usize> {
+    if bytes.len() < room {
+        bytes.resize(room, 0);
+    }
     let mut filled = 0;
-    bytes.resize(bytes.capacity().max(1), 0);
     loop {
         if filled == bytes.len() {
             if filled >= limit {
@@ -432,8 +484,7 @@ fn read_to_end(file: &mut dyn FsFile, bytes: &mut Vec<u8>, limit: usize) -> io::
         }
         filled += read;
     }
-    bytes.truncate(filled);
-    Ok(())
+    Ok(filled)
 }
 
 struct FileReader<'a>(&'a mut dyn FsFile);
@@ -448,5 +499,9 @@ impl io::Read for FileReader<'_> {
 pub const SMALL_FILE: u64 = 4 * 1024 * 1024;
 /// Greatest chunk that may travel inside a packet, in bytes.
 pub const INLINE_CHUNK: usize = 16 * 1024;
-const WINDOW_FILES: usize = 512;
+/// How much is prepared ahead: what the threads do while a packet of small files is sealed and folded.
+const WINDOW_FILES: usize = 4096;
 const WINDOW_BYTES: u64 = 24 * 1024 * 1024;
+/// How much of it goes to a thread at once.
+const BATCH_FILES: usize = 32;
+const BATCH_BYTES: u64 = 512 * 1024;

@@ -41,6 +41,8 @@ pub struct Settings {
     pub threads: usize,
     /// How many bytes of small contents a round puts inside its packets; beyond that all go to packs.
     pub inline_bytes: usize,
+    /// How many objects a round takes in at once where nothing of the folder is recorded yet.
+    pub portion: usize,
     /// Ignore patterns of this device alone, in gitignore syntax.
     pub ignore_overlay: String,
     /// How much is checked after each round.
@@ -59,6 +61,7 @@ impl Default for Settings {
         Self {
             threads: 1,
             inline_bytes: 256 * 1024,
+            portion: 50_000,
             ignore_overlay: String::new(),
             check: Check::default(),
             passphrase_cost: Argon2Cost::DEFAULT,

@@ -24,8 +24,8 @@ use crate::numbering::{self, Numbering};
 use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
 use crate::publish::{Published, publish, write_tip};
-use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
-use crate::scan::{Scanned, Skip, disk_time, scan};
+use crate::replica::{Action, Direction, Parts, PlannedStep, Replica, Report, SyncOptions};
+use crate::scan::{Portions, ScanError, Scanned, Skip, disk_time, scan};
 use crate::unread;
 use crate::wants;
 
@@ -71,24 +71,41 @@ impl Replica {
         let rules = self.rules(observer)?;
         self.note_rules(&rules)?;
         let started = self.parts.clock.now_ms();
-        let mut scanned = self.scan(&rules, observer)?;
-        let scan_ms = self.parts.clock.now_ms().abs_diff(started);
+        let portions = Portions::of(&self.parts.index, self.parts.settings.portion)?;
+        let mut scanned = match &portions {
+            Some(portions) => self.scan_with(observer, |parts| {
+                portions.first(&*parts.fs, &parts.index, &rules, parts.settings.threads)
+            })?,
+            None => self.scan(&rules, observer)?,
+        };
         if options.confirm_deletes {
             scanned.withheld = None;
         }
         self.brake(&scanned, options)?;
-        let (withheld, unread) = (scanned.withheld.is_some(), scanned.unread.clone());
-        report.objects = scanned.objects;
-        report.specials = scanned.skipped.iter().filter(|(_, skip)| *skip == Skip::Special).count() as u64;
-        report.problems = scanned.skipped.len() as u64 - report.specials;
+        let (withheld, mut unread) = (scanned.withheld.is_some(), scanned.unread.clone());
+        report.count(&scanned);
         if scanned.numbering == Numbering::Renewed {
             // Whatever this round cannot look at must not be taken for what has its former number now.
             self.parts.index.forget_directory_numbers()?;
         }
+        let mut rest = std::mem::take(&mut scanned.rest);
         (report.sent, report.published) = self.absorb(scanned, observer)?;
+        while let Some(portions) = portions.as_ref().filter(|_| !rest.is_empty()) {
+            let mut scanned = self.scan_with(observer, |parts| {
+                portions.next(&*parts.fs, &parts.index, &rules, parts.settings.threads, rest)
+            })?;
+            report.count(&scanned);
+            unread.extend(scanned.unread.iter().cloned());
+            rest = std::mem::take(&mut scanned.rest);
+            let (sent, published) = self.absorb(scanned, observer)?;
+            report.sent += sent;
+            report.published += published;
+        }
         numbering::remember(&*self.parts.fs, &mut self.parts.index)?;
         if !withheld {
-            unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, scan_ms)?;
+            // Counted from when the scan began: what was moved since may have been listed where it was.
+            let since_ms = self.parts.clock.now_ms().abs_diff(started);
+            unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, since_ms)?;
         }
         self.acknowledge_removals()?;
         let moved = learned.tips > 0 || learned.packets > 0;
@@ -198,9 +215,17 @@ impl Replica {
     }
 
     pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {
+        self.scan_with(observer, |parts| scan(&*parts.fs, &parts.index, rules, parts.settings.threads))
+    }
+
+    fn scan_with(
+        &mut self,
+        observer: &mut dyn Observer,
+        scan: impl FnOnce(&Parts) -> Result<Scanned, ScanError>,
+    ) -> Result<Scanned, SyncError> {
         observer.phase(Phase::Scan, None, None);
         let parts = &mut self.parts;
-        let mut scanned = scan(&*parts.fs, &parts.index, rules, parts.settings.threads)?;
+        let mut scanned = scan(parts)?;
         unread::withhold(&*parts.fs, &parts.index, &mut scanned)?;
         for (path, skip) in &scanned.skipped {
             observer.note(Note::Skipped { path: path.clone(), reason: skip.reason() });
@@ -241,7 +266,10 @@ impl Replica {
         let (threads, inline_limit) = (parts.settings.threads, parts.settings.inline_bytes);
         let (fs, store, index, keys) = (&*parts.fs, &*parts.store, &mut parts.index, &self.keys);
         std::thread::scope(|scope| {
-            let uploader = if threads > 1 { Uploader::with_threads(scope, store) } else { Uploader::Inline(store) };
+            let uploader = match threads {
+                0 | 1 => Uploader::inline(store, &keys.ring),
+                _ => Uploader::with_threads(scope, store, &keys.ring),
+            };
             let mut builder = Builder::new(index, uploader, keys, now_ms, inline_limit, &known)?;
             match absorb(fs, &preparer, threads, &mut builder, scanned, now_ns, entropy, observer) {
                 Ok(sent) => Ok((sent, builder.finish(entropy)?)),
@@ -314,6 +342,16 @@ impl Replica {
     /// The time by the disk's clock, or by this device's where the disk cannot be asked.
     fn disk_ns(&self) -> i64 {
         disk_time(&*self.parts.fs).unwrap_or_else(|| self.now_ns())
+    }
+}
+
+impl Report {
+    /// Counts what a scan, or a portion of one, found.
+    fn count(&mut self, scanned: &Scanned) {
+        self.objects += scanned.objects;
+        let specials = scanned.skipped.iter().filter(|(_, skip)| *skip == Skip::Special).count() as u64;
+        self.specials += specials;
+        self.problems += scanned.skipped.len() as u64 - specials;
     }
 }
 

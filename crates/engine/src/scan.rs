@@ -6,6 +6,9 @@
 //! content once they were read ([`crate::absorb`]). Where the disk's numbers do not last ([`crate::numbering`]), nothing
 //! is matched by number: whatever stands at a recorded path is looked at, and the rest is left to content.
 //!
+//! Where nothing is recorded yet, nothing can have vanished and nothing be moved, so a large folder is taken in by portions
+//! ([`Portions`]): otherwise all that is in it would be in memory at once.
+//!
 //! What cannot be read is left alone: an unreadable directory neither changes nor vanishes, and it is told apart, since
 //! what vanished elsewhere may have been moved into it ([`crate::unread`]).
 
@@ -28,6 +31,8 @@ pub struct Scanned {
     pub suspects: Vec<Suspect>,
     /// Objects at places where none was recorded, in an order in which a directory stands before what it holds.
     pub arrivals: Vec<Arrival>,
+    /// Where they are.
+    pub holders: Holders,
     /// Recorded objects that are not there, without those that arrived elsewhere by inode.
     /// A directory stands before what it held.
     pub vanished: Vec<LocalEntry>,
@@ -49,6 +54,8 @@ pub struct Scanned {
     pub frozen: Vec<(DirId, Name)>,
     /// How many objects stand on disk, ignored ones not counted.
     pub objects: u64,
+    /// New directories that were not looked into: they are for the next portion.
+    pub rest: Vec<RelPath>,
 }
 
 impl Scanned {
@@ -92,12 +99,10 @@ pub struct Arrival {
     pub holder: Holder,
     /// Its name.
     pub name: Name,
-    /// Where it is.
-    pub path: RelPath,
     /// What `stat` says.
     pub stat: Stat,
     /// The recorded object that this is, by inode; it was moved here.
-    pub from: Option<LocalEntry>,
+    pub from: Option<Box<LocalEntry>>,
 }
 
 /// A directory that holds an arrival: a recorded one, or one that itself arrived.
@@ -107,6 +112,17 @@ pub enum Holder {
     Known(DirId),
     /// Index into [`Scanned::arrivals`].
     New(usize),
+}
+
+/// The directories whose entries arrived, and where they are: an arrival has no path of its own, since there are many.
+#[derive(Default, Debug)]
+pub struct Holders(HashMap<Holder, RelPath>);
+
+impl Holders {
+    /// Where an arrival is.
+    pub fn path(&self, arrival: &Arrival) -> RelPath {
+        self.0.get(&arrival.holder).map_or_else(RelPath::root, |holder| holder.join(&arrival.name))
+    }
 }
 
 /// A directory that could not be read, or not wholly.
@@ -135,14 +151,25 @@ pub enum Skip {
 
 /// Compares the disk with the index.
 pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
+    look(fs, index, rules, threads, &Portion { from: vec![Task::root()], limit: usize::MAX })
+}
+
+/// Looks at a portion until what was found holds.
+fn look(
+    fs: &dyn Fs,
+    index: &Index,
+    rules: &IgnoreRules,
+    threads: usize,
+    portion: &Portion,
+) -> Result<Scanned, ScanError> {
     let numbering = numbering(fs, index)?;
     let mut elsewhere = HashSet::new();
     loop {
-        let pass = scan_by(numbering, &elsewhere, fs, index, rules, threads)?;
+        let pass = scan_by(numbering, &elsewhere, fs, index, rules, threads, portion)?;
         // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
         let moved = pass.found.arrivals.iter().any(|arrival| arrival.from.is_some());
         if pass.contradicted && numbering == Numbering::Lasting && moved {
-            return Ok(scan_by(Numbering::Renewed, &HashSet::new(), fs, index, rules, threads)?.found);
+            return Ok(scan_by(Numbering::Renewed, &HashSet::new(), fs, index, rules, threads, portion)?.found);
         }
         let known = elsewhere.len();
         elsewhere.extend(pass.met_elsewhere);
@@ -150,6 +177,51 @@ pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> 
             return Ok(pass.found);
         }
     }
+}
+
+/// The portions of a folder of which nothing is recorded; what one finds is to be recorded before the next is scanned.
+pub struct Portions {
+    /// How many objects are found before no further directory is looked into.
+    limit: usize,
+}
+
+impl Portions {
+    /// The portions in which a folder is to be taken in, if it is.
+    pub fn of(index: &Index, limit: usize) -> Result<Option<Self>, IndexError> {
+        // At least one, or no portion would ever get on.
+        Ok(index.entries_in(DirId::ROOT, None, 1)?.is_empty().then_some(Self { limit: limit.max(1) }))
+    }
+
+    /// The first portion.
+    pub fn first(&self, fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
+        look(fs, index, rules, threads, &Portion { from: vec![Task::root()], limit: self.limit })
+    }
+
+    /// The portion that begins with the [`rest`](Scanned::rest) of the one before.
+    ///
+    /// A directory that was not recorded is left out with all that it holds: the next round finds it.
+    pub fn next(
+        &self,
+        fs: &dyn Fs,
+        index: &Index,
+        rules: &IgnoreRules,
+        threads: usize,
+        rest: Vec<RelPath>,
+    ) -> Result<Scanned, ScanError> {
+        let mut from = Vec::with_capacity(rest.len());
+        for path in rest {
+            if let Some(dir) = crate::paths::dir_at(index, &path)? {
+                from.push(Task { holder: Holder::Known(dir), path, thawed: false });
+            }
+        }
+        look(fs, index, rules, threads, &Portion { from, limit: self.limit })
+    }
+}
+
+/// Where a scan begins, and how many arrivals are enough.
+struct Portion {
+    from: Vec<Task>,
+    limit: usize,
 }
 
 /// What one look at the whole folder gave.
@@ -169,6 +241,7 @@ fn scan_by(
     index: &Index,
     rules: &IgnoreRules,
     threads: usize,
+    portion: &Portion,
 ) -> Result<Pass, ScanError> {
     let mut scan = Scan {
         fs,
@@ -182,12 +255,13 @@ fn scan_by(
         made_again: HashSet::new(),
         met_elsewhere: HashSet::new(),
         lost_directories: Vec::new(),
-        queue: vec![Task { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }],
+        queue: portion.from.clone(),
+        limit: portion.limit,
         replaced: Vec::new(),
     };
     if threads <= 1 {
         loop {
-            while let Some(task) = scan.queue.pop() {
+            while let Some(task) = scan.next_task() {
                 let listing = list(fs, &task.path);
                 scan.directory(task, listing)?;
             }
@@ -223,6 +297,8 @@ struct Scan<'a> {
     /// Recorded directories that are not where they were.
     lost_directories: Vec<LocalEntry>,
     queue: Vec<Task>,
+    /// How many arrivals are enough.
+    limit: usize,
     /// Directories at the place of a recorded one that they are not; decided when it is known whether that one moved.
     replaced: Vec<Replaced>,
 }
@@ -238,11 +314,18 @@ struct Replaced {
     thawed: bool,
 }
 
+#[derive(Clone)]
 struct Task {
     holder: Holder,
     path: RelPath,
     /// Whether it was ignored until now: what went from it meanwhile is absent, not deleted.
     thawed: bool,
+}
+
+impl Task {
+    fn root() -> Self {
+        Self { holder: Holder::Known(DirId::ROOT), path: RelPath::root(), thawed: false }
+    }
 }
 
 /// Whether an entry is there and cannot be looked at.
@@ -277,7 +360,10 @@ impl Scan<'_> {
             drop(done_tx);
             let mut under_way = 0usize;
             let result = loop {
-                for task in self.queue.drain(..) {
+                // The last found first, and few at a time, so that few directories wait to be looked into.
+                while under_way < threads * TASKS_PER_THREAD
+                    && let Some(task) = self.next_task()
+                {
                     under_way += 1;
                     let _ = task_tx.send(task);
                 }
@@ -298,6 +384,14 @@ impl Scan<'_> {
             drop(done_rx);
             result
         })
+    }
+
+    /// The next directory to look into, unless enough was found: then the others are for the next portion.
+    fn next_task(&mut self) -> Option<Task> {
+        if self.found.arrivals.len() >= self.limit {
+            self.found.rest.extend(self.queue.drain(..).map(|task| task.path));
+        }
+        self.queue.pop()
     }
 
     /// Compares one directory's entries with its range of the index; both are in name order.
@@ -513,7 +607,8 @@ impl Scan<'_> {
         }
         self.found.objects += 1;
         let from = if is_directory { self.same_directory(&stat) } else { None };
-        let arrival = Arrival { holder: task.holder, name, path: path.clone(), stat, from };
+        let arrival = Arrival { holder: task.holder, name, stat, from: from.map(Box::new) };
+        self.found.holders.0.entry(task.holder).or_insert_with(|| task.path.clone());
         let own = match &arrival.from {
             Some(entry) => {
                 let own_dir = entry.own_dir.expect("a directory has a number");
@@ -582,7 +677,10 @@ impl Scan<'_> {
 
     /// Adds what lost directories held, and takes away what arrived elsewhere by inode.
     fn finish(mut self) -> Result<Scanned, ScanError> {
-        self.look_for_parked_records()?;
+        // A portion does not see all places at which it may stand.
+        if self.limit == usize::MAX {
+            self.look_for_parked_records()?;
+        }
         let mut directories = Vec::new();
         let mut pending = std::mem::take(&mut self.lost_directories);
         while let Some(directory) = pending.pop() {
@@ -664,7 +762,7 @@ fn match_files_by_inode(found: &mut Scanned) {
         // An inode number is used again at once; the same size and time say that it is the same file.
         let same = entry.stat.size == arrival.stat.size && entry.stat.mtime == arrival.stat.mtime;
         if same && matched.insert(*at) {
-            arrival.from = Some(entry.clone());
+            arrival.from = Some(Box::new(entry.clone()));
         }
     }
     let mut at = 0;
@@ -748,3 +846,5 @@ const MAX_PATH: usize = 4000;
 /// File systems stamp times as coarsely as this (FAT: two seconds), and clocks of servers differ a little.
 pub(crate) const RACY_WINDOW_NS: u64 = 2_500_000_000;
 const ENOENT: i32 = 2;
+/// So many directories for each thread are read ahead of what is compared.
+const TASKS_PER_THREAD: usize = 32;

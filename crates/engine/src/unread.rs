@@ -39,8 +39,8 @@ pub(crate) fn withhold(fs: &dyn Fs, index: &Index, scanned: &mut Scanned) -> Res
     Ok(())
 }
 
-/// Records the directories that could not be read in a round that withheld nothing; its scan took `scan_ms`.
-pub(crate) fn remember(fs: &dyn Fs, index: &mut Index, unread: &[Unread], scan_ms: u64) -> Result<(), SyncError> {
+/// Records the directories that could not be read in a round that withheld nothing; its scan began `since_ms` ago.
+pub(crate) fn remember(fs: &dyn Fs, index: &mut Index, unread: &[Unread], since_ms: u64) -> Result<(), SyncError> {
     if unread.is_empty() {
         if index.meta(UNREAD)?.is_some() {
             index.set_meta(UNREAD, None)?;
@@ -48,7 +48,7 @@ pub(crate) fn remember(fs: &dyn Fs, index: &mut Index, unread: &[Unread], scan_m
         return Ok(());
     }
     let Some(now) = disk_time(fs) else { return Ok(()) };
-    let margin = scan_ms.saturating_mul(1_000_000).saturating_add(RACY_WINDOW_NS);
+    let margin = since_ms.saturating_mul(1_000_000).saturating_add(RACY_WINDOW_NS);
     let before = now.saturating_sub(i64::try_from(margin).unwrap_or(i64::MAX));
     let known: Vec<Known> =
         unread.iter().filter_map(|unread| as_it_is(fs, unread)).filter(|(.., changed)| *changed < before).collect();

@@ -72,6 +72,8 @@ pub trait FsFile: Send {
     }
     /// What the open file is now.
     fn stat(&self) -> io::Result<Stat>;
+    /// Its `user.*` extended attributes, sorted by name, as [`Fs::xattrs`] says them of a path.
+    fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>>;
     /// Sets permission bits (at most 0o777).
     fn set_mode(&mut self, mode: u32) -> io::Result<()>;
     /// Sets the modification time in nanoseconds since 1970 UTC.

@@ -29,7 +29,7 @@ use thiserror::Error;
 
 pub use chunks::{ChunkPlace, PackRow, PackState};
 pub use entries::ScannedEntry;
-pub use lookup::ChunkLookup;
+pub use lookup::{ChunkLookup, ChunkSieve};
 pub use members::Member;
 pub use notes::Problem;
 pub use packets::{FoldedPacket, PacketRow, Stage};

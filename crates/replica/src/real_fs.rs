@@ -252,25 +252,10 @@ impl Fs for RealFs {
     }
 
     fn xattrs(&self, path: &RelPath) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let Some(fd) = self.open_for_xattrs(path)? else {
-            return Ok(Vec::new());
-        };
-        let names = read_growing(|buffer| rustix::fs::flistxattr(&fd, buffer));
-        let names = match names {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
-            result => result?,
-        };
-        let mut found = Vec::new();
-        for name in names.split(|byte| *byte == 0).filter(|name| name.starts_with(USER)) {
-            match read_growing(|buffer| rustix::fs::fgetxattr(&fd, name, buffer)) {
-                Ok(value) => found.push((name.to_vec(), value)),
-                // Removed since it was listed.
-                Err(Errno::NODATA) => {}
-                Err(error) => return Err(error.into()),
-            }
+        match self.open_for_xattrs(path)? {
+            Some(fd) => user_xattrs(fd.as_fd()),
+            None => Ok(Vec::new()),
         }
-        found.sort_unstable();
-        Ok(found)
     }
 
     fn set_xattr(&self, path: &RelPath, name: &[u8], value: Option<&[u8]>) -> io::Result<()> {
@@ -343,6 +328,10 @@ impl FsFile for RealFile {
         Ok(stat_open(self.0.as_fd())?)
     }
 
+    fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        user_xattrs(self.0.as_fd())
+    }
+
     fn set_mode(&mut self, mode: u32) -> io::Result<()> {
         Ok(rustix::fs::fchmod(&self.0, permissions(mode)?)?)
     }
@@ -408,6 +397,25 @@ fn open_name(dir: BorrowedFd<'_>, name: &Name, flags: OFlags, mode: Mode) -> Res
         },
         result => result,
     }
+}
+
+/// The `user.*` attributes of an open file or directory, sorted by name.
+fn user_xattrs(fd: BorrowedFd<'_>) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let names = match read_growing(|buffer| rustix::fs::flistxattr(fd, buffer)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut found = Vec::new();
+    for name in names.split(|byte| *byte == 0).filter(|name| name.starts_with(USER)) {
+        match read_growing(|buffer| rustix::fs::fgetxattr(fd, name, buffer)) {
+            Ok(value) => found.push((name.to_vec(), value)),
+            // Removed since it was listed.
+            Err(Errno::NODATA) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Reads what may grow between asking for its size and reading it.

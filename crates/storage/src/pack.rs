@@ -147,6 +147,44 @@ impl PackWriter {
     }
 }
 
+/// Sealed chunks of one epoch for one pack that is put together elsewhere, on the thread that stores it.
+///
+/// Copying and hashing sixteen MiB takes as long as much else that whoever gathers the chunks could do.
+#[derive(Debug, Default)]
+pub struct PackParts {
+    chunks: Vec<SealedChunk>,
+    bytes: usize,
+}
+
+impl PackParts {
+    /// Adds a chunk; no chunk may be added twice.
+    pub fn push(&mut self, chunk: SealedChunk) {
+        self.bytes += chunk.sealed.len();
+        self.chunks.push(chunk);
+    }
+
+    /// Whether there is no chunk.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Whether a pack of them has reached [`TARGET_PACK_BYTES`] and should be written.
+    pub fn is_full(&self) -> bool {
+        let index = BOX_OVERHEAD + COUNT_BYTES + self.chunks.len() * INDEX_ENTRY_BYTES;
+        HEADER_BYTES + self.bytes + index + TRAILER_BYTES >= TARGET_PACK_BYTES as usize
+    }
+
+    /// The pack, in the memory of `buffer`; see [`PackWriter::finish`].
+    pub fn write(self, ring: &KeyRing, nonce: Nonce, buffer: Vec<u8>) -> Result<(PackIndex, Vec<u8>), PackWriteError> {
+        let mut writer = PackWriter::in_buffer(ring.vault(), ring.current(), buffer);
+        // Each is freed as soon as it was copied, so that they are not in memory twice.
+        for chunk in self.chunks {
+            writer.push(&chunk)?;
+        }
+        writer.finish(ring, nonce)
+    }
+}
+
 /// Where a pack lies at an intermediary: `packs/<first two digits>/<all 64 digits>`.
 pub fn object_name(pack: &PackId) -> ObjectName {
     let digits = pack.to_string();

@@ -339,6 +339,7 @@ fn xattrs_are_kept(place: &Place<'_>, able: bool) {
         assert_eq!(place.fs.xattrs(&at).unwrap(), vec![]);
         refused(place.fs.set_xattr(&at, b"security.x", Some(b"1")), ErrorKind::PermissionDenied);
         if !able {
+            assert!(path != "f" || place.fs.open(&at).unwrap().xattrs().unwrap().is_empty());
             refused(place.fs.set_xattr(&at, b"user.one", Some(b"1")), ErrorKind::Unsupported);
             continue;
         }
@@ -347,6 +348,9 @@ fn xattrs_are_kept(place: &Place<'_>, able: bool) {
         place.fs.set_xattr(&at, b"user.one", Some(b"")).unwrap();
         let both = vec![(b"user.one".to_vec(), Vec::new()), (b"user.two".to_vec(), long.clone())];
         assert_eq!(place.fs.xattrs(&at).unwrap(), both);
+        if path == "f" {
+            assert_eq!(place.fs.open(&at).unwrap().xattrs().unwrap(), both);
+        }
         place.fs.set_xattr(&at, b"user.one", None).unwrap();
         place.fs.set_xattr(&at, b"user.one", None).unwrap();
         assert_eq!(place.fs.xattrs(&at).unwrap().len(), 1);

@@ -57,6 +57,8 @@ pub struct WorldOptions {
     pub races: bool,
     /// Whether so little travels inside packets that packs are made, too.
     pub small_packs: bool,
+    /// Whether a folder of which nothing is recorded is taken in a few objects at a time.
+    pub small_portions: bool,
     /// Whether users write what others wrote, settle conflicts and set attributes; needs a storage that behaves.
     pub settling: bool,
     /// Whether devices join later, and lose their index.
@@ -84,6 +86,7 @@ impl Default for WorldOptions {
             oddities: true,
             races: false,
             small_packs: false,
+            small_portions: false,
             settling: false,
             newcomers: false,
             ignoring: false,
@@ -254,6 +257,7 @@ impl World {
     /// Runs a whole life: random steps, then settling, then the promises.
     pub fn run(seed: u64, mut options: WorldOptions) -> [u8; 32] {
         options.small_packs |= seed.is_multiple_of(2);
+        options.small_portions |= seed.is_multiple_of(3);
         let mut world = Self::new(seed, options);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..world.options.steps {
@@ -284,6 +288,7 @@ impl World {
             entropy: Box::new(self.rng.fork()),
             settings: Settings {
                 passphrase_cost: Argon2Cost::MINIMUM,
+                portion: if self.options.small_portions { 2 } else { Settings::default().portion },
                 inline_bytes: if self.options.small_packs { [0, 4, 30_000][self.rng.index(3)] } else { 256 * 1024 },
                 ..Settings::default()
             },
@@ -495,6 +500,9 @@ impl World {
         if let Err(error) = result {
             let expected = was_crash(&error) || matches!(error, SyncError::Store(_));
             let full = matches!(error, SyncError::DiskFull);
+            if let SyncError::Inconsistent { evidence, .. } = &error {
+                self.log.push(evidence.clone());
+            }
             assert!(expected || full, "{}", packetboat_engine::error::chain(&error));
         }
         self.nothing_invented(at);

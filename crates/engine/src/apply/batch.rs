@@ -84,9 +84,11 @@ impl Applier<'_, '_> {
                 if bytes > room && !steps.is_empty() {
                     break;
                 }
-                let free = self.ctx.fs.free_bytes().unwrap_or(u64::MAX);
-                if bytes > room && bytes > free && self.written_bytes(&planned.step)? > free {
-                    return Err(SyncError::DiskFull);
+                if bytes > room {
+                    let free = self.ctx.fs.free_bytes().unwrap_or(u64::MAX);
+                    if bytes > free && self.written_bytes(&planned.step)? > free {
+                        return Err(SyncError::DiskFull);
+                    }
                 }
                 steps.extend(rest.next().map(|planned| planned.step));
             }
@@ -553,7 +555,8 @@ impl Applier<'_, '_> {
         let own_dir = if directory { Some(self.ctx.index.new_dir_id()?) } else { None };
         task.own = own_dir;
         let stat = if in_tree { made.stat } else { self.stat_now(&self.dir_path(dir)?.join(&name), &made.stat)? };
-        let mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
+        // Of what was made, not of what stands there now: somebody may have put something else in its place already.
+        let mode = (made.stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
         if let Some(own) = own_dir {
             self.unplaced.insert(own);
             if let Some(wanted) = shown.mode.filter(|wanted| wanted & 0o700 != 0o700) {
@@ -645,8 +648,9 @@ impl Applier<'_, '_> {
             self.ctx.index.move_entry((was.0, &was.1), (entry.dir, &entry.name))?;
         }
         let path = self.dir_path(entry.dir)?.join(&entry.name);
+        let mut set = true;
         if attributes && !content && brought {
-            self.set_attributes(&path, &mut entry, shown, &before)?;
+            set = self.set_attributes(&path, &mut entry, shown, &before)?;
         }
         let after = self.stat_now(&path, &before)?;
         // What somebody changed meanwhile, permissions too, must differ from the record for the next scan to see it.
@@ -667,22 +671,26 @@ impl Applier<'_, '_> {
         if brought {
             self.no_problem(&path)?;
         }
-        Ok(brought)
+        Ok(brought && set)
     }
 
     /// Sets the attributes that differ; what the file system does not take stays as it was agreed on.
+    ///
+    /// Says whether the object was there for all of it. One that somebody has just moved away may come back as it was,
+    /// and only what waits is looked at then.
     fn set_attributes(
         &mut self,
         path: &RelPath,
         entry: &mut LocalEntry,
         shown: &Shown,
         before: &Stat,
-    ) -> Result<(), SyncError> {
+    ) -> Result<bool, SyncError> {
         let fs = self.ctx.fs;
-        let set = |name: &[u8], value: Option<&[u8]>| match tolerated(fs.set_xattr(path, name, value)) {
-            Ok(done) => Ok(done),
-            Err(error) if trouble(&error) == Trouble::Disk => Err(fatal(path, error)),
-            Err(_) => Ok(false),
+        let mut there = true;
+        let mut set = |name: &[u8], value: Option<&[u8]>| {
+            let done = unless_fatal(path, tolerated(fs.set_xattr(path, name, value)))?;
+            there &= done.is_some();
+            Ok::<_, SyncError>(done == Some(true))
         };
         let mut xattrs = Vec::new();
         for (name, value) in &entry.xattrs {
@@ -705,21 +713,22 @@ impl Applier<'_, '_> {
                 self.late_modes.insert((entry.dir, entry.name.clone()), mode);
             } else if mode == before.mode & 0o777 {
                 entry.mode = Some(mode);
+            } else if let Some(done) = unless_fatal(path, tolerated(fs.set_mode(path, mode)))? {
+                let after = self.mode_now(path, done.then_some(mode), before.mode)?;
+                (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
             } else {
-                match tolerated(fs.set_mode(path, mode)) {
-                    Ok(_) => {
-                        let after = self.stat_now(path, before)?;
-                        entry.mode = Some(after.mode & 0o777);
-                        entry.stat.mode = after.mode;
-                    }
-                    Err(error) if trouble(&error) == Trouble::Disk => return Err(fatal(path, error)),
-                    Err(_) => {}
-                }
+                there = false;
             }
         }
         self.changed_itself(path, entry.own_dir.is_some());
-        self.received.attributes += 1;
-        Ok(())
+        self.received.attributes += u64::from(there);
+        Ok(there)
+    }
+
+    /// The mode that an object has after `set` was set, or was refused; where it is gone by now, what that call did.
+    fn mode_now(&self, path: &RelPath, set: Option<u32>, before: u32) -> Result<u32, SyncError> {
+        let found = unless_fatal(path, self.ctx.fs.lstat(path))?;
+        Ok(found.map_or_else(|| set.map_or(before, |mode| before & !0o777 | mode), |stat| stat.mode))
     }
 
     fn agree(&mut self, planned: &LocalEntry, shown: &Shown) -> Result<bool, SyncError> {
@@ -739,14 +748,15 @@ impl Applier<'_, '_> {
     fn set_late_modes(&mut self) -> Result<(), SyncError> {
         for ((dir, name), mode) in std::mem::take(&mut self.late_modes).into_iter().rev() {
             let path = self.dir_path(dir)?.join(&name);
-            let result = tolerated(self.ctx.fs.set_mode(&path, mode));
-            unless_fatal(&path, result)?;
             let Some(mut entry) = self.ctx.index.entry_at(dir, &name)? else { continue };
-            if let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? {
-                entry.mode = Some(stat.mode & 0o777);
-                entry.stat = fingerprint(&stat);
-                self.ctx.index.put_entry(&entry)?;
-            }
+            let Some(done) = unless_fatal(&path, tolerated(self.ctx.fs.set_mode(&path, mode)))? else {
+                // Somebody has just moved it away; it may come back as it was.
+                self.failed.insert(entry.seen.item);
+                continue;
+            };
+            let after = self.mode_now(&path, done.then_some(mode), entry.stat.mode)?;
+            (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
+            self.ctx.index.put_entry(&entry)?;
             self.changed_itself(&path, true);
         }
         Ok(())

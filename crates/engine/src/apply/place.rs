@@ -87,10 +87,17 @@ impl Applier<'_, '_> {
                 // Should the index still say that another stands there, a scan would take this for an edit of that one.
                 self.checkpoint()?;
             }
-            if self.is_dangling(dir, &name, &to)? {
+            let known = self.ctx.index.entry_at(dir, &name)?;
+            if known.is_some() && self.is_gone(&to) {
                 return Ok(None);
             }
-            let error = match rename_new(self.ctx.fs, &from, &to) {
+            // What is recorded there is taken away and never just found gone: its user may delete it in this instant, and
+            // then this would get its record, or its record would be lost and with it what its user did.
+            let brought = match known {
+                Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                None => rename_new(self.ctx.fs, &from, &to),
+            };
+            let error = match brought {
                 Ok(()) => {
                     if let Source::Entry(dir, name) = source {
                         self.vacated.insert((*dir, name.clone()));
@@ -193,14 +200,10 @@ impl Applier<'_, '_> {
         Ok(false)
     }
 
-    /// Whether the index has another object here that the disk has not: a user took it away after the scan.
-    ///
-    /// To put something in its place would make the index take that for the one that went.
-    fn is_dangling(&self, dir: DirId, name: &Name, path: &RelPath) -> Result<bool, SyncError> {
-        if self.ctx.index.entry_at(dir, name)?.is_none() {
-            return Ok(false);
-        }
-        Ok(self.ctx.fs.lstat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
+    /// Whether nothing is at a path. Of something recorded there: a user took it away after the scan, and to put anything
+    /// in its place would make the index take that for the one that went.
+    fn is_gone(&self, path: &RelPath) -> bool {
+        self.ctx.fs.lstat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether two paths lead to one object: the name differs in what the file system folds.

@@ -2,9 +2,11 @@
 //!
 //! An index belongs to one thread. Those that prepare content ask through a connection of their own,
 //! which sees what is committed; an index that is only in memory is copied for them.
+//! Who asks for many asks a [`ChunkSieve`] first: most of what is new it knows to be new, and a question to the database
+//! costs more than hashing a small file.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use packetboat_core::ids::ChunkId;
 use rusqlite::{Connection, OpenFlags};
@@ -15,7 +17,8 @@ use super::{Index, IndexError, STATEMENTS};
 /// Answers whether a chunk is stored.
 pub struct ChunkLookup {
     is_stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
-    is_live: bool,
+    /// The connection, where there is one of its own.
+    live: Option<Arc<Mutex<Connection>>>,
 }
 
 impl ChunkLookup {
@@ -26,13 +29,64 @@ impl ChunkLookup {
 
     /// Whether it sees what is committed after it was made.
     pub fn is_live(&self) -> bool {
-        self.is_live
+        self.live.is_some()
+    }
+
+    /// A sieve of all chunks that are stored now. It reads a short number of each, so it is worth it for many questions.
+    ///
+    /// Nothing where no sieve can be made, or none is needed.
+    pub fn sieve(&self) -> Option<ChunkSieve> {
+        let sql = self.live.as_ref()?.lock().expect("nobody panics holding this");
+        ChunkSieve::read(&sql).ok()
+    }
+}
+
+/// Tells of most chunks that are not stored that they are not.
+///
+/// One bit for each value of the first 25 bits of an id: with a million chunks it is wrong of one new chunk in 33,
+/// and never of one that is stored.
+pub struct ChunkSieve {
+    bits: Vec<u64>,
+}
+
+impl ChunkSieve {
+    fn read(sql: &Connection) -> Result<Self, IndexError> {
+        let mut sieve = Self { bits: vec![0; 1 << (SIEVE_BITS - 6)] };
+        let mut statement = sql.prepare("SELECT key FROM chunk")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            sieve.set(row.get::<_, i64>(0)? as u32);
+        }
+        let mut statement = sql.prepare("SELECT id FROM inline")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(first) = row.get_ref(0)?.as_blob()?.first_chunk() {
+                sieve.set(u32::from_be_bytes(*first));
+            }
+        }
+        Ok(sieve)
+    }
+
+    /// Notes a chunk that was stored since the sieve was made.
+    pub fn add(&mut self, id: &ChunkId) {
+        self.set(key(id) as u32);
+    }
+
+    /// Whether the chunk may be stored; one of which this says that it is not, is not.
+    pub fn may_hold(&self, id: &ChunkId) -> bool {
+        let at = key(id) as u32 >> (32 - SIEVE_BITS);
+        self.bits[at as usize / 64] & 1 << (at % 64) != 0
+    }
+
+    fn set(&mut self, key: u32) {
+        let at = key >> (32 - SIEVE_BITS);
+        self.bits[at as usize / 64] |= 1 << (at % 64);
     }
 }
 
 impl std::fmt::Debug for ChunkLookup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChunkLookup").field("is_live", &self.is_live).finish_non_exhaustive()
+        f.debug_struct("ChunkLookup").field("is_live", &self.is_live()).finish_non_exhaustive()
     }
 }
 
@@ -44,12 +98,13 @@ impl Index {
         let sql =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         sql.set_prepared_statement_cache_capacity(STATEMENTS);
-        let sql = Mutex::new(sql);
+        let live = Arc::new(Mutex::new(sql));
+        let sql = Arc::clone(&live);
         let is_stored = Box::new(move |id: &ChunkId| {
             let sql = sql.lock().expect("nobody panics holding this");
             is_stored(&sql, id).unwrap_or(false)
         });
-        Ok(ChunkLookup { is_stored, is_live: true })
+        Ok(ChunkLookup { is_stored, live: Some(live) })
     }
 
     fn copied_lookup(&self) -> Result<ChunkLookup, IndexError> {
@@ -68,7 +123,7 @@ impl Index {
             known.insert(row.get(0)?);
         }
         let is_stored = Box::new(move |id: &ChunkId| known.contains(&id.0[..INLINE_KEY]));
-        Ok(ChunkLookup { is_stored, is_live: false })
+        Ok(ChunkLookup { is_stored, live: None })
     }
 }
 
@@ -86,3 +141,6 @@ fn is_stored(sql: &Connection, id: &ChunkId) -> Result<bool, IndexError> {
     let mut statement = sql.prepare_cached("SELECT 1 FROM inline WHERE id = ?1")?;
     Ok(statement.exists([&id.0[..INLINE_KEY]])?)
 }
+
+/// How many bits of an id choose one of a sieve's: it takes four MiB.
+const SIEVE_BITS: u32 = 25;

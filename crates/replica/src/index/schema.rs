@@ -57,12 +57,15 @@ pub(super) fn create_or_check(sql: &Connection) -> Result<(), IndexError> {
 pub(super) const VERSION: i64 = 1;
 
 /// What holds for each connection. The page size counts only where the file is new.
+///
+/// The log is written back when it has 16 MiB: each time waits for the disk, and whoever fills the index waits with it.
 pub(super) const SETTINGS: &str = "
     PRAGMA page_size = 4096;
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA cache_size = -32768;
     PRAGMA mmap_size = 134217728;
+    PRAGMA wal_autocheckpoint = 4096;
     PRAGMA journal_size_limit = 67108864;
     PRAGMA foreign_keys = OFF;
     PRAGMA temp_store = MEMORY;

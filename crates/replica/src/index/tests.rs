@@ -12,7 +12,9 @@ use super::*;
 
 mod measure;
 mod model;
+mod plans;
 mod round_trip;
+mod sieve;
 mod tables;
 mod touched;
 mod transactions;

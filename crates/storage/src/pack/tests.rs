@@ -304,3 +304,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn parts_written_elsewhere_make_the_pack_that_a_writer_makes() {
+    let ring = ring();
+    let (index, bytes) = pack(&ring, 20);
+    let mut parts = PackParts::default();
+    assert!(parts.is_empty());
+    for number in 0..20 {
+        parts.push(sealed(&ring, &compressible(number, 50 + number as usize * 37), number));
+    }
+    // What another pack left in the memory is gone.
+    assert_eq!(parts.write(&ring, nonce(1 << 40), vec![0xee; 100_000]).unwrap(), (index, bytes));
+}
+
+#[test]
+fn parts_are_full_when_a_writer_would_be() {
+    let ring = ring();
+    let (mut parts, mut writer) = (PackParts::default(), PackWriter::new(ring.vault(), ring.current()));
+    let mut number = 0;
+    while !writer.is_full() {
+        assert!(!parts.is_full(), "after {number} chunks");
+        let chunk = sealed(&ring, &noise(number, 700_000), number);
+        assert!(writer.push(&chunk).unwrap());
+        parts.push(chunk);
+        number += 1;
+    }
+    assert!(parts.is_full());
+    let (index, bytes) = parts.write(&ring, nonce(1 << 40), Vec::new()).unwrap();
+    assert!(bytes.len() <= MAX_PACK_BYTES as usize);
+    assert_eq!(index.chunks.len(), number as usize);
+}

@@ -207,6 +207,13 @@ impl FsFile for SimFile {
         Ok(self.fs.enter(false)?.disk.stat(self.id)?)
     }
 
+    fn xattrs(&self) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let world = self.fs.enter(false)?;
+        let found =
+            if world.disk.options.no_xattrs { BTreeMap::new() } else { world.disk.object(self.id)?.xattrs.clone() };
+        Ok(found.into_iter().collect())
+    }
+
     fn set_mode(&mut self, mode: u32) -> io::Result<()> {
         let mut world = self.fs.enter(true)?;
         let mode = permissions(mode)?;

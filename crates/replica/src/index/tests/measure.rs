@@ -20,7 +20,7 @@ const PER_PACKET: u32 = 20_000;
 const PER_PACK: usize = 1000;
 
 /// Bytes that look random, the same for the same `n`.
-fn scrambled(n: u64) -> [u8; 32] {
+pub(super) fn scrambled(n: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (word, part) in bytes.chunks_exact_mut(8).enumerate() {
         let mut x = n.wrapping_mul(4).wrapping_add(word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
