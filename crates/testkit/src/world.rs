@@ -140,8 +140,8 @@ struct Account {
     written: BTreeSet<Vec<u8>>,
     /// Contents that nobody knowingly replaced or deleted.
     owed: BTreeSet<Vec<u8>>,
-    /// Contents that stood in something that was ever moved: an unseen move brings back what a delete removed.
-    moved: BTreeSet<Vec<u8>>,
+    /// Whether anything was ever moved: an unseen move brings back what a delete removed, with whatever it holds by then.
+    moved: bool,
     /// Contents that were written more than once.
     copied: BTreeSet<Vec<u8>>,
     /// Contents that somebody knowingly replaced or deleted; another copy of one may stand or not.
@@ -634,8 +634,7 @@ impl World {
         }
         for content in &contents {
             assert!(account.written.contains(*content), "invented: {}", String::from_utf8_lossy(content));
-            // An unseen move keeps an item alive with whatever it holds by then.
-            let unsure = !account.moved.is_empty()
+            let unsure = account.moved
                 || account.may_revive
                 || account.copied.contains(*content)
                 || account.unknowingly.contains(*content);
@@ -933,11 +932,7 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
                 return None;
             }
             fs.rename(&from, &to).ok()?;
-            for (path, node) in &tree {
-                if *path == from || path.starts_with(&[from.as_slice(), b"/"].concat()) {
-                    account.moved.extend(content(node).cloned());
-                }
-            }
+            account.moved = true;
             Some(format!("move {} to {}", text(&from), text(&to)))
         }
         15..=16 if options.deletes => {

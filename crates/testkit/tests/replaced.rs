@@ -216,6 +216,33 @@ fn a_directory_that_is_merged_into_the_one_above_it_makes_room_for_what_has_its_
     }
 }
 
+/// Story: the same two levels down. A file was to take the place of a directory that was to go and could not, since it held
+/// the one that held the file.
+#[test]
+fn a_directory_that_is_merged_into_one_far_above_it_makes_room_for_what_has_a_name_on_the_way() {
+    for held in ["a/f/b/f", "a/f/b/f/deep"] {
+        let mut world = World::new(1, WorldOptions { devices: 3, ..WorldOptions::default() });
+        world.fs(0).make_dir("a").unwrap();
+        world.fs(0).make_dir("a/f").unwrap();
+        world.fs(0).write("a/f/b/c", b"beside").unwrap();
+        world.rest();
+        // What is innermost takes the place of all that it is in, while another writes into all of these.
+        world.fs(0).rename("a/f/b", "t").unwrap();
+        world.fs(0).remove("a").unwrap();
+        world.fs(0).rename("t", "a").unwrap();
+        world.fs(1).write("a/e", b"keeps the outer one").unwrap();
+        world.fs(1).write(held, b"held").unwrap();
+        world.sync_well(0);
+        world.sync_well(1);
+        world.rest();
+        world.assert_same();
+        assert_eq!(paths(&world, 2), ["a/c", "a/e", &held.replacen("a/f/b/", "a/", 1)]);
+        for at in 0..3 {
+            assert!(world.replica(at).status().unwrap().in_step, "{held}: {at}");
+        }
+    }
+}
+
 /// Two directories come to one name, each with an `a` of another kind, and then one of them goes elsewhere.
 #[test]
 fn what_was_displaced_while_two_directories_were_one_gets_its_name_when_they_part() {

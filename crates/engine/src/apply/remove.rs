@@ -157,10 +157,16 @@ impl Applier<'_, '_> {
         }
     }
 
-    /// Whether something that a directory holds is to take its very place, in the one that is seen in its stead.
+    /// Whether something that a directory holds is to take its very place, or that of one that it stands in, in the one
+    /// that is seen in its stead.
     fn stands_where_its_own_belongs(&self, own: DirId, entry: &LocalEntry) -> Result<bool, SyncError> {
-        let Some(child) = self.ctx.index.entry_at(own, &entry.name)? else { return Ok(false) };
-        Ok(child.state != EntryState::Frozen && self.physical_dir(entry.seen.item)? == Some(entry.dir))
+        let Some(into) = self.physical_dir(entry.seen.item)?.filter(|into| *into != own) else { return Ok(false) };
+        let (mut dir, mut name) = (entry.dir, entry.name.clone());
+        while dir != into {
+            let Some(above) = self.ctx.index.directory(dir)? else { return Ok(false) };
+            (dir, name) = (above.dir, above.name);
+        }
+        Ok(self.ctx.index.entry_at(own, &name)?.is_some_and(|child| child.state != EntryState::Frozen))
     }
 
     /// Moves what a directory holds to the one that is seen in its stead, where that has no such name.

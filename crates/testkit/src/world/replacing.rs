@@ -169,8 +169,7 @@ impl User<'_> {
     }
 
     fn rename(&mut self, from: &[u8], to: &[u8]) -> Option<()> {
-        let moved = self.tree.iter().filter(|(path, _)| is_at(path, from)).filter_map(|(_, node)| content(node));
-        self.account.moved.extend(moved.cloned());
+        self.account.moved = true;
         self.fs.rename(from, to).ok()
     }
 }
