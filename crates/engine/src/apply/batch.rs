@@ -714,7 +714,7 @@ impl Applier<'_, '_> {
             } else if mode == before.mode & 0o777 {
                 entry.mode = Some(mode);
             } else if let Some(done) = unless_fatal(path, tolerated(fs.set_mode(path, mode)))? {
-                let after = self.mode_now(path, done.then_some(mode), before.mode)?;
+                let after = self.mode_to_record(path, done.then_some(mode), before.mode)?;
                 (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
             } else {
                 there = false;
@@ -725,10 +725,30 @@ impl Applier<'_, '_> {
         Ok(there)
     }
 
-    /// The mode that an object has after `set` was set, or was refused; where it is gone by now, what that call did.
-    fn mode_now(&self, path: &RelPath, set: Option<u32>, before: u32) -> Result<u32, SyncError> {
-        let found = unless_fatal(path, self.ctx.fs.lstat(path))?;
-        Ok(found.map_or_else(|| set.map_or(before, |mode| before & !0o777 | mode), |stat| stat.mode))
+    /// The mode to record of an object of which `set` was set, or refused.
+    ///
+    /// A disk may take it and keep another, and nobody has changed that one: it is recorded as it is. Where the disk keeps
+    /// what it is given, somebody has changed it since, and what was set is recorded: the next scan finds that.
+    fn mode_to_record(&mut self, path: &RelPath, set: Option<u32>, before: u32) -> Result<u32, SyncError> {
+        let found = unless_fatal(path, self.ctx.fs.lstat(path))?.map(|stat| stat.mode);
+        let Some(set) = set.map(|set| before & !0o777 | set) else { return Ok(found.unwrap_or(before)) };
+        match found {
+            Some(found) if found != set && !self.disk_keeps_mode(set & 0o777)? => Ok(found),
+            _ => Ok(set),
+        }
+    }
+
+    /// Whether the disk keeps just this mode of a file, found out by one that nobody else knows.
+    fn disk_keeps_mode(&mut self, mode: u32) -> Result<bool, SyncError> {
+        let (fs, path) = (self.ctx.fs, self.fresh_path("mode"));
+        let kept = fs
+            .create_new(&path)
+            .and_then(|_| tolerated(fs.set_mode(&path, mode)))
+            .and_then(|_| fs.lstat(&path))
+            .map(|stat| stat.mode & 0o777 == mode);
+        let kept = unless_fatal(&path, kept)?;
+        unless_fatal(&path, fs.unlink(&path))?;
+        Ok(kept == Some(true))
     }
 
     fn agree(&mut self, planned: &LocalEntry, shown: &Shown) -> Result<bool, SyncError> {
@@ -754,7 +774,7 @@ impl Applier<'_, '_> {
                 self.failed.insert(entry.seen.item);
                 continue;
             };
-            let after = self.mode_now(&path, done.then_some(mode), entry.stat.mode)?;
+            let after = self.mode_to_record(&path, done.then_some(mode), entry.stat.mode)?;
             (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
             self.ctx.index.put_entry(&entry)?;
             self.changed_itself(&path, true);

@@ -12,6 +12,7 @@ use packetboat_core::keys::{DeviceKey, KeyRing, Nonce, RootKey};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::tree::Folding;
+use packetboat_core::tree::TreeRead;
 use packetboat_replica::index::{Index, PackState};
 use packetboat_storage::chunk::{ChunkCodec, seal_chunk};
 use packetboat_storage::chunker::Boundaries;
@@ -981,6 +982,36 @@ fn attributes_of_what_was_elsewhere_for_a_moment_are_set_once_it_is_back() {
         world.round().unwrap();
         assert_eq!((mode_of(&world, b"f"), mode_of(&world, b"d")), ((0o600, 1), (0o500, 0)), "call {call}");
         assert_eq!(world.index.max_lamport().unwrap(), lamport, "call {call}: nobody here did anything that lasts");
+    }
+    panic!("it never ended");
+}
+
+#[test]
+fn permissions_changed_just_after_others_were_set_travel() {
+    // What was read back was recorded as agreed on, though nobody had published it: it never travelled, and the vault's
+    // were never set. Seed 6832 of edits during a round.
+    for call in 1..100 {
+        let mut world = World::new(SimOptions::default());
+        let changes = vec![world.file(1, ROOT, "f", b"file"), create(2, ROOT, "d", Content::Directory)];
+        world.publish(changes);
+        world.settle();
+        let modes = [Change::Mode { item: item(1), mode: 0o600 }, Change::Mode { item: item(2), mode: 0o500 }];
+        world.publish(modes.to_vec());
+        let before = world.fs.calls();
+        world.fs.on_call(call, |fs| {
+            fs.chmod("f", 0o640).unwrap();
+            fs.chmod("d", 0o750).unwrap();
+        });
+        world.apply().unwrap();
+        if world.fs.calls() < before + call {
+            return;
+        }
+        world.check_heeded(&[item(1), item(2)]);
+        world.round().unwrap();
+        for (path, number) in [("f", 1), ("d", 2)] {
+            let vault = world.index.item(item(number)).unwrap().unwrap().mode.unwrap().value;
+            assert_eq!(world.fs.stat(path).unwrap().mode & 0o777, vault, "call {call}: {path}");
+        }
     }
     panic!("it never ended");
 }
