@@ -210,6 +210,10 @@ fn disk_hint(source: &io::Error) -> Option<&'static str> {
             "free some space on the folder's disk and run again; nothing was lost"
         }
         io::ErrorKind::ReadOnlyFilesystem => "the folder's disk is mounted read-only: mount it to write, and run again",
+        // A disk that fails has no kind of its own.
+        _ if source.raw_os_error() == Some(EIO) => {
+            "the folder's disk fails: look at it, then run again; what was there is as it was, nothing was lost"
+        }
         _ => return None,
     })
 }
@@ -299,5 +303,6 @@ fn other_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
     }
 }
 
+const EIO: i32 = 5;
 const DAMAGED_INDEX: &str = "move this replica's directory out of packetboat's state directory and run `packetboat sync \
                              FOLDER INTERMEDIARY`: the folder goes on as a new device, and no file is touched";

@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use packetboat_engine::ports::Entropy;
+use rustix::io::Errno;
 
 use crate::failure::Failure;
 use crate::text;
@@ -185,9 +186,13 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written?;
-    // Some file systems have no fsync of directories; the file itself is safe already.
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
-    Ok(())
+    match File::open(directory)?.sync_all() {
+        // Some network and FUSE file systems have no fsync of directories; the file itself is safe already.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::BADF)) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Label<'_> {
             .map(|c| if c.is_control() || matches!(c, '/' | '\\' | ':' | '(' | ')') { '-' } else { c })
             .take(MAX_DEVICE_CHARS)
             .collect();
-        let hex: String = self.distinct.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::hex::encode(&self.distinct);
         let (stem, extension) = split_extension(base.as_bytes());
         let tag = format!(" (conflict {device} {} {})", date(self.time), &hex[..digits.min(hex.len())]);
         let room = Name::MAX - tag.len() - extension.len();

@@ -23,9 +23,7 @@ macro_rules! byte_id {
 
             /// Reads the identifier from its lower-case hexadecimal form.
             pub fn from_hex(text: &str) -> Option<Self> {
-                let mut bytes = [0u8; $len];
-                decode_hex(text, &mut bytes)?;
-                Some(Self(bytes))
+                crate::hex::decode_exactly(text).map(Self)
             }
 
             /// The identifier's bytes.
@@ -157,25 +155,6 @@ impl Stamp {
     /// The packet that this stamp stands in.
     pub fn dot(&self) -> Dot {
         Dot { device: self.device, counter: self.counter }
-    }
-}
-
-fn decode_hex(text: &str, out: &mut [u8]) -> Option<()> {
-    let digits = text.as_bytes();
-    if digits.len() != out.len() * 2 {
-        return None;
-    }
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-    }
-    Some(())
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ pub mod content;
 pub mod delivery;
 pub mod epoch_key;
 pub mod garbage;
+pub mod hex;
 pub mod ids;
 pub mod item;
 pub mod keys;

@@ -227,7 +227,11 @@ impl<T: PlanRead> Planner<'_, T> {
         let before: BTreeSet<ItemId> =
             members(&entry.seen.twins.iter().map(|t| t.item).collect::<Vec<_>>(), entry.seen.item);
         let after: BTreeSet<ItemId> = members(&shown.twins.iter().map(|t| t.item).collect::<Vec<_>>(), shown.item);
-        self.children_of(before.symmetric_difference(&after).copied())
+        if before == after {
+            return Ok(());
+        }
+        // Those of the directories that stay as well: what the others hold no longer takes their names, or does from now on.
+        self.children_of(before.union(&after).copied())
     }
 
     /// Has what these directories hold looked at too.

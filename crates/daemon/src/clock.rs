@@ -47,7 +47,7 @@ impl Clock for BootClock {
 
 fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.chars().filter(|&c| c != '-').collect();
-    crate::hex::decode_exactly(&digits)
+    packetboat_core::hex::decode_exactly(&digits)
 }
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ impl Claim {
         }
         let mut bytes = [0; 16];
         entropy.fill(&mut bytes);
-        let token = crate::hex::encode(&bytes);
+        let token = packetboat_core::hex::encode(&bytes);
         let path = self.home.state.join("submission-token");
         let written = files::write_whole(&path, token.as_bytes());
         written.map_err(|source| FileError::Io { what: "write", path, source })?;
@@ -190,20 +190,9 @@ impl Claim {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use packetboat_testkit::rng::Rng;
+
     use super::*;
-
-    struct Counting(u8);
-
-    impl Entropy for Counting {
-        fn fill(&mut self, buffer: &mut [u8]) {
-            self.0 += 1;
-            buffer.fill(self.0);
-        }
-
-        fn fork(&mut self) -> Box<dyn Entropy> {
-            Box::new(Self(self.0))
-        }
-    }
 
     #[test]
     fn a_home_has_one_owner_at_a_time_and_one_key_for_ever() {
@@ -211,11 +200,11 @@ mod tests {
         let home = Home::new(directory.path(), directory.path());
         let claim = home.claim().unwrap().expect("nobody else is here");
         assert!(home.claim().unwrap().is_none());
-        let (key, token) = (claim.key(&mut Counting(0)).unwrap(), claim.token(&mut Counting(7)).unwrap());
+        let (key, token) = (claim.key(&mut Rng::new(0)).unwrap(), claim.token(&mut Rng::new(7)).unwrap());
         drop(claim);
         let claim = home.claim().unwrap().expect("the first has gone");
-        assert_eq!(claim.key(&mut Counting(40)).unwrap().seed(), key.seed());
-        assert_eq!(claim.token(&mut Counting(40)).unwrap(), token);
+        assert_eq!(claim.key(&mut Rng::new(40)).unwrap().seed(), key.seed());
+        assert_eq!(claim.token(&mut Rng::new(40)).unwrap(), token);
         let mode = std::fs::metadata(directory.path().join("daemon")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
     }
@@ -226,6 +215,6 @@ mod tests {
         let home = Home::new(directory.path(), directory.path());
         let claim = home.claim().unwrap().unwrap();
         std::fs::write(directory.path().join("daemon/key"), b"short").unwrap();
-        assert!(matches!(claim.key(&mut Counting(0)), Err(FileError::Damaged { .. })));
+        assert!(matches!(claim.key(&mut Rng::new(0)), Err(FileError::Damaged { .. })));
     }
 }

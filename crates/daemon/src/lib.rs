@@ -9,7 +9,6 @@ pub mod control;
 pub mod daemon;
 mod files;
 mod hands;
-mod hex;
 pub mod home;
 pub mod inbox;
 pub mod inbox_store;

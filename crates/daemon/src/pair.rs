@@ -68,7 +68,7 @@ impl Pair {
     /// Reads the pair, if this device is in one.
     pub fn read(path: &Path) -> Result<Option<Self>, FileError> {
         let Some(file) = files::read_json::<File>(path)?.filter(|file| !file.ended) else { return Ok(None) };
-        let key = crate::hex::decode_exactly(&file.peer_key).map(PublicKey).filter(|_| file.schema == SCHEMA);
+        let key = packetboat_core::hex::decode_exactly(&file.peer_key).map(PublicKey).filter(|_| file.schema == SCHEMA);
         let key = key.ok_or_else(|| FileError::damaged(path))?;
         Ok(Some(Self {
             serial: file.serial,
@@ -99,7 +99,7 @@ impl Pair {
             schema: SCHEMA,
             serial: self.serial,
             role: self.role,
-            peer_key: crate::hex::encode(&self.peer.0),
+            peer_key: packetboat_core::hex::encode(&self.peer.0),
             peer_name: self.peer_name.clone(),
             peer_addresses: self.peer_addresses.clone(),
             locals: self.locals.clone(),

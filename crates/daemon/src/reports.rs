@@ -142,7 +142,7 @@ fn name(telling: &Telling<'_>) -> String {
         hash.update(recipient.to_be_bytes());
     }
     let digest: [u8; 32] = hash.finalize().into();
-    let digits = crate::hex::encode(&digest[..8]);
+    let digits = packetboat_core::hex::encode(&digest[..8]);
     let seconds = telling.submitted_ms / 1000;
     format!("{seconds}.report-{}-{digits}.packetboat", telling.item.id())
 }

@@ -20,8 +20,8 @@ use packetboat_daemon::outbox::desk::{Desk, Outcome, Tie};
 use packetboat_daemon::outbox::store::Store;
 use packetboat_daemon::pair::Role;
 use packetboat_daemon::peer::{Peer, PeerParts, PeerSender};
-use packetboat_engine::ports::Entropy;
 use packetboat_link::{Limits, Session};
+use packetboat_testkit::rng::Rng;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -35,19 +35,6 @@ struct Device {
     skew: watch::Receiver<Option<i64>>,
     lend: watch::Sender<Option<Arc<Vec<u8>>>>,
     lent: tokio::sync::Mutex<mpsc::Receiver<Vec<u8>>>,
-}
-
-/// No mail comes in here, so no name is made of it.
-struct Zeros;
-
-impl Entropy for Zeros {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.fill(0);
-    }
-
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self)
-    }
 }
 
 /// Which device sent what.
@@ -91,7 +78,7 @@ impl Device {
             maildir: directory.path().join("Mail"),
             host_name: "device".to_owned(),
             clock: clock.clone(),
-            entropy: Box::new(Zeros),
+            entropy: Box::new(Rng::new(0)),
             paired: true,
         });
         let parts = PeerParts {

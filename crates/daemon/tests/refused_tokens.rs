@@ -46,46 +46,49 @@ fn proof(token: &str) -> String {
     proof
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_expired_is_replaced_at_once_and_one_that_never_was_good_is_told() {
-    let directory = tempfile::tempdir().unwrap();
-    let (token, runs) = (directory.path().join("token"), directory.path().join("runs"));
-    let good: Arc<Mutex<String>> = Arc::new(Mutex::new("first".to_owned()));
-    let (endpoint, _serving) = serve({
-        let good = good.clone();
-        move |line| line.map_or_else(|| say("* OK hello\r\n"), |line| answer(line, &good.lock().unwrap()))
-    })
-    .await;
-    let changes_to = |to: &str| *good.lock().unwrap() = to.to_owned();
-    std::fs::write(&token, "first").unwrap();
-    let command = format!("echo >>{}; cat {}", runs.display(), token.display());
-    let accounts = Accounts::parse(&format!(
+#[test]
+fn a_token_that_expired_is_replaced_at_once_and_one_that_never_was_good_is_told() {
+    alone::run(async |home| {
+        let directory = tempfile::tempdir().unwrap();
+        let (token, runs) = (directory.path().join("token"), directory.path().join("runs"));
+        let good: Arc<Mutex<String>> = Arc::new(Mutex::new("first".to_owned()));
+        let (endpoint, _serving) = serve({
+            let good = good.clone();
+            move |line| line.map_or_else(|| say("* OK hello\r\n"), |line| answer(line, &good.lock().unwrap()))
+        })
+        .await;
+        let changes_to = |to: &str| *good.lock().unwrap() = to.to_owned();
+        std::fs::write(&token, "first").unwrap();
+        let command = format!("echo >>{}; cat {}", runs.display(), token.display());
+        let accounts = Accounts::parse(&format!(
         "[[account]]\nname = \"home\"\naddresses = [\"a@a.test\"]\n[account.imap]\nhost = \"127.0.0.1\"\nport = {}\n\
          security = \"plain\"\nuser = \"a\"\ntoken_command = {command:?}\n",
         endpoint.port
     ))
     .unwrap();
-    let age = Duration::from_secs(2);
-    let alone = Alone::start_with(accounts, Duration::from_millis(300), age);
-    let count = || std::fs::read_to_string(&runs).unwrap_or_default().lines().count();
-    until("it is watched", || alone.is("watching")).await;
-    assert_eq!(count(), 1);
+        let age = Duration::from_secs(2);
+        let alone = Alone::start_with(home, accounts, Duration::from_millis(300), age);
+        let count = || std::fs::read_to_string(&runs).unwrap_or_default().lines().count();
+        until("it is watched", || alone.is("watching")).await;
+        assert_eq!(count(), 1);
 
-    // The provider ends the first token after a while, and gives another.
-    sleep(age).await;
-    std::fs::write(&token, "second").unwrap();
-    changes_to("second");
-    until("the command is asked again", || count() == 2).await;
-    let before = alone.stands().last_success_ms;
-    until("mail is fetched by the new one", || alone.is("watching") && alone.stands().last_success_ms > before).await;
-    assert_eq!(alone.stands().error, None, "nobody is troubled with it");
+        // The provider ends the first token after a while, and gives another.
+        sleep(age).await;
+        std::fs::write(&token, "second").unwrap();
+        changes_to("second");
+        until("the command is asked again", || count() == 2).await;
+        let before = alone.stands().last_success_ms;
+        until("mail is fetched by the new one", || alone.is("watching") && alone.stands().last_success_ms > before)
+            .await;
+        assert_eq!(alone.stands().error, None, "nobody is troubled with it");
 
-    // The provider wants a third, and the command knows of none: it is asked once more, and no server is pestered.
-    sleep(age).await;
-    changes_to("third");
-    until("the refusal is told", || alone.is("refused")).await;
-    sleep(Duration::from_secs(1)).await;
-    assert_eq!(count(), 3);
-    assert!(alone.stands().error.is_some_and(|error| error.contains("expired")));
-    alone.end().await;
+        // The provider wants a third, and the command knows of none: it is asked once more, and no server is pestered.
+        sleep(age).await;
+        changes_to("third");
+        until("the refusal is told", || alone.is("refused")).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(count(), 3);
+        assert!(alone.stands().error.is_some_and(|error| error.contains("expired")));
+        alone.end().await;
+    });
 }

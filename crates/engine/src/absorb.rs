@@ -101,11 +101,13 @@ pub(crate) fn absorb(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<Sent, SyncError> {
-    let Scanned { suspects, arrivals, holders, vanished, absent, frozen, withheld, awaits_rules, .. } = scanned;
+    let Scanned { suspects, arrivals, holders, vanished, absent, frozen, withheld, takes_places, awaits_rules, .. } =
+        scanned;
     for (dir, name) in frozen {
         freeze(builder.index, dir, &name)?;
     }
-    builder.moved_dirs = arrivals.iter().filter_map(|arrival| arrival.from.as_ref()?.own_dir).collect();
+    builder.places_taken =
+        takes_places || !vanished.is_empty() || arrivals.iter().any(|arrival| arrival.from.is_some());
     let mut batch_random = [0u8; 16];
     entropy.fill(&mut batch_random);
     batch_random[12..].fill(0);
@@ -210,7 +212,7 @@ pub(crate) fn absorb(
     withheld_here.extend::<Vec<LocalEntry>>(waiting);
     sent.postponed += u64::from(awaits_rules) + withhold(builder.index, &withheld_here, withheld.as_ref(), observer)?;
     for entry in &gone {
-        let path = paths::entry_path(builder.index, entry)?;
+        let path = paths::known_path(builder.index, entry)?;
         observer.note(Note::Step(up(Action::Delete, path, None, "it is gone from the folder")));
     }
     sent.deleted += remove(builder, gone, entropy)?;
@@ -224,7 +226,7 @@ fn with_those_above(index: &Index, dirs: Vec<DirId>) -> Result<HashSet<DirId>, S
     for mut dir in dirs {
         while found.insert(dir) {
             match index.directory(dir)? {
-                Some(entry) => dir = entry.dir,
+                Some(entry) => dir = paths::known_place(&entry).0,
                 None => break,
             }
         }
@@ -506,7 +508,7 @@ impl Absorber<'_, '_> {
             }
             Publish::Changes(changes, after) => {
                 self.sent.moved += 1;
-                let old = paths::entry_path(self.builder.index, &from)?;
+                let old = paths::known_path(self.builder.index, &from)?;
                 let arrival = &self.arrivals[at];
                 self.tell(|holders| up(Action::Move, old, Some(holders.path(arrival)), "it was moved in the folder"));
                 (changes, after)

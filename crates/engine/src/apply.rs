@@ -171,6 +171,12 @@ pub(crate) fn planned_steps(index: &Index, limit: usize) -> Result<Vec<PlannedSt
 }
 
 fn preview(index: &Index, planned: Planned) -> Result<Option<PlannedStep>, SyncError> {
+    if let Step::Change { entry, .. } | Step::Remove { entry } = &planned.step
+        && crate::paths::is_record_only(entry)
+    {
+        // Its object is gone from this disk, so nothing can be done to it.
+        return Ok(None);
+    }
     let viewer = Viewer::new(index);
     let (path, to, directory, action) = match &planned.step {
         Step::Agree { .. } => return Ok(None),
@@ -184,10 +190,10 @@ fn preview(index: &Index, planned: Planned) -> Result<Option<PlannedStep>, SyncE
                 (false, true) => Action::Move,
                 _ => Action::Attributes,
             };
-            (crate::paths::entry_path(index, entry)?, to, entry.own_dir.is_some(), action)
+            (crate::paths::known_path(index, entry)?, to, entry.own_dir.is_some(), action)
         }
         Step::Remove { entry } => {
-            (crate::paths::entry_path(index, entry)?, None, entry.own_dir.is_some(), Action::Remove)
+            (crate::paths::known_path(index, entry)?, None, entry.own_dir.is_some(), Action::Remove)
         }
     };
     Ok(Some(PlannedStep { path, to, directory, action, cause: planned.cause }))
@@ -247,7 +253,7 @@ impl Applier<'_, '_> {
                 (replica::Action::Edit, shown_at(shown)?, None, format!("{} wrote it", by(&shown.heads)?))
             }
             Step::Change { entry, shown, place: true, .. } => {
-                let (from, to) = (crate::paths::dir_path(index, entry.dir)?.join(&entry.name), shown_at(shown)?);
+                let (from, to) = (crate::paths::known_path(index, entry)?, shown_at(shown)?);
                 (replica::Action::Move, from, Some(to), format!("{} put it there", by(&shown.placements)?))
             }
             Step::Change { shown, .. } => {
@@ -255,7 +261,7 @@ impl Applier<'_, '_> {
                 (replica::Action::Attributes, shown_at(shown)?, None, cause)
             }
             Step::Remove { entry } => {
-                let path = crate::paths::dir_path(index, entry.dir)?.join(&entry.name);
+                let path = crate::paths::known_path(index, entry)?;
                 (replica::Action::Delete, path, None, "it was deleted".to_owned())
             }
             Step::Agree { .. } => return Ok(()),

@@ -24,13 +24,14 @@ use packetboat_core::name::Name;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::publish::SeenAfter;
 use packetboat_core::store::Store;
-use packetboat_core::tree::{Folding, fold_packet};
+use packetboat_core::tree::{Folding, TreeWrite, fold_packet};
 use packetboat_replica::index::{ChunkLookup, ChunkPlace, ChunkSieve, Index, PackState, Stage};
 use packetboat_storage::chunk::SealedChunk;
 use packetboat_storage::pack::{self, PackParts};
 
 use crate::Keys;
 use crate::error::SyncError;
+use crate::paths::{RECORD_ONLY, is_record_only};
 use crate::ports::Entropy;
 use crate::prepare::{INLINE_CHUNK, KnownChunks, NewChunk};
 
@@ -59,8 +60,8 @@ pub(crate) struct Builder<'a> {
     keys: &'a Keys,
     now_ms: i64,
     known: &'a RoundChunks,
-    /// Directories that this round finds at another place; another object may stand where they did.
-    pub(crate) moved_dirs: HashSet<DirId>,
+    /// Whether another object may stand where something was recorded. Nearly always nothing does, and it is not looked.
+    pub(crate) places_taken: bool,
     uploader: Uploader<'a>,
     /// The pack being filled and its number within the round, from 1.
     pack: PackParts,
@@ -127,7 +128,7 @@ impl<'a> Builder<'a> {
             keys,
             now_ms,
             known,
-            moved_dirs: HashSet::new(),
+            places_taken: false,
             pack: PackParts::default(),
             pack_number: 1,
             stored: 0,
@@ -336,7 +337,7 @@ impl<'a> Builder<'a> {
             }
             After::Gone(places) => {
                 for (dir, name, item) in places {
-                    if self.index.entry_at(dir, &name)?.is_some_and(|entry| entry.seen.item == item) {
+                    if let Some((dir, name)) = self.recorded_place(dir, &name, item)? {
                         self.index.remove_entry(dir, &name)?;
                     }
                 }
@@ -348,30 +349,48 @@ impl<'a> Builder<'a> {
     /// Records an entry at its place, whatever was recorded there or has taken the place where it was.
     fn put(&mut self, entry: &LocalEntry, item: ItemId, was: Option<(DirId, Name)>) -> Result<(), SyncError> {
         let place = (entry.dir, entry.name.clone());
-        if !self.moved_dirs.is_empty()
-            && let Some(mut there) = self.index.entry_at(place.0, &place.1)?
-            && there.own_dir != entry.own_dir
-            && there.own_dir.is_some_and(|own| self.moved_dirs.contains(&own))
+        if self.places_taken
+            && let Some(there) = self.index.entry_at(place.0, &place.1)?
+            && there.seen.item != item
         {
-            // It went elsewhere, and what it holds hangs on its record until its own turn comes.
-            let name = Name::new(format!("moved-{}", self.index.new_dir_id()?.0)).expect("a sound name");
-            self.index.move_entry((place.0, &place.1), (DirId::STAGING, &name))?;
-            there.state = EntryState::Parked { dir: place.0, name: place.1.clone() };
-            (there.dir, there.name) = (DirId::STAGING, name);
-            self.index.put_entry(&there)?;
+            self.park_record(there)?;
         }
         let from = match (entry.own_dir, was) {
             (Some(own), Some(_)) => self.index.directory(own)?.map(|entry| (entry.dir, entry.name)),
-            (None, Some((dir, name))) => {
-                let same = |there: &LocalEntry| there.own_dir.is_none() && there.seen.item == item;
-                self.index.entry_at(dir, &name)?.is_some_and(|there| same(&there)).then_some((dir, name))
-            }
+            (None, Some((dir, name))) => self.recorded_place(dir, &name, item)?,
             _ => None,
         };
         if let Some((dir, name)) = from.filter(|from| *from != place) {
             self.index.move_entry((dir, &name), (place.0, &place.1))?;
         }
         Ok(self.index.put_entry(entry)?)
+    }
+
+    /// Parks the record of an object whose place another has taken.
+    ///
+    /// It may have gone elsewhere, and what it holds hangs on its record until its own turn comes. Or its removal waits,
+    /// in a later packet or in a later round, and only the record will ask for that.
+    fn park_record(&mut self, mut there: LocalEntry) -> Result<(), SyncError> {
+        let name = Name::new(format!("{RECORD_ONLY}{}", self.index.new_dir_id()?.0)).expect("a sound name");
+        self.index.move_entry((there.dir, &there.name), (DirId::STAGING, &name))?;
+        there.state = EntryState::Parked { dir: there.dir, name: there.name };
+        (there.dir, there.name) = (DirId::STAGING, name);
+        self.index.put_entry(&there)?;
+        Ok(self.index.touch(there.seen.item)?)
+    }
+
+    /// Where the record is that an item had at a place: still there, or parked since.
+    fn recorded_place(&self, dir: DirId, name: &Name, item: ItemId) -> Result<Option<(DirId, Name)>, SyncError> {
+        if self.index.entry_at(dir, name)?.is_some_and(|entry| entry.seen.item == item) {
+            return Ok(Some((dir, name.clone())));
+        }
+        if !self.places_taken {
+            return Ok(None);
+        }
+        let parked = EntryState::Parked { dir, name: name.clone() };
+        let entries = self.index.entries_of(item)?;
+        let record = entries.into_iter().find(|entry| is_record_only(entry) && entry.state == parked);
+        Ok(record.map(|entry| (entry.dir, entry.name)))
     }
 
     /// Packs of earlier packets to which these changes refer.

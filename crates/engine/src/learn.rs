@@ -11,7 +11,7 @@
 
 mod cut_off;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
@@ -65,7 +65,7 @@ pub(crate) enum OwnLane {
     /// Its tip is the one last written.
     #[default]
     AsLeft,
-    /// Its tip is missing or older: it is to be written again.
+    /// Its tip is missing, damaged or older: it is to be written again.
     Behind,
     /// It goes on from what this index knows: the index is older than the lane.
     Ahead,
@@ -166,9 +166,14 @@ impl Learner<'_> {
                 own_listed |= device == self.own_device;
                 continue;
             }
-            if device == self.own_device && self.is_tip_as_written(listed)? {
+            // It has no etag since it was written; one that has another by now was changed since.
+            let written = known.filter(|(etag, _)| etag.is_empty());
+            if device == self.own_device
+                && let Some((_, sequence)) = written
+                && self.is_tip_as_written(listed)?
+            {
                 own_listed = true;
-                let sequence = known.map_or(0, |(_, sequence)| *sequence);
+                let sequence = *sequence;
                 self.index.set_tip_etag(self.place, device, &listed.etag, sequence)?;
                 continue;
             }
@@ -220,11 +225,27 @@ impl Learner<'_> {
                     self.tips_read.push((device, etag, sequence, last));
                 }
                 Err(LearnError::Locked(_)) => locked.push((device, listed)),
-                Err(LearnError::Unusable(reason)) => self.unusable("tip", &listed.name, reason)?,
+                Err(LearnError::Unusable(reason)) => {
+                    self.unusable("tip", &listed.name, reason)?;
+                    self.lane_of_damaged_tip(device)?;
+                }
                 Err(LearnError::Sync(error)) => return Err(error),
             }
         }
         Ok(locked)
+    }
+
+    /// Looks on in a lane of which the tip says nothing: its device may write no other for a long time.
+    fn lane_of_damaged_tip(&mut self, device: DeviceId) -> Result<(), SyncError> {
+        if device == self.own_device {
+            return Ok(());
+        }
+        let listed = self.store.list(&format!("lanes/{device}"))?;
+        let present: HashSet<ObjectName> = listed.into_iter().map(|listed| listed.name).collect();
+        let known = self.index.knowledge().counter(&device);
+        let there = |counter: &Counter| present.contains(&packet_name(&Dot { device, counter: *counter }));
+        self.lanes.insert(device, (known + 1..).take(MAX_WANTED).take_while(there).collect());
+        Ok(())
     }
 
     /// Reads the tips again that did not open, by the keys that came with what was folded since.
@@ -312,7 +333,12 @@ impl Learner<'_> {
     fn tip(&mut self, device: DeviceId, seen: u64) -> Result<(u64, Counter, u64), LearnError> {
         let bytes = unusable(self.store.get(&Tip::name(&device), MAX_TIP_BYTES as u64))?;
         let size = bytes.len() as u64;
-        let sealed = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device)).map_err(described)?;
+        let verified = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device));
+        if verified.is_err() && device == self.own_device {
+            // Nobody can read it, and nobody else can write it.
+            self.learned.own = OwnLane::Behind;
+        }
+        let sealed = verified.map_err(described)?;
         let tip = sealed.open(&self.keys.ring).map_err(|error| match error {
             SignedError::Seal(_) => LearnError::Locked(error.to_string()),
             error => described(error),

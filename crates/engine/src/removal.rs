@@ -79,7 +79,7 @@ pub(crate) fn withhold(
     );
     let mut told = 0;
     for entry in entries.iter().filter(|entry| !dirs.contains(&entry.dir)) {
-        observer.note(Note::Skipped { path: paths::entry_path(index, entry)?, reason: reason.clone() });
+        observer.note(Note::Skipped { path: paths::known_path(index, entry)?, reason: reason.clone() });
         told += 1;
     }
     Ok(told)

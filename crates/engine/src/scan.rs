@@ -22,6 +22,7 @@ use packetboat_replica::index::{Index, IndexError, ScannedEntry};
 
 use crate::ignore_rules::IgnoreRules;
 use crate::numbering::{Numbering, numbering};
+use crate::paths;
 
 /// What a scan found.
 #[derive(Default, Debug)]
@@ -43,6 +44,8 @@ pub struct Scanned {
     pub unread: Vec<Unread>,
     /// Why nothing that vanished is taken for deleted: the directory in which it may stand.
     pub withheld: Option<RelPath>,
+    /// Whether something of another kind stands where something is recorded.
+    pub takes_places: bool,
     /// Whether the vault's ignore file is gone or empty for the first time: a next scan is to say so again.
     pub awaits_rules: bool,
     /// What the disk's inode numbers said of what was recorded.
@@ -148,13 +151,32 @@ pub enum Skip {
 
 /// Compares the disk with the index.
 pub fn scan(fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
-    let whole = || Portion { from: vec![Task::root()], limit: usize::MAX };
-    let (found, contradicted) = scan_by(numbering(fs, index)?, fs, index, rules, threads, whole())?;
-    // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
-    if contradicted && found.numbering == Numbering::Lasting && found.arrivals.iter().any(|it| it.from.is_some()) {
-        return Ok(scan_by(Numbering::Renewed, fs, index, rules, threads, whole())?.0);
+    look(fs, index, rules, threads, &Portion { from: vec![Task::root()], limit: usize::MAX })
+}
+
+/// Looks at a portion until what was found holds.
+fn look(
+    fs: &dyn Fs,
+    index: &Index,
+    rules: &IgnoreRules,
+    threads: usize,
+    portion: &Portion,
+) -> Result<Scanned, ScanError> {
+    let numbering = numbering(fs, index)?;
+    let mut elsewhere = HashSet::new();
+    loop {
+        let pass = scan_by(numbering, &elsewhere, fs, index, rules, threads, portion)?;
+        // Nothing was concluded from a number in a scan that moved nothing, so what it found holds in either case.
+        let moved = pass.found.arrivals.iter().any(|arrival| arrival.from.is_some());
+        if pass.contradicted && numbering == Numbering::Lasting && moved {
+            return Ok(scan_by(Numbering::Renewed, &HashSet::new(), fs, index, rules, threads, portion)?.found);
+        }
+        let known = elsewhere.len();
+        elsewhere.extend(pass.met_elsewhere);
+        if elsewhere.len() == known {
+            return Ok(pass.found);
+        }
     }
-    Ok(found)
 }
 
 /// The portions of a folder of which nothing is recorded; what one finds is to be recorded before the next is scanned.
@@ -172,8 +194,7 @@ impl Portions {
 
     /// The first portion.
     pub fn first(&self, fs: &dyn Fs, index: &Index, rules: &IgnoreRules, threads: usize) -> Result<Scanned, ScanError> {
-        let portion = Portion { from: vec![Task::root()], limit: self.limit };
-        Ok(scan_by(numbering(fs, index)?, fs, index, rules, threads, portion)?.0)
+        look(fs, index, rules, threads, &Portion { from: vec![Task::root()], limit: self.limit })
     }
 
     /// The portion that begins with the [`rest`](Scanned::rest) of the one before.
@@ -193,8 +214,7 @@ impl Portions {
                 from.push(Task { holder: Holder::Known(dir), path, thawed: false });
             }
         }
-        let portion = Portion { from, limit: self.limit };
-        Ok(scan_by(numbering(fs, index)?, fs, index, rules, threads, portion)?.0)
+        look(fs, index, rules, threads, &Portion { from, limit: self.limit })
     }
 }
 
@@ -204,15 +224,25 @@ struct Portion {
     limit: usize,
 }
 
-/// Compares the disk with the index; says too whether something was found that contradicts that numbers last.
+/// What one look at the whole folder gave.
+struct Pass {
+    found: Scanned,
+    /// Whether something was found that contradicts that numbers last.
+    contradicted: bool,
+    /// Recorded directories that were met after another had been taken for them, so that what was found does not hold.
+    met_elsewhere: HashSet<DirId>,
+}
+
+/// Compares the disk with the index. Of the directories in `elsewhere` it is known that they are not where they were.
 fn scan_by(
     numbering: Numbering,
+    elsewhere: &HashSet<DirId>,
     fs: &dyn Fs,
     index: &Index,
     rules: &IgnoreRules,
     threads: usize,
-    portion: Portion,
-) -> Result<(Scanned, bool), ScanError> {
+    portion: &Portion,
+) -> Result<Pass, ScanError> {
     let mut scan = Scan {
         fs,
         index,
@@ -221,8 +251,11 @@ fn scan_by(
         contradicted: false,
         in_place_of_another: HashSet::new(),
         moved: HashSet::new(),
+        elsewhere,
+        made_again: HashSet::new(),
+        met_elsewhere: HashSet::new(),
         lost_directories: Vec::new(),
-        queue: portion.from,
+        queue: portion.from.clone(),
         limit: portion.limit,
         replaced: Vec::new(),
     };
@@ -239,8 +272,8 @@ fn scan_by(
     } else {
         scan.run_with_threads(threads)?;
     }
-    let contradicted = scan.contradicted;
-    Ok((scan.finish()?, contradicted))
+    let (contradicted, met_elsewhere) = (scan.contradicted, std::mem::take(&mut scan.met_elsewhere));
+    Ok(Pass { found: scan.finish()?, contradicted, met_elsewhere })
 }
 
 struct Scan<'a> {
@@ -255,6 +288,12 @@ struct Scan<'a> {
     in_place_of_another: HashSet<DirId>,
     /// Recorded directories that were found at another place.
     moved: HashSet<DirId>,
+    /// Recorded directories of which an earlier look at the folder found that they are not where they were.
+    elsewhere: &'a HashSet<DirId>,
+    /// Recorded directories for which another that stands in their place is taken.
+    made_again: HashSet<DirId>,
+    /// Those of them that were met after all, within what was taken for one of them: nobody could look there before.
+    met_elsewhere: HashSet<DirId>,
     /// Recorded directories that are not where they were.
     lost_directories: Vec<LocalEntry>,
     queue: Vec<Task>,
@@ -275,6 +314,7 @@ struct Replaced {
     thawed: bool,
 }
 
+#[derive(Clone)]
 struct Task {
     holder: Holder,
     path: RelPath,
@@ -424,6 +464,17 @@ impl Scan<'_> {
             return self.not_there(task, dir, &row);
         };
         let is_directory = stat.kind == FileKind::Directory;
+        let same_kind = match row.own_dir {
+            Some(_) => is_directory,
+            None => matches!(stat.kind, FileKind::File | FileKind::Symlink),
+        };
+        if !same_kind {
+            // A rule may be about directories alone, so each of the two is asked about as what it is.
+            self.found.takes_places = true;
+            self.not_there(task, dir, &row)?;
+            self.arrived(task, false, DirEntry { name: row.name.to_vec(), stat: Ok(stat) });
+            return Ok(());
+        }
         let needs_path = is_directory || !self.rules.is_empty();
         let name = || Name::new(row.name).expect("recorded names are sound");
         let path = needs_path.then(|| task.path.join(&name()));
@@ -443,16 +494,6 @@ impl Scan<'_> {
         let emptied = stat.kind == FileKind::File && stat.size == 0 && row.stat.size > 0;
         if emptied && stat.mtime == row.stat.mtime && row.state == EntryState::Settled && row.own_dir.is_none() {
             self.found.skipped.push((task.path.join(&name()), Skip::Emptied));
-            return Ok(());
-        }
-        let same_kind = match row.own_dir {
-            Some(_) => is_directory,
-            None => matches!(stat.kind, FileKind::File | FileKind::Symlink),
-        };
-        if !same_kind {
-            let entry = self.entry(dir, row.name)?;
-            self.vanished(entry);
-            self.arrived(task, false, DirEntry { name: row.name.to_vec(), stat: Ok(stat) });
             return Ok(());
         }
         let path = path.unwrap_or_else(|| task.path.join(&name()));
@@ -518,16 +559,22 @@ impl Scan<'_> {
 
     /// Decides about directories that stand where another was recorded: if that one was found elsewhere, this one is new;
     /// otherwise it is the same directory made again, or a file system whose inodes do not last. Says whether any were.
+    ///
+    /// The recorded one may still come to light in what these hold, where nobody has looked yet; then all is looked at
+    /// again with that known.
     fn decide_replaced(&mut self) -> Result<bool, ScanError> {
         let replaced = std::mem::take(&mut self.replaced);
         let any = !replaced.is_empty();
         for Replaced { holder, holder_path, dir, own_dir, name, stat, thawed } in replaced {
             let path = holder_path.join(&name);
-            if self.moved.contains(&own_dir) {
+            if self.moved.contains(&own_dir) || self.elsewhere.contains(&own_dir) {
+                let entry = self.entry(dir, name.as_bytes())?;
+                self.lost_directories.push(entry);
                 let task = Task { holder, path: holder_path, thawed };
                 self.found.objects -= 1;
                 self.arrived(&task, false, DirEntry { name: name.as_bytes().to_vec(), stat: Ok(stat) });
             } else {
+                self.made_again.insert(own_dir);
                 self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed });
                 self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false });
             }
@@ -536,7 +583,7 @@ impl Scan<'_> {
     }
 
     fn arrived(&mut self, task: &Task, in_root: bool, entry: DirEntry) {
-        if in_root && entry.name == crate::paths::MARKER_DIR.as_bytes() {
+        if in_root && entry.name == paths::MARKER_DIR.as_bytes() {
             return;
         }
         let stat = match entry.stat {
@@ -566,6 +613,9 @@ impl Scan<'_> {
             Some(entry) => {
                 let own_dir = entry.own_dir.expect("a directory has a number");
                 self.moved.insert(own_dir);
+                if self.made_again.contains(&own_dir) {
+                    self.met_elsewhere.insert(own_dir);
+                }
                 Holder::Known(own_dir)
             }
             None => Holder::New(self.found.arrivals.len()),
@@ -595,7 +645,7 @@ impl Scan<'_> {
         if self.moved.contains(&own_dir) || entry.state == EntryState::Frozen {
             return None;
         }
-        let path = crate::paths::entry_path(self.index, &entry).ok()?;
+        let path = paths::entry_path(self.index, &entry).ok()?;
         let still_there =
             self.fs.lstat(&path).is_ok_and(|there| there.inode == stat.inode && there.kind == FileKind::Directory);
         (!still_there || !self.is_listed(&path)).then_some(entry)
@@ -627,6 +677,10 @@ impl Scan<'_> {
 
     /// Adds what lost directories held, and takes away what arrived elsewhere by inode.
     fn finish(mut self) -> Result<Scanned, ScanError> {
+        // A portion does not see all places at which it may stand.
+        if self.limit == usize::MAX {
+            self.look_for_parked_records()?;
+        }
         let mut directories = Vec::new();
         let mut pending = std::mem::take(&mut self.lost_directories);
         while let Some(directory) = pending.pop() {
@@ -657,6 +711,20 @@ impl Scan<'_> {
         directories.append(&mut self.found.vanished);
         self.found.vanished = directories;
         Ok(self.found)
+    }
+
+    /// Takes what is recorded where no place is left for it as gone, like what is not at its place.
+    fn look_for_parked_records(&mut self) -> Result<(), ScanError> {
+        for entry in self.index.entries_in_staging()?.into_iter().filter(paths::is_record_only) {
+            let path = paths::known_path(self.index, &entry)?;
+            // It stands for nothing here by now, so no record is kept of it for the day on which no rule ignores it.
+            if entry.state == EntryState::Frozen || self.rules.ignores(&path, entry.own_dir.is_some()) {
+                self.found.absent.push(entry);
+            } else {
+                self.vanished(entry);
+            }
+        }
+        Ok(())
     }
 
     /// Adds what absent directories held, and takes away what was found elsewhere.

@@ -1,6 +1,7 @@
 //! A replica's membership of its vault: making one, joining one, its keys, its name, its devices.
 
 use packetboat_core::change::{Change, MAX_DEVICE_NAME};
+use packetboat_core::hex;
 use packetboat_core::ids::{DeviceId, Epoch, VaultId};
 use packetboat_core::keys::{DeviceKey, KeyRing, RootKey};
 use packetboat_core::marker::{Marker, MarkerError, MarkerStanding, NewPassphrase, NewRecovery, OtherKeys};
@@ -158,7 +159,7 @@ impl Replica {
 
     /// Eight characters that are equal on two devices exactly when both have learned the same.
     pub(crate) fn state(&self) -> String {
-        self.parts.index.knowledge().state_hash()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(&self.parts.index.knowledge().state_hash()[..4])
     }
 
     /// Goes back to the keys that the index holds, after what was to change them was undone.

@@ -17,7 +17,7 @@ fn a_packet_of_each_of_a_hundred_devices_costs_one_read_for_each() {
     // Each introduces itself and writes a file, in one round.
     for n in 0..100 {
         let mut device = pair.joined(1000 + n, &format!("device {n}"), b"secret");
-        device.fs.write(&format!("file of {n}"), format!("written by {n}").as_bytes()).unwrap();
+        device.fs.write(format!("file of {n}"), format!("written by {n}").as_bytes()).unwrap();
         device.sync();
     }
     let (away, report, traffic) = counted(&pair, away);
@@ -37,7 +37,7 @@ fn a_thousand_packets_behind_cost_at_most_one_read_for_each() {
     pair.settle();
     away.sync();
     for n in 0..1000 {
-        pair.laptop.fs.write(&format!("file {}", n % 50), format!("version {n}").as_bytes()).unwrap();
+        pair.laptop.fs.write(format!("file {}", n % 50), format!("version {n}").as_bytes()).unwrap();
         pair.laptop.sync();
     }
     let (away, report, traffic) = counted(&pair, away);

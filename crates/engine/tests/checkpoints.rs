@@ -14,7 +14,7 @@ use packetboat_core::marker::Argon2Cost;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
 use packetboat_core::tree::MoveRecord;
 use packetboat_engine::error::SyncError;
-use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
+use packetboat_engine::ports::{Clock, Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Parts, Replica, Settings, SyncOptions};
 use packetboat_replica::index::{ChunkPlace, Index, Member};
 use packetboat_storage::memory::MemoryStore;
@@ -397,7 +397,7 @@ fn parts(fs: &SimFs, store: Arc<dyn Store>, now: &Arc<AtomicI64>, seed: u64) -> 
         store,
         place: "storage".to_owned(),
         clock: Box::new(Ticking(Arc::clone(now))),
-        entropy: Box::new(Seeded(Rng::new(seed))),
+        entropy: Box::new(Rng::new(seed)),
         settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
     }
 }
@@ -435,17 +435,6 @@ struct Ticking(Arc<AtomicI64>);
 impl Clock for Ticking {
     fn now_ms(&self) -> i64 {
         self.0.fetch_add(1, Ordering::SeqCst)
-    }
-}
-
-struct Seeded(Rng);
-
-impl Entropy for Seeded {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.0.bytes(buffer.len()));
-    }
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Seeded(self.0.fork()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use packetboat_engine::replica::{Parts, Replica};
 use packetboat_replica::index::Index;
@@ -39,16 +39,32 @@ fn closed(device: Device) -> packetboat_testkit::sim_fs::SimFs {
     device.fs
 }
 
+/// A pair, and a third device with a file `kept`, whose index was copied from `now` to `old` when it was closed.
+struct Backup {
+    directory: tempfile::TempDir,
+    pair: Pair,
+    fs: packetboat_testkit::sim_fs::SimFs,
+    now: PathBuf,
+    old: PathBuf,
+}
+
+impl Backup {
+    fn of_a_third() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (now, old) = (directory.path().join("now.db"), directory.path().join("old.db"));
+        let pair = Pair::new();
+        let mut third = with_index_at(&pair, &now, 30);
+        third.fs.write("kept", b"one").unwrap();
+        third.sync();
+        let fs = closed(third);
+        copy_index(&now, &old);
+        Self { directory, pair, fs, now, old }
+    }
+}
+
 #[test]
 fn a_restored_index_that_is_older_than_its_lane_goes_on_as_a_new_device() {
-    let directory = tempfile::tempdir().unwrap();
-    let (now, old) = (directory.path().join("now.db"), directory.path().join("old.db"));
-    let mut pair = Pair::new();
-    let mut third = with_index_at(&pair, &now, 30);
-    third.fs.write("kept", b"one").unwrap();
-    third.sync();
-    let fs = closed(third);
-    copy_index(&now, &old);
+    let Backup { directory: _directory, mut pair, fs, now, old } = Backup::of_a_third();
     let mut third = with_index_at(&pair, &now, 31);
     third.fs = fs.clone();
     third.replica = reopen(&pair, &fs, &now);
@@ -114,14 +130,7 @@ fn a_restored_index_from_before_a_new_key_publishes_nothing_into_the_void() {
     // The backup knew neither the key under which its own later tip was sealed, nor the device that had begun with it.
     // The key came with what was folded, its tip was not looked at again, and the one it wrote had a number long used:
     // the others took it for an old one put back, and heard nothing of this device any more.
-    let directory = tempfile::tempdir().unwrap();
-    let (now, old) = (directory.path().join("now.db"), directory.path().join("old.db"));
-    let mut pair = Pair::new();
-    let mut third = with_index_at(&pair, &now, 30);
-    third.fs.write("kept", b"one").unwrap();
-    third.sync();
-    let fs = closed(third);
-    copy_index(&now, &old);
+    let Backup { directory: _directory, mut pair, fs, now, old } = Backup::of_a_third();
     let mut fourth = pair.joined(41, "fourth", b"secret");
     fourth.sync();
     let desk = pair.desk.id();

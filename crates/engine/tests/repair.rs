@@ -3,6 +3,7 @@
 mod support;
 
 use packetboat_core::store::{ObjectName, Store};
+use packetboat_core::tip::Tip;
 use packetboat_engine::Repaired;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{At, Remedy};
@@ -29,6 +30,38 @@ fn vault_with_a_pack() -> Pair {
     pair.settle();
     assert_eq!(packs(&pair).len(), 1);
     pair
+}
+
+/// Story: a storage kept a tip otherwise than it was written. Its device saw that, said so in every round, and wrote no
+/// other, since it had nothing new to tell; what it had published last reached nobody.
+#[test]
+fn a_damaged_tip_keeps_nothing_back_and_is_written_again_by_its_device() {
+    let damages: [fn(&mut Vec<u8>); 3] = [|bytes| bytes[40] ^= 4, |bytes| bytes.truncate(50), |bytes| bytes.push(0)];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let mut pair = Pair::new();
+        pair.settle();
+        let tip = Tip::name(&pair.laptop.id());
+        for text in ["one", "two"] {
+            pair.laptop.fs.write("file", text.as_bytes()).unwrap();
+            pair.pass();
+            pair.laptop.sync();
+        }
+        pair.store.tamper(&tip, damage);
+        pair.desk.sync();
+        assert_eq!(pair.desk.fs.read("file").unwrap(), b"two", "damage {number}");
+        if number > 0 {
+            let damaged = pair.store.get(&tip, u64::MAX).unwrap();
+            pair.laptop.sync();
+            assert_ne!(pair.store.get(&tip, u64::MAX).unwrap(), damaged, "damage {number}");
+        }
+        pair.laptop.fs.write("file", b"three").unwrap();
+        pair.settle();
+        assert_eq!(pair.desk.fs.read("file").unwrap(), b"three", "damage {number}");
+        // It is at rest again.
+        let whole = pair.store.get(&tip, u64::MAX).unwrap();
+        pair.laptop.sync();
+        assert_eq!(pair.store.get(&tip, u64::MAX).unwrap(), whole, "damage {number}");
+    }
 }
 
 #[test]

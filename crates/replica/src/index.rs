@@ -293,6 +293,8 @@ mod members;
 mod notes;
 mod numbers;
 mod packets;
+#[cfg(any(test, feature = "fuzzing"))]
+mod samples;
 mod schema;
 mod sweep;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Seeded pseudo-random numbers for simulations: the same seed gives the same run everywhere and for ever.
 //!
 //! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-//! Good enough to choose what goes wrong; never to make keys.
+//! Good enough to choose what goes wrong; never to make keys but those of a simulation.
+
+use packetboat_engine::ports::Entropy;
 
 /// A seeded generator.
 #[derive(Clone, Debug)]
@@ -61,6 +63,18 @@ impl Rng {
     /// A generator of its own, so that one part of a run can change without changing the numbers of another.
     pub fn fork(&mut self) -> Self {
         Self::new(self.next_u64())
+    }
+}
+
+/// What a device takes its keys and nonces from in a simulation.
+impl Entropy for Rng {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        let bytes = self.bytes(buffer.len());
+        buffer.copy_from_slice(&bytes);
+    }
+
+    fn fork(&mut self) -> Box<dyn Entropy> {
+        Box::new(Rng::fork(self))
     }
 }
 

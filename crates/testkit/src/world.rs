@@ -11,6 +11,9 @@
 //!
 //! A failure prints the seed. The same seed gives the same [`World::trace`].
 
+mod pruning;
+mod replacing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +26,7 @@ use packetboat_core::store::ObjectName;
 use packetboat_engine::RemovalError;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ignore_rules::IGNORE_FILE;
-use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
+use packetboat_engine::ports::{Clock, Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Keep, Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 
@@ -55,6 +58,8 @@ pub struct WorldOptions {
     pub races: bool,
     /// Whether so little travels inside packets that packs are made, too.
     pub small_packs: bool,
+    /// Whether a folder of which nothing is recorded is taken in a few objects at a time.
+    pub small_portions: bool,
     /// Whether users write what others wrote, settle conflicts and set attributes; needs a storage that behaves.
     pub settling: bool,
     /// Whether devices join later, and lose their index.
@@ -67,6 +72,8 @@ pub struct WorldOptions {
     pub copies: bool,
     /// Whether devices let go of history and garbage.
     pub pruning: bool,
+    /// Whether users put one object in the place of another, often of another kind.
+    pub replacing: bool,
 }
 
 impl Default for WorldOptions {
@@ -82,12 +89,14 @@ impl Default for WorldOptions {
             oddities: true,
             races: false,
             small_packs: false,
+            small_portions: false,
             settling: false,
             newcomers: false,
             ignoring: false,
             leaving: false,
             copies: false,
             pruning: false,
+            replacing: false,
         }
     }
 }
@@ -159,8 +168,8 @@ struct Account {
     written: BTreeSet<Vec<u8>>,
     /// Contents that nobody knowingly replaced or deleted.
     owed: BTreeSet<Vec<u8>>,
-    /// Contents that stood in something that was ever moved: an unseen move brings back what a delete removed.
-    moved: BTreeSet<Vec<u8>>,
+    /// Whether anything was ever moved: an unseen move brings back what a delete removed, with whatever it holds by then.
+    moved: bool,
     /// Contents that were written more than once.
     copied: BTreeSet<Vec<u8>>,
     /// Contents that somebody knowingly replaced or deleted; another copy of one may stand or not.
@@ -282,6 +291,7 @@ impl World {
     /// The same; says too what happened.
     pub fn run_counting(seed: u64, mut options: WorldOptions) -> ([u8; 32], Happened) {
         options.small_packs |= seed.is_multiple_of(2);
+        options.small_portions |= seed.is_multiple_of(3);
         let mut world = Self::new(seed, options);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for _ in 0..world.options.steps {
@@ -312,9 +322,10 @@ impl World {
             store: Arc::new(store.clone()),
             place: "storage".to_owned(),
             clock: Box::new(SimClock { now: Arc::clone(&self.now), skew }),
-            entropy: Box::new(SimEntropy(self.rng.fork())),
+            entropy: Box::new(self.rng.fork()),
             settings: Settings {
                 passphrase_cost: Argon2Cost::MINIMUM,
+                portion: if self.options.small_portions { 2 } else { Settings::default().portion },
                 inline_bytes: if self.options.small_packs { [0, 4, 30_000][self.rng.index(3)] } else { 256 * 1024 },
                 lets_go_by_itself: self.options.pruning,
                 ..Settings::default()
@@ -533,6 +544,9 @@ impl World {
         if let Err(error) = result {
             let expected = was_crash(&error) || matches!(error, SyncError::Store(_));
             let full = matches!(error, SyncError::DiskFull);
+            if let SyncError::Inconsistent { evidence, .. } = &error {
+                self.log.push(evidence.clone());
+            }
             assert!(expected || full, "{}", packetboat_engine::error::chain(&error));
         }
         self.nothing_invented(at);
@@ -664,8 +678,7 @@ impl World {
         }
         for content in &contents {
             assert!(account.written.contains(*content), "invented: {}", String::from_utf8_lossy(content));
-            // An unseen move keeps an item alive with whatever it holds by then.
-            let unsure = !account.moved.is_empty()
+            let unsure = account.moved
                 || account.may_revive
                 || account.copied.contains(*content)
                 || account.unknowingly.contains(*content);
@@ -879,6 +892,7 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
     let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
     let kinds = 20 + if options.settling { 3 } else { 0 };
     match rng.below(kinds) {
+        _ if options.replacing && rng.chance(1, 8) => replacing::replace(rng, fs, options, &mut account),
         _ if options.ignoring && rng.chance(1, 15) => {
             if matches!(tree.get(IGNORE_FILE.as_bytes()), Some(Node::Directory { .. } | Node::Symlink { .. })) {
                 return None;
@@ -962,11 +976,7 @@ fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mute
                 return None;
             }
             fs.rename(&from, &to).ok()?;
-            for (path, node) in &tree {
-                if *path == from || path.starts_with(&[from.as_slice(), b"/"].concat()) {
-                    account.moved.extend(content(node).cloned());
-                }
-            }
+            account.moved = true;
             Some(format!("move {} to {}", text(&from), text(&to)))
         }
         15..=16 if options.deletes => {
@@ -1056,20 +1066,6 @@ impl Clock for SimClock {
         self.now.load(Ordering::SeqCst) + self.skew
     }
 }
-
-struct SimEntropy(Rng);
-
-impl Entropy for SimEntropy {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        let bytes = self.0.bytes(buffer.len());
-        buffer.copy_from_slice(&bytes);
-    }
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self(self.0.fork()))
-    }
-}
-
-mod pruning;
 
 const MAX_TURNS: usize = 12;
 const MAX_DEVICES: usize = 6;

@@ -52,12 +52,17 @@ fn two_devices_that_only_write_converge_and_lose_nothing() {
 
 #[test]
 fn devices_that_write_and_delete_converge_and_lose_nothing() {
-    run(150, 1000, |seed| WorldOptions { devices: 2 + seed as usize % 3, moves: false, ..Default::default() });
+    run(150, 1000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 3,
+        moves: false,
+        replacing: true,
+        ..Default::default()
+    });
 }
 
 #[test]
 fn devices_that_do_everything_converge_and_lose_nothing() {
-    run(250, 2000, |seed| WorldOptions { devices: 2 + seed as usize % 4, ..Default::default() });
+    run(250, 2000, |seed| WorldOptions { devices: 2 + seed as usize % 4, replacing: true, ..Default::default() });
 }
 
 #[test]
@@ -75,6 +80,7 @@ fn a_storage_that_misbehaves_costs_time_and_nothing_else() {
         devices: 2 + seed as usize % 3,
         faults: faults.clone(),
         steps: 60,
+        replacing: true,
         ..Default::default()
     });
 }
@@ -86,18 +92,29 @@ fn crashes_at_any_instant_cost_nothing() {
         crash_percent: 40,
         crash_model: if seed % 2 == 0 { CrashModel::OrderedMetadata } else { CrashModel::Anything },
         steps: 60,
+        replacing: true,
         ..Default::default()
     });
 }
 
 #[test]
 fn edits_during_a_round_are_not_lost() {
-    run(150, 5000, |seed| WorldOptions { devices: 2 + seed as usize % 2, races: true, ..Default::default() });
+    run(150, 5000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 2,
+        races: true,
+        replacing: true,
+        ..Default::default()
+    });
 }
 
 #[test]
 fn settling_conflicts_and_writing_the_same_again_loses_nothing_else() {
-    run(150, 6000, |seed| WorldOptions { devices: 2 + seed as usize % 3, settling: true, ..Default::default() });
+    run(150, 6000, |seed| WorldOptions {
+        devices: 2 + seed as usize % 3,
+        settling: true,
+        replacing: true,
+        ..Default::default()
+    });
 }
 
 #[test]
@@ -107,6 +124,7 @@ fn devices_that_join_late_or_lose_their_index_lose_nothing_and_agree() {
         newcomers: true,
         settling: seed % 2 == 0,
         steps: 60,
+        replacing: true,
         ..Default::default()
     });
 }
@@ -117,6 +135,7 @@ fn what_was_ignored_for_a_while_is_not_lost() {
         devices: 2 + seed as usize % 2,
         ignoring: true,
         moves: false,
+        replacing: true,
         ..Default::default()
     });
 }
@@ -127,6 +146,7 @@ fn devices_that_are_retired_or_revoked_come_back_and_nothing_is_lost() {
         devices: 3 + seed as usize % 3,
         leaving: true,
         steps: 60,
+        replacing: true,
         ..Default::default()
     });
 }
@@ -147,6 +167,7 @@ fn cloned_disks_and_restored_backups_end_in_step_and_lose_nothing() {
         copies: true,
         leaving: seed % 4 == 0,
         steps: 60,
+        replacing: true,
         ..Default::default()
     });
 }
@@ -295,7 +316,7 @@ fn a_checkpoint_that_a_storage_broke_off_goes_with_the_older_ones() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..5 {
-        let options = || WorldOptions { crash_percent: 20, ..Default::default() };
+        let options = || WorldOptions { crash_percent: 20, replacing: true, ..Default::default() };
         assert_eq!(World::run(seed, options()), World::run(seed, options()), "seed {seed}");
     }
 }

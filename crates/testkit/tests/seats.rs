@@ -170,6 +170,32 @@ fn renaming_the_copy_over_the_file_keeps_the_copys_content() {
     }
 }
 
+/// Story: the copy was moved over the file while another device edited that file. The bytes at the path were those of a
+/// version in the vault, which was taken for agreement; the copy was gone from its place, which deleted that version; and
+/// the edit, which nobody at the first device had seen, was all that was left.
+#[test]
+fn renaming_the_copy_over_a_file_that_another_edits_keeps_both() {
+    for removes_first in [false, true] {
+        let mut world = conflict();
+        let copy = copy(&world);
+        let kept = world.files(2)[&copy].clone();
+        world.fs(1).write("dir/f.txt", b"edited unseen").unwrap();
+        world.sync_well(1);
+        if removes_first {
+            world.fs(0).remove("dir/f.txt").unwrap();
+        }
+        world.fs(0).rename(&copy, "dir/f.txt").unwrap();
+        world.rest();
+        world.assert_same();
+        for at in 0..3 {
+            let contents: Vec<Vec<u8>> = world.files(at).into_values().collect();
+            assert_eq!(contents.len(), 2, "device {at}");
+            assert!(contents.contains(&kept), "device {at} lost what was kept");
+            assert!(contents.contains(&b"edited unseen".to_vec()), "device {at} lost the edit");
+        }
+    }
+}
+
 #[test]
 fn settling_on_two_devices_at_once_loses_nothing_that_was_kept() {
     for (first, second) in [(Keep::Mine, Keep::Mine), (Keep::Mine, Keep::Theirs), (Keep::Both, Keep::Mine)] {

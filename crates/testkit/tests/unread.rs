@@ -237,3 +237,141 @@ fn a_directory_waits_with_what_waits_in_it() {
     assert_eq!(paths(&world, 1), ["closed", "plain"]);
     assert!(!world.fs(1).exists("d"));
 }
+
+/// Replaces an object of the first device by another while a file that cannot be read has the size of what went.
+type Replacing = fn(&World);
+
+/// Ways in which another object takes the place of `place`, and what then stands there.
+const REPLACING: [(&str, Replacing, &[&str]); 5] = [
+    ("a directory by a symlink", |world| world.fs(0).make_symlink(b"plain", "place").unwrap(), &["place"]),
+    ("a directory by a file", |world| world.fs(0).write("place", b"something else").unwrap(), &["place"]),
+    (
+        "a directory by one that was made",
+        |world| {
+            world.fs(0).make_dir("place").unwrap();
+            world.fs(0).write("place/new", b"new").unwrap();
+        },
+        &["place/new"],
+    ),
+    ("a directory by one that was moved", |world| world.fs(0).rename("other", "place").unwrap(), &["place/in other"]),
+    (
+        "a directory by a file that was moved",
+        |world| world.fs(0).rename("other/in other", "place").unwrap(),
+        &["place"],
+    ),
+];
+
+/// Story: the new object took over the directory's record while a file in it waited, which then lay in a directory that
+/// was recorded nowhere: it was neither deleted nor shown again.
+#[test]
+fn a_directory_whose_place_is_taken_while_a_file_in_it_waits_goes_later() {
+    for (how, replace, expected) in REPLACING {
+        let mut world = world(&["place/sub/f", "place/of another size", "other/in other", "plain"]);
+        let text = world.fs(0).read("place/sub/f").unwrap();
+        world.fs(0).remove("place").unwrap();
+        replace(&world);
+        world.fs(0).write("closed", &text).unwrap();
+        world.fs(0).set_readable("closed", false).unwrap();
+        for _ in 0..3 {
+            let (report, said) = sync(&mut world, 0);
+            assert!(report.sent.postponed >= 2, "{how}");
+            let told = said.skipped.iter().find(|(_, reason)| reason.contains("a new file that cannot be read"));
+            assert!(told.is_some_and(|(path, _)| path.starts_with("place")), "{how}: {:?}", said.skipped);
+            assert!(!world.replica(0).status().unwrap().in_step, "{how}");
+            sync(&mut world, 1);
+            let waits = |path: &String| path.ends_with("/sub/f");
+            assert!(paths(&world, 1).iter().any(waits), "{how}: {:?}", paths(&world, 1));
+            world.pass(60_000);
+        }
+        world.fs(0).set_readable("closed", true).unwrap();
+        rest(&mut world);
+        world.assert_same();
+        let mut expected: Vec<&str> = [expected, &["closed", "plain"]].concat();
+        if !how.contains("moved") {
+            expected.push("other/in other");
+        }
+        expected.sort_unstable();
+        assert_eq!(paths(&world, 1), expected, "{how}");
+        assert!(world.replica(0).status().unwrap().in_step, "{how}");
+    }
+}
+
+/// Story: the new directory took over the file's record, and nothing asked for the removal of the file any more.
+#[test]
+fn a_file_whose_place_a_directory_takes_while_it_waits_goes_later() {
+    let mut world = world(&["place", "plain"]);
+    let text = world.fs(0).read("place").unwrap();
+    world.fs(0).remove("place").unwrap();
+    world.fs(0).make_dir("place").unwrap();
+    world.fs(0).write("place/new", b"new").unwrap();
+    world.fs(0).write("closed", &text).unwrap();
+    world.fs(0).set_readable("closed", false).unwrap();
+    for _ in 0..2 {
+        assert_eq!(sync(&mut world, 0).0.sent.postponed, 2);
+        sync(&mut world, 1);
+        assert!(world.files(1).values().any(|found| *found == text), "it waits: {:?}", paths(&world, 1));
+    }
+    world.fs(0).set_readable("closed", true).unwrap();
+    rest(&mut world);
+    world.assert_same();
+    assert_eq!(paths(&world, 1), ["closed", "place/new", "plain"]);
+}
+
+#[test]
+fn a_directory_that_may_be_where_nothing_can_be_read_is_known_again_though_its_place_was_taken() {
+    let mut world = world(&["closed/old", "letters/a", "letters/sub/b"]);
+    world.fs(0).rename("letters", "closed/letters").unwrap();
+    world.fs(0).make_symlink(b"closed", "letters").unwrap();
+    world.fs(0).set_readable("closed", false).unwrap();
+    for _ in 0..3 {
+        let (report, said) = sync(&mut world, 0);
+        assert_eq!(report.sent.deleted, 0);
+        assert!(said.skipped.iter().any(|(path, _)| path == "letters"), "{:?}", said.skipped);
+        sync(&mut world, 1);
+        assert_eq!(paths(&world, 1).len(), 4, "{:?}", paths(&world, 1));
+        world.pass(60_000);
+    }
+    world.fs(0).set_readable("closed", true).unwrap();
+    let (report, _) = sync(&mut world, 0);
+    assert_eq!((report.sent.moved, report.sent.created, report.sent.deleted), (1, 0, 0), "it was only moved");
+    rest(&mut world);
+    world.assert_same();
+    assert_eq!(paths(&world, 1), ["closed/letters/a", "closed/letters/sub/b", "closed/old", "letters"]);
+}
+
+/// Interrupts a round at one of the times that it asks.
+struct Impatient(std::cell::Cell<u32>);
+
+impl Observer for Impatient {
+    fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
+    fn advance(&mut self, _: u64, _: u64) {}
+    fn note(&mut self, _: Note) {}
+    fn interrupted(&self) -> bool {
+        self.0.set(self.0.get().wrapping_sub(1));
+        self.0.get() == 0
+    }
+}
+
+/// An interrupted round publishes what it has read: objects that took a place before the removal of those that had it.
+#[test]
+fn a_round_that_is_interrupted_between_an_object_and_the_removal_of_what_it_replaced_goes_on() {
+    let mut interrupted = 0;
+    for at in 1..30 {
+        let mut world = world(&["directory/f", "directory/sub/g", "file", "plain"]);
+        for path in ["directory", "file"] {
+            world.fs(0).remove(path).unwrap();
+        }
+        world.fs(0).make_symlink(b"plain", "directory").unwrap();
+        world.fs(0).make_dir("file").unwrap();
+        world.fs(0).write("file/within", b"new").unwrap();
+        world.fs(0).write("last", b"one more").unwrap();
+        world.pass(10_000);
+        let mut impatient = Impatient(at.into());
+        let result = world.replica(0).sync(SyncOptions::default(), &mut impatient);
+        interrupted += u32::from(result.is_err());
+        rest(&mut world);
+        world.assert_same();
+        assert_eq!(paths(&world, 1), ["directory", "file/within", "last", "plain"], "interrupted at {at}");
+    }
+    assert!(interrupted > 3, "{interrupted} rounds were interrupted");
+}

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each of those who include it uses a part of it")]
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,23 @@ use packetboat_daemon::inbox::fetcher::{self, Fetching};
 use packetboat_daemon::inbox::office::{Office, OfficeParts};
 use packetboat_daemon::inbox::status::{AccountState, States};
 use packetboat_daemon::paths::PathWatch;
-use packetboat_engine::ports::Entropy;
 use packetboat_mail::account::Accounts;
+use packetboat_testkit::rng::Rng;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+/// Runs a test of a daemon's fetching, which gets a place to live in.
+///
+/// That goes after the runtime: what a task began on a blocking thread goes on when the task is ended, and would make
+/// anew what was removed under it.
+pub(crate) fn run(test: impl AsyncFnOnce(&Path)) {
+    let home = tempfile::tempdir().unwrap();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test(home.path()));
+}
+
 /// A daemon's fetching alone, without another device, until dropped.
 pub(crate) struct Alone {
-    home: tempfile::TempDir,
+    home: PathBuf,
     states: States,
     change: watch::Sender<Fetching>,
     _networks: watch::Sender<u64>,
@@ -25,20 +35,19 @@ pub(crate) struct Alone {
 }
 
 impl Alone {
-    pub(crate) fn start(own: Accounts, poll: Duration) -> Self {
-        Self::start_with(own, poll, Duration::from_secs(60))
+    pub(crate) fn start(home: &Path, own: Accounts, poll: Duration) -> Self {
+        Self::start_with(home, own, poll, Duration::from_secs(60))
     }
 
     /// The same where a token that is so old, and is refused, is taken for one that expired.
-    pub(crate) fn start_with(own: Accounts, poll: Duration, token_age: Duration) -> Self {
-        let home = tempfile::tempdir().unwrap();
+    pub(crate) fn start_with(home: &Path, own: Accounts, poll: Duration, token_age: Duration) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(BootClock::new([9; 16]));
         let office = Office::new(OfficeParts {
-            record: home.path().join("inbox.db"),
-            maildir: home.path().join("Mail"),
+            record: home.join("inbox.db"),
+            maildir: home.join("Mail"),
             host_name: "host".to_owned(),
             clock: clock.clone(),
-            entropy: Box::new(Ones),
+            entropy: Box::new(Rng::new(1)),
             paired: false,
         });
         let states = States::default();
@@ -47,7 +56,7 @@ impl Alone {
         let (change, wanted) = watch::channel(fetching);
         let (networks, appearing) = watch::channel(0);
         let running = tokio::spawn(fetcher::run(office, states.clone(), PathWatch::new(clock), wanted, appearing));
-        Self { home, states, change, _networks: networks, running }
+        Self { home: home.to_owned(), states, change, _networks: networks, running }
     }
 
     /// Goes by another account from now on.
@@ -64,8 +73,8 @@ impl Alone {
     }
 
     /// The files of the inbox, or of a folder beneath it, which begins with a dot.
-    pub(crate) fn files(&self, folder: &str) -> Vec<std::path::PathBuf> {
-        let entries = std::fs::read_dir(self.home.path().join("Mail").join(folder).join("new"));
+    pub(crate) fn files(&self, folder: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.home.join("Mail").join(folder).join("new"));
         entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect()
     }
 
@@ -82,16 +91,4 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     });
     assert!(waited.await.is_ok(), "not within 30 s: {what}");
-}
-
-struct Ones;
-
-impl Entropy for Ones {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.fill(1);
-    }
-
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self)
-    }
 }

@@ -175,7 +175,7 @@ impl Applier<'_, '_> {
             Step::Change { entry, shown, content, .. } if !task.waits => {
                 let (dir, name) = self.current(entry);
                 let path = self.dir_path(dir)?.join(&name);
-                if self.ctx.rules.covers(&path, entry.own_dir.is_some()) {
+                if self.is_covered(entry)? {
                     return self.freeze(entry);
                 }
                 if *content {
@@ -214,7 +214,7 @@ impl Applier<'_, '_> {
         }
         let directory = shown.content.is_directory();
         let dir = match task.holder {
-            Some(Holder::Known(dir)) => self.dir_path(dir)?,
+            Some(Holder::Known(dir)) => paths::known_dir_path(self.ctx.index, dir)?,
             // What is not on this disk yet is where people see it.
             _ => match batch.shown_paths.get(&shown.parent) {
                 Some(path) => path.clone(),
@@ -555,7 +555,8 @@ impl Applier<'_, '_> {
         let own_dir = if directory { Some(self.ctx.index.new_dir_id()?) } else { None };
         task.own = own_dir;
         let stat = if in_tree { made.stat } else { self.stat_now(&self.dir_path(dir)?.join(&name), &made.stat)? };
-        let mode = (stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
+        // Of what was made, not of what stands there now: somebody may have put something else in its place already.
+        let mode = (made.stat.kind != FileKind::Symlink).then_some(made.stat.mode & 0o777);
         if let Some(own) = own_dir {
             self.unplaced.insert(own);
             if let Some(wanted) = shown.mode.filter(|wanted| wanted & 0o700 != 0o700) {
@@ -647,8 +648,9 @@ impl Applier<'_, '_> {
             self.ctx.index.move_entry((was.0, &was.1), (entry.dir, &entry.name))?;
         }
         let path = self.dir_path(entry.dir)?.join(&entry.name);
+        let mut set = true;
         if attributes && !content && brought {
-            self.set_attributes(&path, &mut entry, shown, &before)?;
+            set = self.set_attributes(&path, &mut entry, shown, &before)?;
         }
         let after = self.stat_now(&path, &before)?;
         // What somebody changed meanwhile, permissions too, must differ from the record for the next scan to see it.
@@ -669,22 +671,26 @@ impl Applier<'_, '_> {
         if brought {
             self.no_problem(&path)?;
         }
-        Ok(brought)
+        Ok(brought && set)
     }
 
     /// Sets the attributes that differ; what the file system does not take stays as it was agreed on.
+    ///
+    /// Says whether the object was there for all of it. One that somebody has just moved away may come back as it was,
+    /// and only what waits is looked at then.
     fn set_attributes(
         &mut self,
         path: &RelPath,
         entry: &mut LocalEntry,
         shown: &Shown,
         before: &Stat,
-    ) -> Result<(), SyncError> {
+    ) -> Result<bool, SyncError> {
         let fs = self.ctx.fs;
-        let set = |name: &[u8], value: Option<&[u8]>| match tolerated(fs.set_xattr(path, name, value)) {
-            Ok(done) => Ok(done),
-            Err(error) if trouble(&error) == Trouble::Disk => Err(fatal(path, error)),
-            Err(_) => Ok(false),
+        let mut there = true;
+        let mut set = |name: &[u8], value: Option<&[u8]>| {
+            let done = unless_fatal(path, tolerated(fs.set_xattr(path, name, value)))?;
+            there &= done.is_some();
+            Ok::<_, SyncError>(done == Some(true))
         };
         let mut xattrs = Vec::new();
         for (name, value) in &entry.xattrs {
@@ -707,21 +713,42 @@ impl Applier<'_, '_> {
                 self.late_modes.insert((entry.dir, entry.name.clone()), mode);
             } else if mode == before.mode & 0o777 {
                 entry.mode = Some(mode);
+            } else if let Some(done) = unless_fatal(path, tolerated(fs.set_mode(path, mode)))? {
+                let after = self.mode_to_record(path, done.then_some(mode), before.mode)?;
+                (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
             } else {
-                match tolerated(fs.set_mode(path, mode)) {
-                    Ok(_) => {
-                        let after = self.stat_now(path, before)?;
-                        entry.mode = Some(after.mode & 0o777);
-                        entry.stat.mode = after.mode;
-                    }
-                    Err(error) if trouble(&error) == Trouble::Disk => return Err(fatal(path, error)),
-                    Err(_) => {}
-                }
+                there = false;
             }
         }
         self.changed_itself(path, entry.own_dir.is_some());
-        self.received.attributes += 1;
-        Ok(())
+        self.received.attributes += u64::from(there);
+        Ok(there)
+    }
+
+    /// The mode to record of an object of which `set` was set, or refused.
+    ///
+    /// A disk may take it and keep another, and nobody has changed that one: it is recorded as it is. Where the disk keeps
+    /// what it is given, somebody has changed it since, and what was set is recorded: the next scan finds that.
+    fn mode_to_record(&mut self, path: &RelPath, set: Option<u32>, before: u32) -> Result<u32, SyncError> {
+        let found = unless_fatal(path, self.ctx.fs.lstat(path))?.map(|stat| stat.mode);
+        let Some(set) = set.map(|set| before & !0o777 | set) else { return Ok(found.unwrap_or(before)) };
+        match found {
+            Some(found) if found != set && !self.disk_keeps_mode(set & 0o777)? => Ok(found),
+            _ => Ok(set),
+        }
+    }
+
+    /// Whether the disk keeps just this mode of a file, found out by one that nobody else knows.
+    fn disk_keeps_mode(&mut self, mode: u32) -> Result<bool, SyncError> {
+        let (fs, path) = (self.ctx.fs, self.fresh_path("mode"));
+        let kept = fs
+            .create_new(&path)
+            .and_then(|_| tolerated(fs.set_mode(&path, mode)))
+            .and_then(|_| fs.lstat(&path))
+            .map(|stat| stat.mode & 0o777 == mode);
+        let kept = unless_fatal(&path, kept)?;
+        unless_fatal(&path, fs.unlink(&path))?;
+        Ok(kept == Some(true))
     }
 
     fn agree(&mut self, planned: &LocalEntry, shown: &Shown) -> Result<bool, SyncError> {
@@ -741,14 +768,15 @@ impl Applier<'_, '_> {
     fn set_late_modes(&mut self) -> Result<(), SyncError> {
         for ((dir, name), mode) in std::mem::take(&mut self.late_modes).into_iter().rev() {
             let path = self.dir_path(dir)?.join(&name);
-            let result = tolerated(self.ctx.fs.set_mode(&path, mode));
-            unless_fatal(&path, result)?;
             let Some(mut entry) = self.ctx.index.entry_at(dir, &name)? else { continue };
-            if let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? {
-                entry.mode = Some(stat.mode & 0o777);
-                entry.stat = fingerprint(&stat);
-                self.ctx.index.put_entry(&entry)?;
-            }
+            let Some(done) = unless_fatal(&path, tolerated(self.ctx.fs.set_mode(&path, mode)))? else {
+                // Somebody has just moved it away; it may come back as it was.
+                self.failed.insert(entry.seen.item);
+                continue;
+            };
+            let after = self.mode_to_record(&path, done.then_some(mode), entry.stat.mode)?;
+            (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
+            self.ctx.index.put_entry(&entry)?;
             self.changed_itself(&path, true);
         }
         Ok(())

@@ -87,10 +87,17 @@ impl Applier<'_, '_> {
                 // Should the index still say that another stands there, a scan would take this for an edit of that one.
                 self.checkpoint()?;
             }
-            if self.is_dangling(dir, &name, &to)? {
+            let known = self.ctx.index.entry_at(dir, &name)?;
+            if known.is_some() && self.is_gone(&to) {
                 return Ok(None);
             }
-            let error = match rename_new(self.ctx.fs, &from, &to) {
+            // What is recorded there is taken away and never just found gone: its user may delete it in this instant, and
+            // then this would get its record, or its record would be lost and with it what its user did.
+            let brought = match known {
+                Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                None => rename_new(self.ctx.fs, &from, &to),
+            };
+            let error = match brought {
                 Ok(()) => {
                     if let Source::Entry(dir, name) = source {
                         self.vacated.insert((*dir, name.clone()));
@@ -173,33 +180,30 @@ impl Applier<'_, '_> {
             Some(item) if is_shown(index, &item)? => return Ok(false),
             _ => {}
         }
-        let mut pending = vec![(self.dir_path(entry.dir)?.join(&entry.name), Some(own))];
-        while let Some((path, dir)) = pending.pop() {
+        let path = self.dir_path(entry.dir)?.join(&entry.name);
+        let mut pending = vec![(path, paths::known_path(index, entry)?, Some(own))];
+        while let Some((path, known_path, dir)) = pending.pop() {
             for found in unless_fatal(&path, self.ctx.fs.read_dir(&path))?.unwrap_or_default() {
                 let Some(name) = Name::new(found.name) else { continue };
-                let below = path.join(&name);
+                let known_below = known_path.join(&name);
                 let directory = matches!(found.stat, Ok(stat) if stat.kind == FileKind::Directory);
                 let known = dir.map(|dir| index.entry_at(dir, &name)).transpose()?.flatten();
                 let frozen = known.as_ref().is_some_and(|known| known.state == EntryState::Frozen);
-                if frozen || self.ctx.rules.covers(&below, directory) {
+                if frozen || self.ctx.rules.covers(&known_below, directory) {
                     return Ok(true);
                 }
                 if directory {
-                    pending.push((below, known.and_then(|known| known.own_dir)));
+                    pending.push((path.join(&name), known_below, known.and_then(|known| known.own_dir)));
                 }
             }
         }
         Ok(false)
     }
 
-    /// Whether the index has another object here that the disk has not: a user took it away after the scan.
-    ///
-    /// To put something in its place would make the index take that for the one that went.
-    fn is_dangling(&self, dir: DirId, name: &Name, path: &RelPath) -> Result<bool, SyncError> {
-        if self.ctx.index.entry_at(dir, name)?.is_none() {
-            return Ok(false);
-        }
-        Ok(self.ctx.fs.lstat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound))
+    /// Whether nothing is at a path. Of something recorded there: a user took it away after the scan, and to put anything
+    /// in its place would make the index take that for the one that went.
+    fn is_gone(&self, path: &RelPath) -> bool {
+        self.ctx.fs.lstat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether two paths lead to one object: the name differs in what the file system folds.
@@ -230,7 +234,7 @@ impl Applier<'_, '_> {
     }
 
     /// Moves an entry into staging to free its name; its own plan moves it on.
-    fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
+    pub(super) fn park(&mut self, entry: &LocalEntry) -> Result<bool, SyncError> {
         let path = self.dir_path(entry.dir)?.join(&entry.name);
         let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? else { return Ok(false) };
         if stat.inode != entry.stat.inode || (entry.own_dir.is_none() && !is_same(&entry.stat, &stat)) {

@@ -109,6 +109,10 @@ fn put_back_parked(
     now_ns: i64,
 ) -> Result<(), SyncError> {
     for mut entry in index.entries_in_staging()? {
+        if paths::is_record_only(&entry) {
+            // Nothing of it was ever here; the scan finds its object elsewhere, or it is gone.
+            continue;
+        }
         let path = staging().join(&entry.name);
         if let Some(stat) = unless_fatal(&path, fs.lstat(&path))? {
             if !unpark(fs, index, &entry, &path)? && entry.own_dir.is_none() && !is_same(&entry.stat, &stat) {

@@ -23,7 +23,7 @@ impl Applier<'_, '_> {
         for planned in removals {
             let Step::Remove { entry } = planned.step else { continue };
             let path = self.dir_path(entry.dir)?.join(&entry.name);
-            if self.ctx.rules.covers(&path, entry.own_dir.is_some()) {
+            if self.is_covered(&entry)? {
                 self.freeze(&entry)?;
             } else if entry.own_dir.is_some() {
                 directories.push((path, entry));
@@ -118,6 +118,13 @@ impl Applier<'_, '_> {
     fn remove_directory(&mut self, path: &RelPath, entry: &LocalEntry) -> Result<bool, SyncError> {
         let fs = self.ctx.fs;
         let Some(own) = entry.own_dir else { return Ok(false) };
+        if self.stands_where_its_own_belongs(own, entry)? {
+            // From staging the next pass takes out what it holds.
+            let parked = self.park(entry)?;
+            self.parked.clear();
+            self.failed.insert(entry.seen.item);
+            return Ok(parked);
+        }
         let merged = self.merge(own, entry)?;
         match fs.rmdir(path) {
             Ok(()) => {
@@ -148,6 +155,18 @@ impl Applier<'_, '_> {
                 Ok(merged)
             }
         }
+    }
+
+    /// Whether something that a directory holds is to take its very place, or that of one that it stands in, in the one
+    /// that is seen in its stead.
+    fn stands_where_its_own_belongs(&self, own: DirId, entry: &LocalEntry) -> Result<bool, SyncError> {
+        let Some(into) = self.physical_dir(entry.seen.item)?.filter(|into| *into != own) else { return Ok(false) };
+        let (mut dir, mut name) = (entry.dir, entry.name.clone());
+        while dir != into {
+            let Some(above) = self.ctx.index.directory(dir)? else { return Ok(false) };
+            (dir, name) = (above.dir, above.name);
+        }
+        Ok(self.ctx.index.entry_at(own, &name)?.is_some_and(|child| child.state != EntryState::Frozen))
     }
 
     /// Moves what a directory holds to the one that is seen in its stead, where that has no such name.
@@ -184,12 +203,13 @@ impl Applier<'_, '_> {
     /// Whether a directory stays only for what is left alone here.
     fn holds_only_ignored(&self, path: &RelPath, own: DirId) -> Result<bool, SyncError> {
         let Some(entries) = unless_fatal(path, self.ctx.fs.read_dir(path))? else { return Ok(false) };
+        let known_path = paths::known_dir_path(self.ctx.index, own)?;
         for entry in entries {
             let Some(name) = Name::new(entry.name) else { continue };
             let directory = matches!(entry.stat, Ok(stat) if stat.kind == FileKind::Directory);
             let left_alone = match self.ctx.index.entry_at(own, &name)? {
                 Some(known) => known.state == EntryState::Frozen,
-                None => self.ctx.rules.covers(&path.join(&name), directory),
+                None => self.ctx.rules.covers(&known_path.join(&name), directory),
             };
             if !left_alone {
                 return Ok(false);
@@ -231,6 +251,15 @@ impl Applier<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a rule covers an entry. Rules are about the places that people know: a rule such as `.*` would keep what is
+    /// in staging where nobody finds it. What was parked was not ignored where it stood.
+    pub(super) fn is_covered(&self, entry: &LocalEntry) -> Result<bool, SyncError> {
+        if self.ctx.rules.is_empty() || entry.dir == DirId::STAGING {
+            return Ok(false);
+        }
+        Ok(self.ctx.rules.covers(&paths::known_path(self.ctx.index, entry)?, entry.own_dir.is_some()))
     }
 
     /// Marks an entry as left alone.

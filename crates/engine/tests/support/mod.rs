@@ -10,7 +10,7 @@ use packetboat_core::keys::{KeyRing, RootKey};
 use packetboat_core::marker::Argon2Cost;
 use packetboat_core::name::RelPath;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
-use packetboat_engine::ports::{Clock, Entropy, Note, Observer, Phase, Silent};
+use packetboat_engine::ports::{Clock, Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 use packetboat_storage::memory::MemoryStore;
@@ -206,7 +206,7 @@ fn parts(
         store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(out), fuse: Arc::clone(fuse) }),
         place: "memory".to_owned(),
         clock: Box::new(SharedClock(Arc::clone(now))),
-        entropy: Box::new(Seeded(Rng::new(seed))),
+        entropy: Box::new(Rng::new(seed)),
         settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, ..Settings::default() },
     };
     (fs, parts)
@@ -442,18 +442,6 @@ struct SharedClock(Arc<AtomicI64>);
 impl Clock for SharedClock {
     fn now_ms(&self) -> i64 {
         self.0.load(Ordering::SeqCst)
-    }
-}
-
-struct Seeded(Rng);
-
-impl Entropy for Seeded {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        let bytes = self.0.bytes(buffer.len());
-        buffer.copy_from_slice(&bytes);
-    }
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Seeded(self.0.fork()))
     }
 }
 

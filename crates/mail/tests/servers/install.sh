@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the servers and mail programs that the tests of this crate talk to, from Debian's packages.
+# Installs the servers and programs that tests talk to, of this crate and of the command line, from Debian's packages.
 # They are started by the tests themselves, on free ports of the loopback address and in a directory of their own;
 # the policy below keeps the packages from starting anything on their own account.
 # With arguments, these packages alone are installed, and nothing else.
@@ -17,7 +17,7 @@ export DEBIAN_FRONTEND=noninteractive
 missing=
 everything="openssl postfix dovecot-imapd dovecot-pop3d swaks libauthen-sasl-perl libio-socket-ssl-perl \
     libnet-smtp-ssl-perl libmailtools-perl git-email msmtp mutt bsd-mailx iproute2 nftables strace dbus-daemon dbus-bin \
-    gnome-keyring procps"
+    gnome-keyring procps git rsync e2fsprogs mount util-linux python3"
 # Tests run side by side, and a package is installed once.
 exec 9>/run/lock/packetboat-packages.lock && flock 9
 for package in ${*:-$everything}; do

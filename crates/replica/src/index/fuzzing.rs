@@ -6,16 +6,16 @@
 use std::collections::BTreeMap;
 
 use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent, PackedChunk};
-use packetboat_core::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, Stamp};
+use packetboat_core::ids::{ChunkId, ContentId, Dot};
 use packetboat_core::item::{Head, Item, Placed, Placement, Register};
 use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, Seen, Twin, View};
-use packetboat_core::name::Name;
 
 use super::chunks::{decode_part, encode_part};
 use super::content_code::{Decoder, Encoder};
 use super::entry_code::{decode_entry, decode_front, encode_entry};
 use super::item_code::{decode_item, encode_item};
 use super::packets::{decode_summary, encode_summary};
+use super::samples::{dot, item_id, name, stamp};
 use super::{Index, IndexError};
 
 /// An index that has given some numbers, and reads rows.
@@ -70,12 +70,12 @@ impl Rows {
         content.head(&worn_item().heads[0])?;
         samples.push([&[4], content.out.finish().as_slice()].concat());
         let mut placed = self.encoder();
-        placed.stamp(&stamp(1, 1))?;
+        placed.stamp(&stamp(1, 1, 0))?;
         placed.item(item_id(2))?;
         placed.out.bytes(b"before");
         samples.push([&[5], placed.out.finish().as_slice()].concat());
         let mut mode = self.encoder();
-        mode.stamp(&stamp(1, 1))?;
+        mode.stamp(&stamp(1, 1, 0))?;
         mode.out.varint(0o600);
         samples.push([&[6], mode.out.finish().as_slice()].concat());
         Ok(samples)
@@ -123,22 +123,6 @@ fn summary(data: &[u8]) -> bool {
     true
 }
 
-fn name(text: &str) -> Name {
-    Name::new(text).expect("a sound name")
-}
-
-fn item_id(number: u32) -> ItemId {
-    ItemId([7; 16]).successor(number)
-}
-
-fn dot(device: u8, counter: u64) -> Dot {
-    Dot { device: DeviceId([device; 32]), counter }
-}
-
-fn stamp(device: u8, counter: u64) -> Stamp {
-    Stamp { lamport: counter + 10, device: DeviceId([device; 32]), counter, index: 0 }
-}
-
 fn file(chunks: ChunkList, size: u64) -> Content {
     Content::File(FileContent { id: ContentId([3; 32]), size, mtime: 7, chunks })
 }
@@ -148,12 +132,12 @@ fn packed(id: u8, offset: u32) -> PackedChunk {
 }
 
 fn head(content: Content, deletes: Vec<Dot>) -> Head {
-    let stamp = stamp(1, 1);
+    let stamp = stamp(1, 1, 0);
     Head { dot: stamp.dot(), lamport: stamp.lamport, time: 5, content, trail: Vec::new(), deletes }
 }
 
 fn plain_item() -> Item {
-    let placed = Placed { stamp: stamp(1, 1), parent: item_id(1), name: name("a") };
+    let placed = Placed { stamp: stamp(1, 1, 0), parent: item_id(1), name: name("a") };
     Item::new(item_id(0), head(Content::Directory, Vec::new()), placed)
 }
 
@@ -162,12 +146,12 @@ fn worn_item() -> Item {
     let mut item = plain_item();
     let chunks = vec![ChunkRef { id: ChunkId([1; 32]), len: 9 }, ChunkRef { id: ChunkId([2; 32]), len: 8 }];
     item.heads = vec![head(file(ChunkList::Inline(chunks), 17), vec![dot(2, 3)])];
-    let elsewhere = Placed { stamp: stamp(2, 2), parent: item_id(2), name: name("b") };
+    let elsewhere = Placed { stamp: stamp(2, 2, 0), parent: item_id(2), name: name("b") };
     item.placements.push(Placement { placed: elsewhere, deletes: vec![dot(0, 4)] });
-    item.mode = Some(Register { stamp: stamp(2, 2), value: 0o644 });
+    item.mode = Some(Register { stamp: stamp(2, 2, 0), value: 0o644 });
     item.xattrs = BTreeMap::from([
-        (b"user.kept".to_vec(), Register { stamp: stamp(1, 1), value: Some(b"x".to_vec()) }),
-        (b"user.removed".to_vec(), Register { stamp: stamp(2, 2), value: None }),
+        (b"user.kept".to_vec(), Register { stamp: stamp(1, 1, 0), value: Some(b"x".to_vec()) }),
+        (b"user.removed".to_vec(), Register { stamp: stamp(2, 2, 0), value: None }),
     ]);
     item.deletes = vec![dot(1, 5)];
     item

@@ -7,6 +7,7 @@ use packetboat_core::knowledge::Learned;
 use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, Seen, View};
 use packetboat_core::name::Name;
 
+use super::samples::{dot, item_id, name, stamp};
 use super::*;
 
 mod measure;
@@ -17,22 +18,6 @@ mod sieve;
 mod tables;
 mod touched;
 mod transactions;
-
-fn name(text: &str) -> Name {
-    Name::new(text).expect("a sound name")
-}
-
-fn item_id(n: u32) -> ItemId {
-    ItemId([7; 16]).successor(n)
-}
-
-fn dot(device: u8, counter: u64) -> Dot {
-    Dot { device: DeviceId([device; 32]), counter }
-}
-
-fn stamp(device: u8, counter: u64, index: u32) -> Stamp {
-    Stamp { lamport: counter + 10, device: DeviceId([device; 32]), counter, index }
-}
 
 fn placed(stamp: Stamp, parent: ItemId, text: &str) -> Placed {
     Placed { stamp, parent, name: name(text) }

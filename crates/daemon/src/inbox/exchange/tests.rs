@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use packetboat_core::delivery::Now;
 use packetboat_core::ids::BootId;
 use packetboat_core::keys::PublicKey;
-use packetboat_engine::ports::Entropy;
 use packetboat_link::{Limits as LinkLimits, Request};
 use packetboat_mail::fetched::{Flags, MailboxKey, Origin};
 use packetboat_mail::maildir::FolderName;
+use packetboat_testkit::rng::Rng;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -28,38 +28,39 @@ impl Clock for Wall {
     }
 }
 
-struct Counting(u8);
+/// Where the devices of a test live.
+struct Homes(TempDir);
 
-impl Entropy for Counting {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        self.0 = self.0.wrapping_add(1);
-        buffer.fill(self.0);
+impl Homes {
+    fn device(&self, name: &str) -> Device {
+        Device::at(tempfile::tempdir_in(&self.0).unwrap().keep(), name)
     }
+}
 
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self(self.0.wrapping_add(100)))
-    }
+/// Runs a test with devices.
+///
+/// Their homes go after the runtime: what a task began on a blocking thread goes on when the task is ended, and would
+/// make anew what was removed under it.
+fn with_homes(test: impl AsyncFnOnce(&Homes)) {
+    let homes = Homes(TempDir::new().unwrap());
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test(&homes));
 }
 
 /// One device.
 struct Device {
-    home: TempDir,
+    home: PathBuf,
     office: Arc<Office>,
     exchange: Arc<Exchange>,
 }
 
 impl Device {
-    fn new(name: &str) -> Self {
-        Self::at(TempDir::new().unwrap(), name)
-    }
-
-    fn at(home: TempDir, name: &str) -> Self {
+    fn at(home: PathBuf, name: &str) -> Self {
         let office = Office::new(OfficeParts {
-            record: home.path().join("inbox.db"),
-            maildir: home.path().join("Mail"),
+            record: home.join("inbox.db"),
+            maildir: home.join("Mail"),
             host_name: name.to_owned(),
             clock: Arc::new(Wall),
-            entropy: Box::new(Counting(name.len() as u8)),
+            entropy: Box::new(Rng::new(name.len() as u64)),
             paired: true,
         });
         Self { home, exchange: Exchange::new(office.clone()), office }
@@ -81,7 +82,7 @@ impl Device {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let mail = self.home.path().join("Mail");
+        let mail = self.home.join("Mail");
         let mut found: Vec<PathBuf> = ["new", "cur"]
             .iter()
             .flat_map(|part| fs::read_dir(mail.join(part)).into_iter().flatten().flatten())
@@ -103,7 +104,7 @@ impl Device {
     }
 
     fn paths(&self) -> Vec<String> {
-        let listed = newest(&self.home.path().join("inbox.db"), &self.home.path().join("Mail"), 100).unwrap();
+        let listed = newest(&self.home.join("inbox.db"), &self.home.join("Mail"), 100).unwrap();
         listed.into_iter().map(|mail| mail.path).collect()
     }
 
@@ -212,182 +213,196 @@ async fn quiet() {
     sleep(Duration::from_millis(500)).await;
 }
 
-#[tokio::test]
-async fn what_only_one_side_could_fetch_is_at_both_once() {
-    let (host, companion) = (Device::new("host"), Device::new("companion"));
-    for number in 0..30 {
-        host.fetches(imap(7, number + 1), &mail(number)).await;
-    }
-    for number in 30..50 {
-        companion.fetches(pop3(&format!("u{number}")), &mail(number)).await;
-    }
-    let joined = Joined::new(&host, &companion);
-    until("both have all", async || host.files().len() == 50 && companion.files().len() == 50).await;
-    // Some more comes while they are joined, by either.
-    companion.fetches(imap(7, 100), &mail(100)).await;
-    host.fetches(pop3("u101"), &mail(101)).await;
-    until("both have those too", async || host.files().len() == 52 && companion.files().len() == 52).await;
-    quiet().await;
-    let mut all: Vec<Vec<u8>> = (0..50).chain([100, 101]).map(mail).collect();
-    all.sort();
-    assert_eq!((host.messages(), companion.messages()), (all.clone(), all));
-    assert_eq!(host.paths().iter().filter(|path| *path == "link").count(), 21);
-    assert_eq!(companion.paths().iter().filter(|path| *path == "link").count(), 31);
-    // What came over the link has its origin too, so that the own path does not fetch it again.
-    assert!(companion.knows(imap(7, 30)).await && host.knows(pop3("u49")).await);
-    let file = companion.files().remove(0);
-    let modified = fs::metadata(file).unwrap().modified().unwrap();
-    assert_eq!(modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 1_700_000_000);
-    joined.cut().await;
-}
-
-#[tokio::test]
-async fn the_same_mail_by_imap_here_and_pop3_there_is_one() {
-    let (host, companion) = (Device::new("host"), Device::new("companion"));
-    host.fetches(imap(7, 1), &mail(1)).await;
-    // POP3 cannot say whether the last line was ended.
-    companion.fetches(pop3("u1"), &mail(1)).await;
-    let joined = Joined::new(&host, &companion);
-    // From then on the UID speaks for it, also at the companion.
-    until("the companion knows the UID", async || companion.knows(imap(7, 1)).await).await;
-    quiet().await;
-    assert_eq!((host.files().len(), companion.files().len()), (1, 1));
-    joined.cut().await;
-}
-
-#[tokio::test]
-async fn another_uidvalidity_brings_nothing_again() {
-    let (host, companion) = (Device::new("host"), Device::new("companion"));
-    for number in 0..5 {
-        host.fetches(imap(7, number + 1), &mail(number)).await;
-        companion.fetches(imap(7, number + 1), &mail(number)).await;
-    }
-    // The server numbers anew; the host has seen it, with one message more, and the companion has not.
-    for number in 0..6 {
-        host.fetches(imap(8, 10 - number), &mail(number)).await;
-    }
-    let joined = Joined::new(&host, &companion);
-    until("the companion has the new one", async || companion.files().len() == 6).await;
-    until("it knows the new numbers", async || companion.knows(imap(8, 10)).await).await;
-    quiet().await;
-    assert_eq!((host.files().len(), companion.files().len()), (6, 6));
-    joined.cut().await;
-}
-
-#[tokio::test]
-async fn what_was_deleted_is_not_revived() {
-    let (host, companion) = (Device::new("host"), Device::new("companion"));
-    for number in 0..4 {
-        host.fetches(imap(7, number + 1), &mail(number)).await;
-        host.fetches(pop3(&format!("u{}", number + 10)), &mail(number + 10)).await;
-    }
-    let joined = Joined::new(&host, &companion);
-    until("both have all", async || companion.files().len() == 8).await;
-    // One by its user's mail program, one by telling the record.
-    for file in host.files().iter().take(4) {
-        fs::remove_file(file).unwrap();
-    }
-    let digest = MessageDigest::of(&mail(3));
-    companion.office.with_store(move |store| store.delete(&FolderName::inbox(), &digest)).await.unwrap();
-    joined.cut().await;
-    let joined = Joined::new(&host, &companion);
-    companion.fetches(imap(7, 50), &mail(50)).await;
-    until("what is new comes", async || host.files().len() == 5).await;
-    quiet().await;
-    assert_eq!((host.files().len(), companion.files().len()), (5, 9));
-    // What is deleted here is offered to nobody, and a third device would not get it from here.
-    let third = Device::new("third");
-    joined.cut().await;
-    let joined = Joined::new(&companion, &third);
-    until("the third has the others", async || third.files().len() == 8).await;
-    quiet().await;
-    assert!(!third.messages().contains(&mail(3)));
-    joined.cut().await;
-}
-
-#[tokio::test]
-async fn a_link_that_is_cut_in_the_midst_loses_and_doubles_nothing() {
-    let (host, companion) = (Device::new("host"), Device::new("companion"));
-    let large = |number: u32| [mail(number), vec![b'x'; 1 << 21], b"\r\n".to_vec()].concat();
-    for number in 0..60 {
-        host.fetches(imap(7, number + 1), &if number % 20 == 0 { large(number) } else { mail(number) }).await;
-    }
-    for milliseconds in [1, 5, 10, 20, 40, 60, 90, 130] {
+#[test]
+fn what_only_one_side_could_fetch_is_at_both_once() {
+    with_homes(async |homes| {
+        let (host, companion) = (homes.device("host"), homes.device("companion"));
+        for number in 0..30 {
+            host.fetches(imap(7, number + 1), &mail(number)).await;
+        }
+        for number in 30..50 {
+            companion.fetches(pop3(&format!("u{number}")), &mail(number)).await;
+        }
         let joined = Joined::new(&host, &companion);
-        sleep(Duration::from_millis(milliseconds)).await;
+        until("both have all", async || host.files().len() == 50 && companion.files().len() == 50).await;
+        // Some more comes while they are joined, by either.
+        companion.fetches(imap(7, 100), &mail(100)).await;
+        host.fetches(pop3("u101"), &mail(101)).await;
+        until("both have those too", async || host.files().len() == 52 && companion.files().len() == 52).await;
+        quiet().await;
+        let mut all: Vec<Vec<u8>> = (0..50).chain([100, 101]).map(mail).collect();
+        all.sort();
+        assert_eq!((host.messages(), companion.messages()), (all.clone(), all));
+        assert_eq!(host.paths().iter().filter(|path| *path == "link").count(), 21);
+        assert_eq!(companion.paths().iter().filter(|path| *path == "link").count(), 31);
+        // What came over the link has its origin too, so that the own path does not fetch it again.
+        assert!(companion.knows(imap(7, 30)).await && host.knows(pop3("u49")).await);
+        let file = companion.files().remove(0);
+        let modified = fs::metadata(file).unwrap().modified().unwrap();
+        assert_eq!(modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 1_700_000_000);
         joined.cut().await;
-    }
-    let joined = Joined::new(&host, &companion);
-    until("the companion has all", async || companion.files().len() >= 60).await;
-    quiet().await;
-    assert_eq!(companion.messages(), host.messages());
-    assert_eq!(companion.files().len(), 60);
-    joined.cut().await;
+    });
 }
 
-#[tokio::test]
-async fn a_link_that_is_cut_at_any_step_loses_and_doubles_nothing() {
-    let fresh = async || {
-        let (host, companion) = (Device::new("host"), Device::new("companion"));
+#[test]
+fn the_same_mail_by_imap_here_and_pop3_there_is_one() {
+    with_homes(async |homes| {
+        let (host, companion) = (homes.device("host"), homes.device("companion"));
+        host.fetches(imap(7, 1), &mail(1)).await;
+        // POP3 cannot say whether the last line was ended.
+        companion.fetches(pop3("u1"), &mail(1)).await;
+        let joined = Joined::new(&host, &companion);
+        // From then on the UID speaks for it, also at the companion.
+        until("the companion knows the UID", async || companion.knows(imap(7, 1)).await).await;
+        quiet().await;
+        assert_eq!((host.files().len(), companion.files().len()), (1, 1));
+        joined.cut().await;
+    });
+}
+
+#[test]
+fn another_uidvalidity_brings_nothing_again() {
+    with_homes(async |homes| {
+        let (host, companion) = (homes.device("host"), homes.device("companion"));
+        for number in 0..5 {
+            host.fetches(imap(7, number + 1), &mail(number)).await;
+            companion.fetches(imap(7, number + 1), &mail(number)).await;
+        }
+        // The server numbers anew; the host has seen it, with one message more, and the companion has not.
+        for number in 0..6 {
+            host.fetches(imap(8, 10 - number), &mail(number)).await;
+        }
+        let joined = Joined::new(&host, &companion);
+        until("the companion has the new one", async || companion.files().len() == 6).await;
+        until("it knows the new numbers", async || companion.knows(imap(8, 10)).await).await;
+        quiet().await;
+        assert_eq!((host.files().len(), companion.files().len()), (6, 6));
+        joined.cut().await;
+    });
+}
+
+#[test]
+fn what_was_deleted_is_not_revived() {
+    with_homes(async |homes| {
+        let (host, companion) = (homes.device("host"), homes.device("companion"));
         for number in 0..4 {
             host.fetches(imap(7, number + 1), &mail(number)).await;
-            companion.fetches(imap(7, number + 11), &mail(number + 10)).await;
-            host.fetches(pop3(&format!("h{number}")), &mail(number + 20)).await;
-            companion.fetches(pop3(&format!("c{number}")), &mail(number + 30)).await;
+            host.fetches(pop3(&format!("u{}", number + 10)), &mail(number + 10)).await;
         }
-        // One that both fetched before they saw each other, each by its own protocol.
-        host.fetches(imap(7, 9), &mail(59)).await;
-        companion.fetches(pop3("both"), &mail(59)).await;
-        (host, companion)
-    };
-    let whole = {
-        let (host, companion) = fresh().await;
         let joined = Joined::new(&host, &companion);
-        until("both have all", async || host.files().len() == 17 && companion.files().len() == 17).await;
+        until("both have all", async || companion.files().len() == 8).await;
+        // One by its user's mail program, one by telling the record.
+        for file in host.files().iter().take(4) {
+            fs::remove_file(file).unwrap();
+        }
+        let digest = MessageDigest::of(&mail(3));
+        companion.office.with_store(move |store| store.delete(&FolderName::inbox(), &digest)).await.unwrap();
+        joined.cut().await;
+        let joined = Joined::new(&host, &companion);
+        companion.fetches(imap(7, 50), &mail(50)).await;
+        until("what is new comes", async || host.files().len() == 5).await;
         quiet().await;
-        let taken = joined.steps.taken.load(Ordering::SeqCst);
+        assert_eq!((host.files().len(), companion.files().len()), (5, 9));
+        // What is deleted here is offered to nobody, and a third device would not get it from here.
+        let third = homes.device("third");
         joined.cut().await;
-        taken
-    };
-    assert!(whole > 40, "{whole}");
-    let mut expected: Vec<Vec<u8>> =
-        [0, 10, 20, 30].iter().flat_map(|first| (0..4).map(move |n| mail(first + n))).collect();
-    expected.push(mail(59));
-    expected.sort();
-    for fatal in 1..=whole {
-        let (host, companion) = fresh().await;
-        let mut joined = Joined::until(&host, &companion, Some(fatal));
-        // Both sides see the end by themselves, and leave the session.
-        let _ended = timeout(Duration::from_secs(5), joined.ends[0].ended()).await;
-        joined.tasks.shutdown().await;
-        let joined = Joined::new(&host, &companion);
-        until("both have all", async || host.files().len() >= 17 && companion.files().len() >= 17).await;
-        until("the doubled origin is known", async || companion.knows(imap(7, 9)).await).await;
+        let joined = Joined::new(&companion, &third);
+        until("the third has the others", async || third.files().len() == 8).await;
+        quiet().await;
+        assert!(!third.messages().contains(&mail(3)));
         joined.cut().await;
-        assert_eq!((host.messages(), companion.messages()), (expected.clone(), expected.clone()), "cut at {fatal}");
-    }
+    });
 }
 
-#[tokio::test]
-async fn only_what_both_hold_may_be_deleted_at_the_server() {
-    let (host, companion) = (Device::new("host"), Device::new("companion"));
-    let key = MailboxKey { account: "imap a@h".into(), mailbox: "INBOX".into(), validity: 7 };
-    for number in 0..3 {
-        host.fetches(imap(7, number + 1), &mail(number)).await;
-    }
-    host.fetches(pop3("u9"), &mail(9)).await;
-    let deletable = async |device: &Device| {
-        let uids = device.office.deletable_uids(key.clone()).await.unwrap();
-        let uidls = device.office.deletable_uidls("pop3 a@h".to_owned()).await.unwrap();
-        (uids.to_string(), uidls.len())
-    };
-    assert_eq!(deletable(&host).await, (String::new(), 0), "the companion has nothing yet");
-    let joined = Joined::new(&host, &companion);
-    until("the host hears that both hold it", async || deletable(&host).await == ("1:3".to_owned(), 1)).await;
-    until("so does the companion", async || deletable(&companion).await == ("1:3".to_owned(), 1)).await;
-    joined.cut().await;
-    host.fetches(imap(7, 4), &mail(4)).await;
-    assert_eq!(deletable(&host).await.0, "1:3", "the fourth is at the host alone");
+#[test]
+fn a_link_that_is_cut_in_the_midst_loses_and_doubles_nothing() {
+    with_homes(async |homes| {
+        let (host, companion) = (homes.device("host"), homes.device("companion"));
+        let large = |number: u32| [mail(number), vec![b'x'; 1 << 21], b"\r\n".to_vec()].concat();
+        for number in 0..60 {
+            host.fetches(imap(7, number + 1), &if number % 20 == 0 { large(number) } else { mail(number) }).await;
+        }
+        for milliseconds in [1, 5, 10, 20, 40, 60, 90, 130] {
+            let joined = Joined::new(&host, &companion);
+            sleep(Duration::from_millis(milliseconds)).await;
+            joined.cut().await;
+        }
+        let joined = Joined::new(&host, &companion);
+        until("the companion has all", async || companion.files().len() >= 60).await;
+        quiet().await;
+        assert_eq!(companion.messages(), host.messages());
+        assert_eq!(companion.files().len(), 60);
+        joined.cut().await;
+    });
+}
+
+#[test]
+fn a_link_that_is_cut_at_any_step_loses_and_doubles_nothing() {
+    with_homes(async |homes| {
+        let fresh = async || {
+            let (host, companion) = (homes.device("host"), homes.device("companion"));
+            for number in 0..4 {
+                host.fetches(imap(7, number + 1), &mail(number)).await;
+                companion.fetches(imap(7, number + 11), &mail(number + 10)).await;
+                host.fetches(pop3(&format!("h{number}")), &mail(number + 20)).await;
+                companion.fetches(pop3(&format!("c{number}")), &mail(number + 30)).await;
+            }
+            // One that both fetched before they saw each other, each by its own protocol.
+            host.fetches(imap(7, 9), &mail(59)).await;
+            companion.fetches(pop3("both"), &mail(59)).await;
+            (host, companion)
+        };
+        let whole = {
+            let (host, companion) = fresh().await;
+            let joined = Joined::new(&host, &companion);
+            until("both have all", async || host.files().len() == 17 && companion.files().len() == 17).await;
+            quiet().await;
+            let taken = joined.steps.taken.load(Ordering::SeqCst);
+            joined.cut().await;
+            taken
+        };
+        assert!(whole > 40, "{whole}");
+        let mut expected: Vec<Vec<u8>> =
+            [0, 10, 20, 30].iter().flat_map(|first| (0..4).map(move |n| mail(first + n))).collect();
+        expected.push(mail(59));
+        expected.sort();
+        for fatal in 1..=whole {
+            let (host, companion) = fresh().await;
+            let mut joined = Joined::until(&host, &companion, Some(fatal));
+            // Both sides see the end by themselves, and leave the session.
+            let _ended = timeout(Duration::from_secs(5), joined.ends[0].ended()).await;
+            joined.tasks.shutdown().await;
+            let joined = Joined::new(&host, &companion);
+            until("both have all", async || host.files().len() >= 17 && companion.files().len() >= 17).await;
+            until("the doubled origin is known", async || companion.knows(imap(7, 9)).await).await;
+            joined.cut().await;
+            assert_eq!((host.messages(), companion.messages()), (expected.clone(), expected.clone()), "cut at {fatal}");
+        }
+    });
+}
+
+#[test]
+fn only_what_both_hold_may_be_deleted_at_the_server() {
+    with_homes(async |homes| {
+        let (host, companion) = (homes.device("host"), homes.device("companion"));
+        let key = MailboxKey { account: "imap a@h".into(), mailbox: "INBOX".into(), validity: 7 };
+        for number in 0..3 {
+            host.fetches(imap(7, number + 1), &mail(number)).await;
+        }
+        host.fetches(pop3("u9"), &mail(9)).await;
+        let deletable = async |device: &Device| {
+            let uids = device.office.deletable_uids(key.clone()).await.unwrap();
+            let uidls = device.office.deletable_uidls("pop3 a@h".to_owned()).await.unwrap();
+            (uids.to_string(), uidls.len())
+        };
+        assert_eq!(deletable(&host).await, (String::new(), 0), "the companion has nothing yet");
+        let joined = Joined::new(&host, &companion);
+        until("the host hears that both hold it", async || deletable(&host).await == ("1:3".to_owned(), 1)).await;
+        until("so does the companion", async || deletable(&companion).await == ("1:3".to_owned(), 1)).await;
+        joined.cut().await;
+        host.fetches(imap(7, 4), &mail(4)).await;
+        assert_eq!(deletable(&host).await.0, "1:3", "the fourth is at the host alone");
+    });
 }
 
 /// A peer that answers every request with what `lie` gives.
@@ -414,46 +429,48 @@ async fn with_liar(device: &Device, lie: impl Fn(&Wanted) -> Option<Vec<u8>> + S
     device.exchange.trouble().unwrap()
 }
 
-#[tokio::test]
-async fn a_peer_that_lies_puts_nothing_else_into_the_maildir() {
-    let held = |digest| {
-        let Origin::Imap { mailbox, .. } = imap(7, 1) else { unreachable!() };
-        let origin = Origin::Imap { mailbox, uid: 1 };
-        Held { origin, folder: FolderName::inbox(), digest, size: 3, flags: Flags::default() }
-    };
-    let catalogue = || {
-        let Origin::Imap { mailbox, .. } = imap(7, 1) else { unreachable!() };
-        let set: UidSet = [1].into_iter().collect();
-        UidCatalogue::new([(crate::inbox_store::compared_key(&mailbox), set)]).encode(1000).unwrap()
-    };
-    // Other bytes than it said.
-    for size in [100usize, 3 << 20] {
-        let device = Device::new("host");
+#[test]
+fn a_peer_that_lies_puts_nothing_else_into_the_maildir() {
+    with_homes(async |homes| {
+        let held = |digest| {
+            let Origin::Imap { mailbox, .. } = imap(7, 1) else { unreachable!() };
+            let origin = Origin::Imap { mailbox, uid: 1 };
+            Held { origin, folder: FolderName::inbox(), digest, size: 3, flags: Flags::default() }
+        };
+        let catalogue = || {
+            let Origin::Imap { mailbox, .. } = imap(7, 1) else { unreachable!() };
+            let set: UidSet = [1].into_iter().collect();
+            UidCatalogue::new([(crate::inbox_store::compared_key(&mailbox), set)]).encode(1000).unwrap()
+        };
+        // Other bytes than it said.
+        for size in [100usize, 3 << 20] {
+            let device = homes.device("host");
+            let said = with_liar(&device, move |wanted| match wanted {
+                Wanted::Uids => Some(catalogue()),
+                Wanted::OfUids(_) => Some(encode_descriptions(&[held(MessageDigest([9; 32]))])),
+                _ => Some(vec![b'a'; size]),
+            })
+            .await;
+            assert!(said.contains("another message"), "{said}");
+            assert_eq!(device.files().len(), 0);
+            assert!(!device.knows(imap(7, 1)).await);
+        }
+        // Descriptions of what nobody asked about, and nonsense.
+        let device = homes.device("host");
         let said = with_liar(&device, move |wanted| match wanted {
             Wanted::Uids => Some(catalogue()),
-            Wanted::OfUids(_) => Some(encode_descriptions(&[held(MessageDigest([9; 32]))])),
-            _ => Some(vec![b'a'; size]),
+            Wanted::OfUids(_) => {
+                let origin = imap(7, 2);
+                Some(encode_descriptions(&[Held { origin, ..held(MessageDigest([9; 32])) }]))
+            }
+            _ => None,
         })
         .await;
-        assert!(said.contains("another message"), "{said}");
-        assert_eq!(device.files().len(), 0);
-        assert!(!device.knows(imap(7, 1)).await);
-    }
-    // Descriptions of what nobody asked about, and nonsense.
-    let device = Device::new("host");
-    let said = with_liar(&device, move |wanted| match wanted {
-        Wanted::Uids => Some(catalogue()),
-        Wanted::OfUids(_) => {
-            let origin = imap(7, 2);
-            Some(encode_descriptions(&[Held { origin, ..held(MessageDigest([9; 32])) }]))
-        }
-        _ => None,
-    })
-    .await;
-    assert!(said.contains("not asked"), "{said}");
-    let device = Device::new("host");
-    let said = with_liar(&device, |_| Some(vec![0xff; 50])).await;
-    assert!(said.contains("meaning"), "{said}");
+        assert!(said.contains("not asked"), "{said}");
+        let device = homes.device("host");
+        let said = with_liar(&device, |_| Some(vec![0xff; 50])).await;
+        assert!(said.contains("meaning"), "{said}");
+    });
 }
 
 #[test]

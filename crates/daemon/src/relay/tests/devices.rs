@@ -7,7 +7,7 @@ use packetboat_core::ids::VaultId;
 use packetboat_core::keys::KeyRing;
 use packetboat_core::marker::{Argon2Cost, MARKER_NAME, MAX_MARKER_BYTES};
 use packetboat_core::store::{ObjectName, Store};
-use packetboat_engine::ports::{Clock, Entropy, Silent};
+use packetboat_engine::ports::{Clock, Silent};
 use packetboat_engine::replica::{Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 use packetboat_storage::folder::FolderStore;
@@ -42,7 +42,7 @@ impl Device {
             store,
             place: "storage".to_owned(),
             clock: Box::new(Still),
-            entropy: Box::new(SeededEntropy(Rng::new(seed))),
+            entropy: Box::new(Rng::new(seed)),
             // Nothing travels inside packets, so that packs take part.
             settings: Settings { passphrase_cost: Argon2Cost::MINIMUM, inline_bytes: 0, ..Settings::default() },
         }
@@ -54,18 +54,6 @@ struct Still;
 impl Clock for Still {
     fn now_ms(&self) -> i64 {
         1_790_000_000_000
-    }
-}
-
-struct SeededEntropy(Rng);
-
-impl Entropy for SeededEntropy {
-    fn fill(&mut self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.0.bytes(buffer.len()));
-    }
-
-    fn fork(&mut self) -> Box<dyn Entropy> {
-        Box::new(Self(self.0.fork()))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Bytes as hexadecimal digits in lower case, which is how this crate's files say keys and tokens.
+//! Bytes as hexadecimal digits in lower case, which is how names and files say ids, keys and tokens.
 //!
 //! What is read is what is written: digits in upper case are refused, so nothing has two forms.
 
 use std::fmt::Write;
 
 /// The digits of bytes.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut digits, byte| {
         // A string takes whatever it is given.
         let _taken = write!(digits, "{byte:02x}");
@@ -14,7 +14,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 }
 
 /// The bytes of digits, where there are just so many.
-pub(crate) fn decode_exactly<const COUNT: usize>(digits: &str) -> Option<[u8; COUNT]> {
+pub fn decode_exactly<const COUNT: usize>(digits: &str) -> Option<[u8; COUNT]> {
     let mut bytes = [0; COUNT];
     if digits.len() != COUNT * 2 {
         return None;
