@@ -200,7 +200,7 @@ pub(crate) fn absorb(
     let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
     for entry in absorber.let_go {
-        forget_entry(builder.index, &entry)?;
+        builder.forget(&entry)?;
     }
     let gone = vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone())));
     let (mut withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone
@@ -318,7 +318,7 @@ impl Absorber<'_, '_> {
 
     /// Whether an entry is of what was let go, or lies in a directory that was: nothing that is done to it may build on that.
     fn stands_in_let_go(&self, entry: &LocalEntry) -> Result<bool, SyncError> {
-        let above = paths::item_of_dir(self.builder.index, entry.dir)?;
+        let above = paths::item_of_dir(self.builder.index, paths::known_place(entry).0)?;
         Ok(self.is_let_go(entry.seen.item)? || self.is_let_go(above)?)
     }
 
@@ -370,25 +370,29 @@ impl Absorber<'_, '_> {
                 // The directory was postponed; so is what it holds.
                 None => {
                     self.postpone(&Tag::Arrival(at));
-                    return Ok(());
+                    return self.set_aside(prepared, entropy);
                 }
             },
         };
         if !parent_is_new && self.is_let_go(parent)? {
-            return self.leave_in_let_go(at, dir);
+            self.leave_in_let_go(at, dir)?;
+            return self.set_aside(prepared, entropy);
+        }
+        let from = match (&arrival.from, &prepared) {
+            (Some(from), _) => Some(LocalEntry::clone(from)),
+            (None, Some(prepared)) => self.same_content(&prepared.content),
+            (None, None) => None,
+        };
+        if let Some(from) = &from
+            && self.is_let_go(from.seen.item)?
+        {
+            self.sent.postponed += 1;
+            self.matched.insert((from.dir, from.name.clone()));
+            self.let_go.push(from.clone());
+            return self.set_aside(prepared, entropy);
         }
         let (stat, found) = self.take(|holders| holders.path(arrival), &arrival.stat, prepared, entropy)?;
-        let from = match &arrival.from {
-            Some(from) => Some(LocalEntry::clone(from)),
-            None => self.same_content(&found.content),
-        };
         if let Some(from) = from {
-            if self.is_let_go(from.seen.item)? {
-                self.sent.postponed += 1;
-                self.matched.insert((from.dir, from.name.clone()));
-                self.let_go.push(from);
-                return Ok(());
-            }
             return self.moved(at, from, dir, parent, &stat, found, entropy);
         }
         let new_item = self.new_item();
@@ -460,6 +464,18 @@ impl Absorber<'_, '_> {
         }
         let mode = (prepared.stat.kind != FileKind::Symlink).then_some(prepared.stat.mode & 0o777);
         Ok((prepared.stat, Found { content: prepared.content, mode, xattrs: prepared.xattrs }))
+    }
+
+    /// Stores what was read of something of which nothing is published in this round: another file in it that holds the
+    /// same relies on that.
+    ///
+    /// In a pack: whoever has the same from an earlier packet keeps no note of a second one that it comes in, and forgets
+    /// it with the first where nothing refers to it yet.
+    fn set_aside(&mut self, prepared: Option<Prepared>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        for chunk in prepared.into_iter().flat_map(|prepared| prepared.chunks) {
+            self.builder.pack_chunk(chunk.sealed, entropy)?;
+        }
+        Ok(())
     }
 
     /// What the vault shows at a place where this disk had nothing recorded, if no other object stands for it here.
@@ -544,8 +560,7 @@ impl Absorber<'_, '_> {
     ) -> Result<(Vec<Change>, SeenAfter), SyncError> {
         let mut changes = Vec::new();
         let mut after = SeenAfter::default();
-        let old = self.agreed_content(entry)?;
-        if old.is_none_or(|old| !old.agrees(&found.content)) && !found.content.is_directory() {
+        if self.is_edited(entry, &found.content)? {
             let beside = self.shown_beside(entry)?;
             match publish::edited(&*self.builder.index, &entry.seen, &beside, found.content.clone())? {
                 Publish::Agreed(agreed) => {
@@ -576,6 +591,12 @@ impl Absorber<'_, '_> {
         Ok(others.flat_map(|other| other.seen.heads).collect())
     }
 
+    /// Whether a file holds something else than disk and vault had agreed on.
+    fn is_edited(&self, entry: &LocalEntry, found: &Content) -> Result<bool, SyncError> {
+        let old = self.agreed_content(entry)?;
+        Ok(!found.is_directory() && old.is_none_or(|old| !old.agrees(found)))
+    }
+
     /// The content that disk and vault had agreed on.
     fn agreed_content(&self, entry: &LocalEntry) -> Result<Option<Content>, SyncError> {
         let Some(dot) = entry.seen.heads.first() else { return Ok(None) };
@@ -598,16 +619,17 @@ impl Absorber<'_, '_> {
             }
             self.builder.index.touch(entry.seen.item)?;
         }
+        if let Some(read) = &prepared
+            && self.is_edited(&entry, &read.content)?
+            && self.is_let_go(entry.seen.item)?
+        {
+            self.sent.postponed += 1;
+            self.let_go.push(entry);
+            return self.set_aside(prepared, entropy);
+        }
         let (stat, found) = self.take(|_| suspect.path.clone(), &suspect.stat, prepared, entropy)?;
-        let before = entry.clone();
         let (mut changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
         if !changes.is_empty() && self.is_let_go(entry.seen.item)? {
-            if after.content {
-                self.sent.edited -= 1;
-                self.sent.postponed += 1;
-                self.let_go.push(before);
-                return Ok(());
-            }
             // Attributes revive nothing.
             changes.clear();
             self.sent.attributes -= 1;

@@ -30,6 +30,7 @@ use packetboat_storage::chunk::SealedChunk;
 use packetboat_storage::pack::{self, PackParts};
 
 use crate::Keys;
+use crate::absorb::forget_entry;
 use crate::error::SyncError;
 use crate::paths::{RECORD_ONLY, is_record_only};
 use crate::ports::Entropy;
@@ -198,7 +199,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn pack_chunk(&mut self, chunk: SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+    /// Takes a new chunk into a pack, however small it is.
+    pub(crate) fn pack_chunk(&mut self, chunk: SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         self.pack.push(chunk);
         if self.pack.is_full() {
             self.begin_upload(entropy)?;
@@ -377,6 +379,18 @@ impl<'a> Builder<'a> {
         (there.dir, there.name) = (DirId::STAGING, name);
         self.index.put_entry(&there)?;
         Ok(self.index.touch(there.seen.item)?)
+    }
+
+    /// Forgets an entry and all beneath it, wherever its record is by now: another object may have its place.
+    pub(crate) fn forget(&mut self, entry: &LocalEntry) -> Result<(), SyncError> {
+        let record = match entry.own_dir {
+            Some(own) => self.index.directory(own)?,
+            None => match self.recorded_place(entry.dir, &entry.name, entry.seen.item)? {
+                Some((dir, name)) => self.index.entry_at(dir, &name)?,
+                None => None,
+            },
+        };
+        record.map_or(Ok(()), |record| forget_entry(self.index, &record))
     }
 
     /// Where the record is that an item had at a place: still there, or parked since.

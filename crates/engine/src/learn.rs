@@ -11,7 +11,7 @@
 
 mod cut_off;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
@@ -241,10 +241,12 @@ impl Learner<'_> {
             return Ok(());
         }
         let listed = self.store.list(&format!("lanes/{device}"))?;
-        let present: HashSet<ObjectName> = listed.into_iter().map(|listed| listed.name).collect();
         let known = self.index.knowledge().counter(&device);
-        let there = |counter: &Counter| present.contains(&packet_name(&Dot { device, counter: *counter }));
-        self.lanes.insert(device, (known + 1..).take(MAX_WANTED).take_while(there).collect());
+        let present: BTreeSet<Counter> = listed.iter().filter_map(|listed| counter_of(listed.name.as_str())).collect();
+        // What was let go before the first is for a checkpoint to bring, and what is lost for those who build on it.
+        let first = present.range(known + 1..).next().copied();
+        let run = first.into_iter().flat_map(|first| (first..).take_while(|counter| present.contains(counter)));
+        self.lanes.insert(device, run.take(MAX_WANTED).collect());
         Ok(())
     }
 
@@ -644,6 +646,11 @@ impl Learner<'_> {
         self.observer.note(Note::Warning { text: format!("{subject}: {text}") });
         Ok(())
     }
+}
+
+/// The counter of the packet that an object of a lane is named for.
+fn counter_of(name: &str) -> Option<Counter> {
+    name.rsplit_once('/')?.1.parse().ok()
 }
 
 /// What was read of a lane in one go.

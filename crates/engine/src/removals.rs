@@ -29,6 +29,7 @@ use crate::error::SyncError;
 use crate::garbage;
 use crate::learn::Learned;
 use crate::members;
+use crate::paths;
 use crate::ports::{Note, Observer};
 use crate::publish::Published;
 use crate::replica::Replica;
@@ -399,6 +400,8 @@ impl Replica {
         let learned = self.learn(observer)?;
         self.parts.index.begin()?;
         self.rebase(DirId::ROOT, &RelPath::root())?;
+        // Records wait there whose place another object has taken.
+        self.rebase(DirId::STAGING, &paths::staging())?;
         self.parts.index.set_meta(COMING_BACK, None)?;
         self.parts.index.commit()?;
         Ok(learned)

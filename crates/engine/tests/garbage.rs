@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store, StoreError};
+use packetboat_core::tip::Tip;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{At, SyncOptions};
@@ -222,6 +223,25 @@ fn history_that_is_let_go_leaves_the_lanes() {
 }
 
 #[test]
+fn a_newcomer_reads_on_behind_a_damaged_tip_where_the_lane_begins_late() {
+    // The tip of a device was damaged, and history had been let go: whoever began from the checkpoint looked for the first
+    // packets of that lane, found none, and did not see what the device had published since.
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    pair.desk.fs.write("small", b"since").unwrap();
+    pair.pass();
+    pair.desk.sync();
+    let lane = format!("lanes/{}/", pair.desk.id());
+    let first = ObjectName::new(format!("{lane}1")).unwrap();
+    assert!(count(&pair.store, &lane) > 0 && !pair.store.names().contains(&first), "{:?}", pair.store.names());
+    assert!(pair.store.tamper(&Tip::name(&pair.desk.id()), |bytes| bytes.truncate(50)));
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("small").unwrap(), b"since");
+}
+
+#[test]
 fn tombstones_go_with_the_history_that_they_are_from() {
     let mut pair = Pair::new();
     for n in 0..15 {
@@ -389,6 +409,57 @@ fn an_unseen_move_of_what_was_deleted_and_condemned_keeps_its_content() {
     let mut third = pair.third();
     third.sync();
     assert_eq!(third.fs.read("elsewhere").unwrap(), noise(7, LARGE));
+}
+
+#[test]
+fn what_takes_the_place_of_something_that_was_let_go_keeps_its_record() {
+    // A disk still showed a file that the vault had deleted before history begins. Its user moved it and made a directory
+    // in its place, with more in it than one packet holds: the directory was recorded before the file was forgotten, and
+    // its record was taken for the file's, so that all that it held hung on nothing.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("place", b"deleted long ago").unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("place").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    prune(&mut pair.desk);
+    prune(&mut pair.laptop);
+    prune(&mut pair.desk);
+    pair.desk.fs.rename("place", "aside").unwrap();
+    for n in 0..MORE_THAN_A_PACKET {
+        pair.desk.fs.write(&format!("place/{n}"), b"").unwrap();
+    }
+    let before = packets(&pair.store);
+    pair.desk.sync();
+    assert!(packets(&pair.store) > before + 1, "one packet held all of it");
+    pair.settle();
+    assert_eq!(pair.desk.files().len(), MORE_THAN_A_PACKET + 1);
+    assert_eq!(pair.laptop.files(), pair.desk.files());
+    assert_eq!(pair.laptop.fs.read("aside").unwrap(), b"deleted long ago");
+}
+
+#[test]
+fn what_was_read_of_something_that_was_let_go_is_there_for_what_is_published_of_it() {
+    // A file that the vault had deleted before history begins was moved on a disk that still showed it. It is published in
+    // the round after, but what it held went inside a packet at once: the other device knew it from an older packet, kept
+    // no note of the new one, and let the older one go.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("place", b"deleted long ago").unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("place").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    prune(&mut pair.desk);
+    pair.desk.fs.rename("place", "aside").unwrap();
+    pair.desk.fs.write("other", b"deleted long ago").unwrap();
+    pair.desk.sync();
+    pair.laptop.sync();
+    assert_eq!(pair.laptop.fs.read("other").unwrap(), b"deleted long ago");
+    pair.settle();
+    pair.assert_files(&[("aside", "deleted long ago"), ("other", "deleted long ago")]);
+    assert_sound(&mut pair.laptop);
 }
 
 #[test]
@@ -657,5 +728,7 @@ fn a_full_intermediary_loses_nothing_of_which_nobody_asked_that_it_goes() {
 }
 
 const LARGE: usize = 600 * 1024;
+/// More files than one packet tells of.
+const MORE_THAN_A_PACKET: usize = 5_100;
 /// One to condemn, one to delete, one for the segments that the new checkpoint leaves, and one for each more device.
 const RUNS_TO_REST: usize = 6;

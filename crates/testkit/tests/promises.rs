@@ -244,6 +244,13 @@ fn letting_go_meanwhile(seed: u64) -> WorldOptions {
 }
 
 #[test]
+fn letting_go_while_objects_take_the_places_of_others_loses_nothing() {
+    // Records of what was replaced wait at another place, and what was let go is forgotten there as well.
+    let kinds = [letting_go, letting_go_badly, letting_go_meanwhile];
+    run_letting_go(60, 14_000, &[], |seed| WorldOptions { replacing: true, ..kinds[seed as usize / 6 % 3](seed) });
+}
+
+#[test]
 fn what_a_newcomer_sends_along_is_read_though_a_condemned_pack_held_it_too() {
     // A newcomer wrote what had stood long before and sent it inside its packet, since it may refer to nothing. Two
     // devices had a condemned pack in their record that held it as well and was deleted already: they looked nowhere else.

@@ -12,7 +12,7 @@
 
 use packetboat_core::ids::{Counter, DeviceId};
 
-use super::{LearnError, Learner};
+use super::{LearnError, Learner, counter_of};
 use crate::error::SyncError;
 
 impl Learner<'_> {
@@ -44,8 +44,4 @@ impl Learner<'_> {
             _ => Ok(is_gone),
         }
     }
-}
-
-fn counter_of(name: &str) -> Option<Counter> {
-    name.rsplit_once('/')?.1.parse().ok()
 }
