@@ -32,14 +32,8 @@ fn run_letting_go(seeds: u64, first: u64, must_happen: &[&str], options: impl Fn
 }
 
 /// What happens wherever devices let go.
-const LETTING_GO: &[&str] = &[
-    "packets condemned",
-    "packs condemned",
-    "packs repacked",
-    "objects deleted",
-    "condemnations voided",
-    "history ended",
-];
+const LETTING_GO: &[&str] =
+    &["packets condemned", "packs condemned", "packs repacked", "objects deleted", "history ended"];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -90,7 +84,7 @@ fn crashes_at_any_instant_cost_nothing() {
     run(250, 4000, |seed| WorldOptions {
         devices: 2 + seed as usize % 2,
         crash_percent: 40,
-        crash_model: if seed % 2 == 0 { CrashModel::OrderedMetadata } else { CrashModel::Anything },
+        crash_model: if seed.is_multiple_of(2) { CrashModel::OrderedMetadata } else { CrashModel::Anything },
         steps: 60,
         replacing: true,
         ..Default::default()
@@ -122,7 +116,7 @@ fn devices_that_join_late_or_lose_their_index_lose_nothing_and_agree() {
     run(150, 7000, |seed| WorldOptions {
         devices: 1 + seed as usize % 3,
         newcomers: true,
-        settling: seed % 2 == 0,
+        settling: seed.is_multiple_of(2),
         steps: 60,
         replacing: true,
         ..Default::default()
@@ -165,7 +159,7 @@ fn cloned_disks_and_restored_backups_end_in_step_and_lose_nothing() {
     run(150, 10_000, |seed| WorldOptions {
         devices: 2 + seed as usize % 3,
         copies: true,
-        leaving: seed % 4 == 0,
+        leaving: seed.is_multiple_of(4),
         steps: 60,
         replacing: true,
         ..Default::default()
@@ -182,7 +176,7 @@ fn letting_go(seed: u64) -> WorldOptions {
     WorldOptions {
         devices: 2 + seed as usize % 3,
         pruning: true,
-        settling: seed % 3 == 0,
+        settling: seed.is_multiple_of(3),
         steps: 60,
         ..Default::default()
     }
@@ -199,6 +193,8 @@ fn letting_go_with_crashes_and_a_bad_storage_loses_nothing() {
         "ReplayedTip while letting go",
         "Full while letting go",
         "crash while letting go",
+        // Rare: few users write again what stood before, in the time between two devices' rounds.
+        "condemnations voided",
     ];
     run_letting_go(60, 12_000, &must_happen, letting_go_badly);
 }
@@ -217,8 +213,8 @@ fn letting_go_badly(seed: u64) -> WorldOptions {
         devices: 2 + seed as usize % 3,
         pruning: true,
         crash_percent: 30,
-        faults: if seed % 3 == 0 { FaultConfig::none() } else { faults },
-        races: seed % 2 == 0,
+        faults: if seed.is_multiple_of(3) { FaultConfig::none() } else { faults },
+        races: seed.is_multiple_of(2),
         steps: 60,
         ..Default::default()
     }
@@ -234,10 +230,10 @@ fn letting_go_meanwhile(seed: u64) -> WorldOptions {
     WorldOptions {
         devices: 2 + seed as usize % 3,
         pruning: true,
-        newcomers: seed % 3 == 0,
+        newcomers: seed.is_multiple_of(3),
         leaving: seed % 3 == 1,
         copies: seed % 3 == 2,
-        crash_percent: if seed % 2 == 0 { 15 } else { 0 },
+        crash_percent: if seed.is_multiple_of(2) { 15 } else { 0 },
         steps: 60,
         ..Default::default()
     }
