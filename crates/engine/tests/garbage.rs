@@ -245,12 +245,12 @@ fn a_newcomer_reads_on_behind_a_damaged_tip_where_the_lane_begins_late() {
 fn tombstones_go_with_the_history_that_they_are_from() {
     let mut pair = Pair::new();
     for n in 0..15 {
-        pair.laptop.fs.write(&format!("gone/{n}"), format!("text {n}").as_bytes()).unwrap();
+        pair.laptop.fs.write(format!("gone/{n}"), format!("text {n}").as_bytes()).unwrap();
     }
     pair.laptop.fs.write("stays", b"here").unwrap();
     pair.settle();
     for n in 0..15 {
-        pair.laptop.fs.remove(&format!("gone/{n}")).unwrap();
+        pair.laptop.fs.remove(format!("gone/{n}")).unwrap();
     }
     pair.settle();
     pair.pass_days(1);
@@ -314,7 +314,7 @@ fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
     // Once all have said something after they heard of it, it refers to what they wrote.
     for device in [&mut pair.laptop, &mut pair.desk] {
         device.sync();
-        device.fs.write(&format!("of {}", device.replica.device_name().unwrap()), b"hello").unwrap();
+        device.fs.write(format!("of {}", device.replica.device_name().unwrap()), b"hello").unwrap();
         device.sync();
     }
     third.sync();
@@ -428,7 +428,7 @@ fn what_takes_the_place_of_something_that_was_let_go_keeps_its_record() {
     prune(&mut pair.desk);
     pair.desk.fs.rename("place", "aside").unwrap();
     for n in 0..MORE_THAN_A_PACKET {
-        pair.desk.fs.write(&format!("place/{n}"), b"").unwrap();
+        pair.desk.fs.write(format!("place/{n}"), b"").unwrap();
     }
     let before = packets(&pair.store);
     pair.desk.sync();
@@ -587,7 +587,7 @@ fn a_run_reads_no_pack_that_it_does_not_store_anew() {
     pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
     pair.settle();
     for n in 3..8 {
-        pair.laptop.fs.write(&format!("other {n}"), &noise(n, LARGE)).unwrap();
+        pair.laptop.fs.write(format!("other {n}"), &noise(n, LARGE)).unwrap();
         pair.settle();
     }
     pair.laptop.fs.remove("goes").unwrap();
