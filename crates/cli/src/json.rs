@@ -1,9 +1,8 @@
 //! How things are written for scripts. Every object has `"schema": 1`; a field that is there keeps its meaning.
 
+use packetboat_core::hex;
 use packetboat_core::name::RelPath;
 use serde_json::{Map, Value};
-
-use crate::text;
 
 /// JSON text with a newline at its end.
 pub(crate) fn text(value: &Value) -> String {
@@ -14,7 +13,7 @@ pub(crate) fn text(value: &Value) -> String {
 pub(crate) fn insert_path(object: &mut Map<String, Value>, key: &str, path: &[u8]) {
     object.insert(key.to_owned(), String::from_utf8_lossy(path).into_owned().into());
     if std::str::from_utf8(path).is_err() {
-        object.insert(format!("{key}_bytes"), text::hex(path).into());
+        object.insert(format!("{key}_bytes"), hex::encode(path).into());
     }
 }
 

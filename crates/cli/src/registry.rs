@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use packetboat_core::hex;
 use packetboat_core::ids::VaultId;
 use rustix::fs::FlockOperation;
 use rustix::io::retry_on_intr;
@@ -150,7 +151,7 @@ enum PathForm {
 fn write_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     let form = match path.to_str() {
         Some(text) => PathForm::Text(text.to_owned()),
-        None => PathForm::Bytes { bytes: text::hex(path.as_os_str().as_bytes()) },
+        None => PathForm::Bytes { bytes: hex::encode(path.as_os_str().as_bytes()) },
     };
     form.serialize(serializer)
 }

@@ -15,6 +15,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use packetboat_core::hex;
 use packetboat_engine::ports::Entropy;
 use rustix::io::Errno;
 
@@ -82,7 +83,7 @@ impl ReplicaId {
     pub(crate) fn random(entropy: &mut dyn Entropy) -> Self {
         let mut bytes = [0; 16];
         entropy.fill(&mut bytes);
-        Self(text::hex(&bytes))
+        Self(hex::encode(&bytes))
     }
 
     /// Reads 32 lower-case hexadecimal digits. It becomes a directory's name, so nothing else will do.

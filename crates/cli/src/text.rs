@@ -8,14 +8,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// Bytes in lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// The bytes of hexadecimal text.
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
@@ -105,6 +97,8 @@ pub(crate) fn plain(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use packetboat_core::hex;
+
     use super::*;
 
     #[test]
@@ -140,7 +134,7 @@ mod tests {
 
     #[test]
     fn hexadecimal_is_read_back() {
-        assert_eq!(unhex(&hex(b"\x00\xff")), Some(b"\x00\xff".to_vec()));
+        assert_eq!(unhex(&hex::encode(b"\x00\xff")), Some(b"\x00\xff".to_vec()));
         assert_eq!(unhex("0"), None);
         assert_eq!(unhex("zz"), None);
         assert_eq!(unhex("éé"), None);

@@ -158,7 +158,7 @@ impl Learner<'_> {
     fn tips(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
         let seen = self.index.tip_etags(self.place)?;
         let mut own_listed = false;
-        let mut locked = Vec::new();
+        let mut moved_on = Vec::new();
         for listed in listing {
             let Some(device) = Tip::device_of(&listed.name) else { continue };
             let known = seen.get(&device);
@@ -177,9 +177,10 @@ impl Learner<'_> {
                 self.index.set_tip_etag(self.place, device, &listed.etag, sequence)?;
                 continue;
             }
-            locked.extend(self.open_tips(vec![(device, listed)], &seen)?);
             own_listed |= device == self.own_device;
+            moved_on.push((device, listed));
         }
+        let locked = self.open_tips(moved_on, &seen)?;
         self.locked_tips(locked, &seen)?;
         self.lanes_without_tip(listing);
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
@@ -240,9 +241,9 @@ impl Learner<'_> {
         if device == self.own_device {
             return Ok(());
         }
-        let listed = self.store.list(&format!("lanes/{device}"))?;
+        let present = packets_present(self.store, &device)?;
         let known = self.index.knowledge().counter(&device);
-        let present: BTreeSet<Counter> = listed.iter().filter_map(|listed| counter_of(listed.name.as_str())).collect();
+        let present: BTreeSet<Counter> = present.iter().filter_map(|name| counter_of(name.as_str())).collect();
         // What was let go before the first is for a checkpoint to bring, and what is lost for those who build on it.
         let first = present.range(known + 1..).next().copied();
         let run = first.into_iter().flat_map(|first| (first..).take_while(|counter| present.contains(counter)));
@@ -712,6 +713,11 @@ pub(crate) fn unusable<T>(result: Result<T, StoreError>) -> Result<T, LearnError
         StoreError::Missing { .. } | StoreError::TooLarge { .. } | StoreError::Short { .. } => described(error),
         error => LearnError::Sync(error.into()),
     })
+}
+
+/// The names of the packets of a device that the intermediary lists.
+pub(crate) fn packets_present(store: &dyn Store, device: &DeviceId) -> Result<HashSet<ObjectName>, StoreError> {
+    Ok(store.list(&format!("lanes/{device}"))?.into_iter().map(|listed| listed.name).collect())
 }
 
 /// The name of a packet at an intermediary.

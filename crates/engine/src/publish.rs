@@ -11,7 +11,7 @@ use packetboat_replica::index::Index;
 
 use crate::Keys;
 use crate::error::SyncError;
-use crate::learn::{OWN_TIP_SIZE, packet_name};
+use crate::learn::{OWN_TIP_SIZE, packet_name, packets_present};
 use crate::ports::Entropy;
 
 /// Whether what was to be published is.
@@ -62,8 +62,7 @@ pub(crate) fn publish(
 
 /// The first packet of the own lane that the intermediary lacks, looked for from the newest.
 fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, last: Counter) -> Result<Counter, SyncError> {
-    let present: std::collections::HashSet<_> =
-        store.list(&format!("lanes/{device}"))?.into_iter().map(|listed| listed.name).collect();
+    let present = packets_present(store, &device)?;
     // What history does not hold any more is not put back.
     let ended = crate::garbage::load(index)?.ended().counter(&device);
     let missing = (ended + 1..=last).find(|counter| {

@@ -31,7 +31,7 @@ use crate::Keys;
 use crate::builder::{Draft, seal_own};
 use crate::checkpoints;
 use crate::error::{QueryError, SyncError};
-use crate::learn::packet_name;
+use crate::learn::{packet_name, packets_present};
 use crate::ports::{Entropy, Observer};
 use crate::replica::{RepairReport, Replica, SyncOptions};
 use crate::wants;
@@ -210,8 +210,7 @@ impl Mender<'_> {
     }
 
     fn lane(&mut self, device: DeviceId) -> Result<(), SyncError> {
-        let listed = self.store.list(&format!("lanes/{device}"))?;
-        let present: BTreeSet<_> = listed.into_iter().map(|listed| listed.name).collect();
+        let present = packets_present(self.store, &device)?;
         let (own, published) = self.published;
         let known = self.index.knowledge().counter(&device);
         for counter in 1..=if device == own { published } else { known } {

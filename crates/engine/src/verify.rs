@@ -28,7 +28,7 @@ use packetboat_storage::fetch::{ChunkPlace, fetch_chunks};
 use packetboat_storage::pack::{self, Depth, MAX_PACK_BYTES, verify_pack};
 
 use crate::error::{QueryError, SyncError, chain};
-use crate::learn::packet_name;
+use crate::learn::{packet_name, packets_present};
 use crate::ports::{Observer, Phase};
 use crate::replica::{Fault, Remedy, Replica, VerifyReport};
 use crate::vault::marker_name;
@@ -172,8 +172,7 @@ impl Verifier<'_> {
         // What lies before the beginning of history is condemned, or deleted already.
         let begins = crate::garbage::load(index)?.horizon().clone();
         for (device, learned) in lanes {
-            let listed = replica.parts.store.list(&format!("lanes/{device}"))?;
-            let present: HashSet<ObjectName> = listed.into_iter().map(|listed| listed.name).collect();
+            let present = packets_present(&*replica.parts.store, &device)?;
             let own = device == replica.keys.device.device();
             let last = if own { index.published(&replica.parts.place)? } else { learned.counter };
             let mut known = HashSet::new();

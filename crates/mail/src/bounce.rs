@@ -7,6 +7,7 @@
 use crate::address::{Address, ReversePath};
 use crate::message::{Moment, Stamp, format_date};
 use crate::smtp::Reply;
+use packetboat_core::hex;
 
 /// A report to be made.
 #[derive(Clone, Debug)]
@@ -192,8 +193,9 @@ impl Report<'_> {
 
     /// A line that stands nowhere in the report.
     fn boundary(&self, stamp: &Stamp) -> String {
-        let random: String = stamp.random.iter().rev().map(|byte| format!("{byte:02x}")).collect();
-        let mut boundary = format!("=_{random}");
+        let mut random = stamp.random;
+        random.reverse();
+        let mut boundary = format!("=_{}", hex::encode(&random));
         let header = self.header();
         while header.windows(boundary.len()).any(|window| window == boundary.as_bytes()) {
             boundary.push('=');

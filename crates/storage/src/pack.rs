@@ -61,7 +61,7 @@ impl PackWriter {
     /// The same in the memory of a pack that was stored, whose bytes are forgotten.
     ///
     /// Allocators take blocks of this size from the system and give them back to it at some cost, or scatter them.
-    pub fn in_buffer(vault: VaultId, epoch: Epoch, mut bytes: Vec<u8>) -> Self {
+    fn in_buffer(vault: VaultId, epoch: Epoch, mut bytes: Vec<u8>) -> Self {
         bytes.clear();
         bytes.extend_from_slice(&header(vault, epoch));
         Self { vault, epoch, bytes, chunks: Vec::new(), ids: HashSet::new() }
@@ -97,7 +97,7 @@ impl PackWriter {
 
     /// The size in bytes, before padding, that the pack would have at most if it were finished now.
     pub fn len(&self) -> usize {
-        self.bytes.len() + BOX_OVERHEAD + COUNT_BYTES + self.chunks.len() * INDEX_ENTRY_BYTES + TRAILER_BYTES
+        closed_len(self.bytes.len(), self.chunks.len())
     }
 
     /// Whether it holds no chunk.
@@ -170,8 +170,7 @@ impl PackParts {
 
     /// Whether a pack of them has reached [`TARGET_PACK_BYTES`] and should be written.
     pub fn is_full(&self) -> bool {
-        let index = BOX_OVERHEAD + COUNT_BYTES + self.chunks.len() * INDEX_ENTRY_BYTES;
-        HEADER_BYTES + self.bytes + index + TRAILER_BYTES >= TARGET_PACK_BYTES as usize
+        closed_len(HEADER_BYTES + self.bytes, self.chunks.len()) >= TARGET_PACK_BYTES as usize
     }
 
     /// The pack, in the memory of `buffer`; see [`PackWriter::finish`].
@@ -183,6 +182,11 @@ impl PackParts {
         }
         writer.finish(ring, nonce)
     }
+}
+
+/// The size before padding of a pack of which so many bytes and chunks are written, once its index and trailer are too.
+fn closed_len(written: usize, chunks: usize) -> usize {
+    written + BOX_OVERHEAD + COUNT_BYTES + chunks * INDEX_ENTRY_BYTES + TRAILER_BYTES
 }
 
 /// Where a pack lies at an intermediary: `packs/<first two digits>/<all 64 digits>`.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use packetboat_core::hex;
 use serde_json::json;
 
 use super::FolderArg;
@@ -13,7 +14,6 @@ use crate::failure::Failure;
 use crate::json::with_path;
 use crate::opening::Context;
 use crate::paths::in_vault;
-use crate::text;
 use crate::ui::Stdout;
 
 /// Write the content of a file, now or at an earlier time, to standard output
@@ -48,7 +48,7 @@ pub(crate) fn run(context: &Context, args: &ShowArgs) -> Result<ExitCode, Failur
     session.replica.show(&path, at.as_ref(), &mut content)?;
     let value = match std::str::from_utf8(&content) {
         Ok(text) => json!({ "schema": 1, "size": content.len(), "content": text }),
-        Err(_) => json!({ "schema": 1, "size": content.len(), "content_bytes": text::hex(&content) }),
+        Err(_) => json!({ "schema": 1, "size": content.len(), "content_bytes": hex::encode(&content) }),
     };
     context.ui.result(|| with_path(value, &path), String::new);
     Ok(ExitCode::SUCCESS)

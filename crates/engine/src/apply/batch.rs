@@ -713,16 +713,22 @@ impl Applier<'_, '_> {
                 self.late_modes.insert((entry.dir, entry.name.clone()), mode);
             } else if mode == before.mode & 0o777 {
                 entry.mode = Some(mode);
-            } else if let Some(done) = unless_fatal(path, tolerated(fs.set_mode(path, mode)))? {
-                let after = self.mode_to_record(path, done.then_some(mode), before.mode)?;
-                (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
             } else {
-                there = false;
+                there &= self.set_mode(path, entry, mode, before.mode)?;
             }
         }
         self.changed_itself(path, entry.own_dir.is_some());
         self.received.attributes += u64::from(there);
         Ok(there)
+    }
+
+    /// Sets permissions and records them; says whether the object was there.
+    fn set_mode(&mut self, path: &RelPath, entry: &mut LocalEntry, mode: u32, before: u32) -> Result<bool, SyncError> {
+        let done = unless_fatal(path, tolerated(self.ctx.fs.set_mode(path, mode)))?;
+        let Some(done) = done else { return Ok(false) };
+        let after = self.mode_to_record(path, done.then_some(mode), before)?;
+        (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
+        Ok(true)
     }
 
     /// The mode to record of an object of which `set` was set, or refused.
@@ -769,13 +775,12 @@ impl Applier<'_, '_> {
         for ((dir, name), mode) in std::mem::take(&mut self.late_modes).into_iter().rev() {
             let path = self.dir_path(dir)?.join(&name);
             let Some(mut entry) = self.ctx.index.entry_at(dir, &name)? else { continue };
-            let Some(done) = unless_fatal(&path, tolerated(self.ctx.fs.set_mode(&path, mode)))? else {
+            let before = entry.stat.mode;
+            if !self.set_mode(&path, &mut entry, mode, before)? {
                 // Somebody has just moved it away; it may come back as it was.
                 self.failed.insert(entry.seen.item);
                 continue;
-            };
-            let after = self.mode_to_record(&path, done.then_some(mode), entry.stat.mode)?;
-            (entry.mode, entry.stat.mode) = (Some(after & 0o777), after);
+            }
             self.ctx.index.put_entry(&entry)?;
             self.changed_itself(&path, true);
         }

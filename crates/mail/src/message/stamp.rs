@@ -1,6 +1,7 @@
 //! What a message gets that has no `Message-ID` or `Date`: made of a time, randomness and a name that are passed in.
 
 use packetboat_core::conflict_name::date;
+use packetboat_core::hex;
 
 /// A moment as people write it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +26,7 @@ pub struct Stamp {
 impl Stamp {
     /// A `Message-ID` with its angle brackets.
     pub fn message_id(&self) -> String {
-        let random: String = self.random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let random = hex::encode(&self.random);
         let host: String =
             self.host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(200).collect();
         let host = host.trim_matches('.');

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent, PackedChunk};
 use packetboat_core::ids::{ChunkId, ContentId, Dot};
 use packetboat_core::item::{Head, Item, Placed, Placement, Register};
-use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, Seen, Twin, View};
+use packetboat_core::local::{DirId, EntryState, LocalEntry, Twin, View};
 
 use super::chunks::{decode_part, encode_part};
 use super::content_code::{Decoder, Encoder};
 use super::entry_code::{decode_entry, decode_front, encode_entry};
 use super::item_code::{decode_item, encode_item};
 use super::packets::{decode_summary, encode_summary};
-use super::samples::{dot, item_id, name, stamp};
+use super::samples::{dot, entry, item_id, name, stamp};
 use super::{Index, IndexError};
 
 /// An index that has given some numbers, and reads rows.
@@ -158,24 +158,7 @@ fn worn_item() -> Item {
 }
 
 fn plain_entry() -> LocalEntry {
-    let seen = Seen {
-        item: item_id(0),
-        heads: vec![dot(1, 1)],
-        placements: vec![dot(1, 1)],
-        view: View::Plain,
-        twins: Vec::new(),
-    };
-    let stat = Fingerprint { size: 10, mtime: 1_700_000_000_000_000_000, inode: 99, mode: 0o644, ..Default::default() };
-    LocalEntry {
-        dir: DirId::ROOT,
-        name: name("a"),
-        own_dir: None,
-        seen,
-        mode: Some(0o644),
-        xattrs: Vec::new(),
-        stat,
-        state: EntryState::Settled,
-    }
+    entry(DirId::ROOT, "a", item_id(0))
 }
 
 /// An entry of which everything is said that can be said of one.

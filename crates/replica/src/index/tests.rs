@@ -7,7 +7,7 @@ use packetboat_core::knowledge::Learned;
 use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, Seen, View};
 use packetboat_core::name::Name;
 
-use super::samples::{dot, item_id, name, stamp};
+use super::samples::{dot, entry, item_id, name, stamp};
 use super::*;
 
 mod measure;
@@ -33,21 +33,6 @@ fn new_item(id: ItemId, parent: ItemId, text: &str, content: Content) -> Item {
 fn file(id: [u8; 32], size: u32, mtime: i64) -> Content {
     let chunks = ChunkList::Inline(vec![ChunkRef { id: ChunkId(id), len: size }]);
     Content::File(FileContent { id: ContentId(id), size: u64::from(size), mtime, chunks })
-}
-
-fn entry(dir: DirId, text: &str, item: ItemId) -> LocalEntry {
-    let seen = Seen { item, heads: vec![dot(1, 1)], placements: vec![dot(1, 1)], view: View::Plain, twins: Vec::new() };
-    let stat = Fingerprint { size: 10, mtime: 1_700_000_000_000_000_000, inode: 99, mode: 0o644, ..Default::default() };
-    LocalEntry {
-        dir,
-        name: name(text),
-        own_dir: None,
-        seen,
-        mode: Some(0o644),
-        xattrs: Vec::new(),
-        stat,
-        state: EntryState::Settled,
-    }
 }
 
 fn learned(counter: u64) -> Learned {
