@@ -11,7 +11,7 @@
 
 mod cut_off;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;

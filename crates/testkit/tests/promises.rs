@@ -167,6 +167,28 @@ fn cloned_disks_and_restored_backups_end_in_step_and_lose_nothing() {
 }
 
 #[test]
+fn rounds_at_the_same_time_lose_nothing_and_agree() {
+    run(150, 15_000, at_the_same_time);
+}
+
+/// Devices that synchronise between two requests of each other's rounds.
+fn at_the_same_time(seed: u64) -> WorldOptions {
+    WorldOptions {
+        devices: 2 + seed as usize % 3,
+        meanwhile: true,
+        crash_percent: if seed.is_multiple_of(3) { 20 } else { 0 },
+        races: seed.is_multiple_of(4),
+        newcomers: seed % 5 == 1,
+        leaving: seed % 5 == 2,
+        copies: seed % 5 == 3,
+        settling: seed.is_multiple_of(2),
+        replacing: seed % 3 == 1,
+        steps: 60,
+        ..Default::default()
+    }
+}
+
+#[test]
 fn letting_go_at_any_time_loses_nothing_and_what_is_condemned_goes() {
     run_letting_go(60, 11_000, &[], letting_go);
 }
@@ -244,6 +266,19 @@ fn letting_go_while_objects_take_the_places_of_others_loses_nothing() {
     // Records of what was replaced wait at another place, and what was let go is forgotten there as well.
     let kinds = [letting_go, letting_go_badly, letting_go_meanwhile];
     run_letting_go(60, 14_000, &[], |seed| WorldOptions { replacing: true, ..kinds[seed as usize / 6 % 3](seed) });
+}
+
+#[test]
+fn letting_go_between_two_requests_of_another_loses_nothing() {
+    // Here users also write again what stands nowhere any more, so that what was condemned is referred to by devices that do
+    // not know it yet.
+    let kinds = [letting_go, letting_go_badly, letting_go_meanwhile];
+    let must_happen = ["condemnations voided", "rounds in the middle of others"];
+    run_letting_go(60, 16_000, &must_happen, |seed| WorldOptions {
+        meanwhile: true,
+        rewriting: true,
+        ..kinds[seed as usize / 6 % 3](seed)
+    });
 }
 
 #[test]

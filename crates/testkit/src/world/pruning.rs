@@ -30,13 +30,7 @@ impl World {
             self.devices[at].fs.set_now(now * 1_000_000);
             self.note(format!("{days} days pass"));
         }
-        let keep = match self.rng.below(8) {
-            0 => Some(Retention::All),
-            1..=3 => Some(Retention::Days(self.rng.below(3) as u32)),
-            4 => NonZeroU32::new(1 + self.rng.below(2) as u32).map(Retention::Versions),
-            _ => None,
-        };
-        let options = PruneOptions { keep, dry_run: self.rng.chance(1, 10) };
+        let options = self.some_retention();
         let crash = self.rng.chance(self.options.crash_percent, 100);
         if crash {
             let call = 1 + self.rng.below(30);
@@ -45,8 +39,10 @@ impl World {
         let name = self.devices[at].name.clone();
         let fired = |world: &Self| Fault::ALL.map(|fault| world.devices[at].store.fired(fault));
         let before = fired(self);
+        self.let_another_act(at, 30);
         let replica = self.devices[at].replica.as_mut().expect("started");
         let result = replica.prune(options, &mut Silent);
+        self.take_back_another(at);
         for ((fault, before), after) in Fault::ALL.into_iter().zip(before).zip(fired(self)) {
             self.happened.add(format!("{fault:?} while letting go"), after - before);
         }
@@ -64,11 +60,29 @@ impl World {
             self.happened.add("crash while letting go", power.into());
             self.restart(at, power);
         }
-        match result {
+        if let Err(error) = result {
+            self.assert_expected_of_letting_go(&error);
+        }
+    }
+
+    /// What somebody may ask for who lets go.
+    pub(super) fn some_retention(&mut self) -> PruneOptions {
+        let keep = match self.rng.below(8) {
+            0 => Some(Retention::All),
+            1..=3 => Some(Retention::Days(self.rng.below(3) as u32)),
+            4 => NonZeroU32::new(1 + self.rng.below(2) as u32).map(Retention::Versions),
+            _ => None,
+        };
+        PruneOptions { keep, dry_run: self.rng.chance(1, 10) }
+    }
+
+    /// Panics where letting go failed for no reason that this world has.
+    pub(super) fn assert_expected_of_letting_go(&self, error: &SyncError) {
+        match error {
             // A stale listing may hide the checkpoint at which history begins.
-            Ok(_) | Err(SyncError::Store(_) | SyncError::NoBase) => {}
-            Err(SyncError::Revoked { .. } | SyncError::LeftOut { .. }) if self.options.leaving => {}
-            Err(error) => assert!(was_crash(&error), "{}", chain(&error)),
+            SyncError::Store(_) | SyncError::NoBase => {}
+            SyncError::Revoked { .. } | SyncError::LeftOut { .. } if self.options.leaving => {}
+            error => assert!(was_crash(error), "{}", chain(error)),
         }
     }
 
@@ -121,7 +135,7 @@ impl World {
     }
 
     /// Counts what a run did.
-    fn count(&mut self, report: &PruneReport) {
+    pub(super) fn count(&mut self, report: &PruneReport) {
         for (what, times) in [
             ("packets condemned", report.packets),
             ("packs condemned", report.packs),
