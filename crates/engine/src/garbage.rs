@@ -166,9 +166,11 @@ impl Standing {
     }
 }
 
-/// Whether everybody whom the author of a condemnation knows of, directly or by others, has answered it, and none of them
-/// knows of a device.
-pub(crate) fn answered_without(
+/// Whether a device is known to nobody whom the author of a condemnation knows of, directly or by others, as far as their
+/// packets say.
+///
+/// Who has not answered may have folded its introduction and would carry it; that one may as well be gone for good.
+pub(crate) fn is_unknown_to_all(
     index: &Index,
     members: &Members,
     condemnation: &Dot,
@@ -180,9 +182,6 @@ pub(crate) fn answered_without(
     while let Some(next) = pending.pop() {
         let prerequisite = index.lane_prerequisite(next)?;
         if prerequisite.contains(&introduced(device)) {
-            return Ok(false);
-        }
-        if next != condemnation.device && !prerequisite.contains(condemnation) {
             return Ok(false);
         }
         let others = members.active().map(|member| member.device).filter(|other| other != device);

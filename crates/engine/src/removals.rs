@@ -5,8 +5,8 @@
 //! finds out by itself how it stands, at its next round:
 //!
 //! - *revoked*: it stops, and touches no file;
-//! - *passed over*: it joined while something was condemned, and all others answered that before they knew of it; or it
-//!   lacks history that was let go. It begins anew like one that was retired;
+//! - *passed over*: it joined while something was condemned, and nobody is known to have known of it before; or it lacks
+//!   history that was let go. It begins anew like one that was retired;
 //! - *retired*: it goes on as a new device, with what it had agreed on with the vault as the base for what changed since.
 //!   Where the history that it missed is gone, it begins from a checkpoint: what that lacks although it contains the
 //!   version seen here was deleted; what changed here is published whole.
@@ -316,8 +316,11 @@ impl Replica {
         Ok(learned.missing && self.has_missed_history()?.is_some())
     }
 
-    /// Whether all others have answered a condemnation without knowing of this device, which did not know of it when it
-    /// joined: nobody folds its introduction any more ([`packetboat_core::garbage`]).
+    /// Whether this device did not know of a condemnation when it joined, and nobody is known to have known of it: its
+    /// introduction is not folded then ([`packetboat_core::garbage`]).
+    ///
+    /// Somebody who has not been heard yet may carry it all the same. To wait for that one is no way out, since it may
+    /// never come: this device retires what it was before, and whatever is carried of that later is there twice and equal.
     fn was_passed_over(&self) -> Result<bool, SyncError> {
         let own = self.keys.device.device();
         let index = &self.parts.index;
@@ -332,7 +335,7 @@ impl Replica {
         // The others fold an introduction that knows all that is condemned, whenever they answered.
         let unknown = |dot: &Dot| dot.device != own && !known.contains(dot);
         for (dot, _) in record.standing().filter(|(dot, condemnation)| unknown(dot) && !condemnation.is_void()) {
-            if garbage::answered_without(index, &members, dot, &own)? {
+            if garbage::is_unknown_to_all(index, &members, dot, &own)? {
                 return Ok(true);
             }
         }
@@ -378,12 +381,17 @@ impl Replica {
                 let by = members.name(&by.device).unwrap_or("another device").to_owned();
                 return Err(SyncError::Revoked { by });
             }
-            if self.was_passed_over()? {
+            let was_passed_over = self.was_passed_over()?;
+            if was_passed_over {
                 // Nobody is to look into a lane of which nothing is ever folded.
                 self.parts.store.delete(&Tip::name(&own))?;
             }
             let name = self.device_name()?;
+            let last = self.parts.index.knowledge().counter(&own);
             self.parts.index.begin()?;
+            if was_passed_over {
+                self.retires_when_introduced(last)?;
+            }
             self.parts.index.clear_folded()?;
             members::forget(&mut self.parts.index)?;
             garbage::forget(&mut self.parts.index)?;
@@ -391,6 +399,7 @@ impl Replica {
             self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
             self.parts.index.commit()?;
             let why = match standing {
+                Standing::Active if was_passed_over => "this device joined while others let history go",
                 Standing::Active => "the vault's history begins after what this device knows of it",
                 _ => "this device was retired, and what it knows was let go since",
             };

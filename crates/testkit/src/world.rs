@@ -419,6 +419,7 @@ impl World {
     /// A disk is cloned with the index on it, a backup of both is made, or one is restored.
     fn copy(&mut self, at: usize) {
         // What is not published is lost with the disk that is replaced, and that is no fault of the vault's.
+        self.devices[at].fs.call_off();
         if self.sync(at).is_err() {
             return;
         }

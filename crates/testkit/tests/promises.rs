@@ -2,33 +2,39 @@
 //!
 //! `PACKETBOAT_SEEDS` sets how many seeds each test runs, `PACKETBOAT_SEED` runs one alone.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use packetboat_testkit::faulty_store::{Fault, FaultConfig};
 use packetboat_testkit::sim_fs::CrashModel;
 use packetboat_testkit::world::{Happened, World, WorldOptions};
 
 fn run(seeds: u64, first: u64, options: impl Fn(u64) -> WorldOptions) {
-    if let Some(seed) = number("PACKETBOAT_SEED") {
-        World::run(seed, options(seed));
-        return;
-    }
-    for seed in first..first + number("PACKETBOAT_SEEDS").unwrap_or(seeds) {
-        World::run(seed, options(seed));
-    }
+    run_counting(seeds, first, options);
 }
 
 /// The same for worlds that let go; over all of them each of these must have happened, or the test proved nothing.
 fn run_letting_go(seeds: u64, first: u64, must_happen: &[&str], options: impl Fn(u64) -> WorldOptions) {
-    if let Some(seed) = number("PACKETBOAT_SEED") {
-        World::run(seed, options(seed));
-        return;
-    }
-    let mut happened = Happened::default();
-    for seed in first..first + number("PACKETBOAT_SEEDS").unwrap_or(seeds) {
-        happened.merge(&World::run_counting(seed, options(seed)).1);
-    }
+    let Some(happened) = run_counting(seeds, first, options) else { return };
     println!("{happened:?}");
     let never: Vec<_> = LETTING_GO.iter().chain(must_happen).filter(|what| happened.times(what) == 0).collect();
     assert!(never.is_empty(), "of {happened:?} these never happened: {never:?}");
+}
+
+/// Runs all seeds, whichever fail, and then fails for all that did; says what happened in them, unless one runs alone.
+fn run_counting(seeds: u64, first: u64, options: impl Fn(u64) -> WorldOptions) -> Option<Happened> {
+    if let Some(seed) = number("PACKETBOAT_SEED") {
+        World::run(seed, options(seed));
+        return None;
+    }
+    let (mut happened, mut failed) = (Happened::default(), Vec::new());
+    for seed in first..first + number("PACKETBOAT_SEEDS").unwrap_or(seeds) {
+        match catch_unwind(AssertUnwindSafe(|| World::run_counting(seed, options(seed)))) {
+            Ok((_, counted)) => happened.merge(&counted),
+            Err(_) => failed.push(seed),
+        }
+    }
+    assert!(failed.is_empty(), "these seeds failed, each told of above: {failed:?}");
+    Some(happened)
 }
 
 /// What happens wherever devices let go.

@@ -5,10 +5,14 @@
 //! Then nothing that it could do by itself would help, and its user is told.
 //!
 //! It is told only where three things agree: tips that their devices signed do not open, the marker gives no key to whoever
-//! holds what is held here, and a lane begins later than it was read, so history was let go and no single packet is lost.
+//! holds what is held here, and no packet is there that could still bring one. The last is seen by a lane that begins later
+//! than it was read, since history was let go then and no single packet is lost; or by all lanes of those tips, where the
+//! packet to be read next does not open either, or none is left of a lane that was never read.
 //! Nothing is recorded: whoever sees more another day goes on.
 //!
-//! Left out: lanes of which no packet is left, since one that was read to its end looks the same.
+//! Left out: lanes of which no packet is left and that were read in part, since one that was read to its end looks the same.
+
+use std::collections::BTreeSet;
 
 use packetboat_core::ids::{Counter, DeviceId};
 
@@ -23,25 +27,43 @@ impl Learner<'_> {
         if locked.is_empty() || !crate::epochs::is_marker_locked(self.store, self.keys)? {
             return Ok(false);
         }
+        let mut exhausted = true;
         for device in locked {
-            let next = self.index.knowledge().counter(&device) + 1;
+            let known = self.index.knowledge().counter(&device);
             let listed = self.store.list(&format!("lanes/{device}"))?;
-            let first = listed.iter().filter_map(|listed| counter_of(listed.name.as_str())).min();
+            let listed: BTreeSet<Counter> =
+                listed.iter().filter_map(|listed| counter_of(listed.name.as_str())).collect();
             // A listing may be stale: what is not listed is asked for.
-            if first.is_some_and(|first| first > next) && self.is_gone(device, next)? {
+            let next = self.next_of(device, known + 1)?;
+            if listed.first().is_some_and(|first| *first > known + 1) && next == Next::Gone {
                 return Ok(true);
             }
+            exhausted &= next == Next::Locked || next == Next::Gone && known == 0 && listed.is_empty();
         }
-        Ok(false)
+        Ok(exhausted)
     }
 
-    fn is_gone(&mut self, device: DeviceId, counter: Counter) -> Result<bool, SyncError> {
+    /// What is there of the packet that is to be read next of a lane.
+    fn next_of(&mut self, device: DeviceId, counter: Counter) -> Result<Next, SyncError> {
         let missing = std::mem::replace(&mut self.learned.missing, false);
         let read = self.read(device, counter);
         let is_gone = std::mem::replace(&mut self.learned.missing, missing);
         match read {
             Err(LearnError::Sync(error)) => Err(error),
-            _ => Ok(is_gone),
+            Err(LearnError::Locked(_)) => Ok(Next::Locked),
+            _ if is_gone => Ok(Next::Gone),
+            _ => Ok(Next::Other),
         }
     }
+}
+
+/// What is there of the packet that is to be read next of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// Nothing.
+    Gone,
+    /// A packet under a key that is not held here.
+    Locked,
+    /// One that opens, or that is damaged.
+    Other,
 }
