@@ -19,6 +19,7 @@ use packetboat_core::content::{PackIndex, PackedChunk};
 use packetboat_core::ids::{DeviceId, Dot, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::marker::{MAX_MARKER_BYTES, Marker, MarkerStanding};
+use packetboat_core::members::Standing;
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Listed, ObjectName, StoreError};
 use packetboat_core::tip::{MAX_TIP_BYTES, TIPS_FOLDER, Tip, UnverifiedTip};
@@ -49,6 +50,7 @@ impl Replica {
             needs: Needs::default(),
             checkpoint_packs: BTreeMap::new(),
             pack_segments: BTreeMap::new(),
+            replaced: BTreeSet::new(),
         };
         verifier.marker()?;
         verifier.tips()?;
@@ -59,9 +61,13 @@ impl Replica {
         verifier.find_paths()?;
         verifier.find_remedies()?;
         verifier.pass_over_what_was_let_go()?;
-        let report = verifier.report;
+        let (report, replaced) = (verifier.report, verifier.replaced);
         let wanted = report.faults.iter().filter_map(|fault| fault.wanted).collect();
         self.note_damage(&wanted)?;
+        for pack in replaced {
+            // Nobody is asked for it, and nothing is let go because it holds the same.
+            self.parts.index.set_pack_state(&pack, PackState::Damaged)?;
+        }
         Ok(report)
     }
 }
@@ -72,6 +78,8 @@ struct Verifier<'a> {
     deep: bool,
     report: VerifyReport,
     needs: Needs,
+    /// Packs that are damaged or missing, and whose every chunk lies in another.
+    replaced: BTreeSet<PackId>,
     /// Packs that checkpoints refer to, and how long they must be at least.
     checkpoint_packs: BTreeMap<PackId, u64>,
     /// Of each device's newest checkpoint, the segments that tell of packs.
@@ -132,7 +140,10 @@ impl Verifier<'_> {
                 self.fault(&name, reason.to_owned());
             }
         }
-        for (device, _) in index.knowledge().iter() {
+        let members = crate::members::load(index)?;
+        // Whoever comes back does so under another key, and takes its tip away where nobody is to look for more.
+        let active = index.knowledge().iter().filter(|(device, _)| members.standing(device) == Standing::Active);
+        for (device, _) in active {
             let own = *device == replica.keys.device.device();
             let unpublished = own && index.published(&replica.parts.place)? == 0;
             if !found.contains(device) && !unpublished {

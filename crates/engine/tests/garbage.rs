@@ -7,63 +7,15 @@ use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
 use packetboat_core::garbage::Retention;
-use packetboat_core::store::{ObjectName, Store, StoreError};
-use packetboat_core::tip::Tip;
+use packetboat_core::store::{ObjectName, StoreError};
+use packetboat_engine::PruneOptions;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Silent;
-use packetboat_engine::replica::{At, SyncOptions};
-use packetboat_engine::{PruneOptions, PruneReport};
-use packetboat_storage::memory::MemoryStore;
-use packetboat_testkit::rng::Rng;
-use support::{Device, Pair, Watcher, path};
-
-fn keep(device: &mut Device, retention: Retention) -> PruneReport {
-    let options = PruneOptions { keep: Some(retention), dry_run: false };
-    device.replica.prune(options, &mut Silent).unwrap()
-}
-
-fn prune(device: &mut Device) -> PruneReport {
-    device.replica.prune(PruneOptions::default(), &mut Silent).unwrap()
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    Rng::new(seed).bytes(len)
-}
-
-fn shown(device: &mut Device, of: &str, at: &At) -> Result<Vec<u8>, QueryError> {
-    let mut out = Vec::new();
-    device.replica.show(&path(of), Some(at), &mut out)?;
-    Ok(out)
-}
-
-fn count(store: &MemoryStore, folder: &str) -> usize {
-    store.names().iter().filter(|name| name.as_str().starts_with(folder)).count()
-}
-
-fn packets(store: &MemoryStore) -> usize {
-    count(store, "lanes/")
-}
-
-#[track_caller]
-fn assert_sound(device: &mut Device) {
-    let report = device.replica.verify(true, &mut Silent).unwrap();
-    let name = device.replica.device_name().unwrap();
-    assert!(report.faults.is_empty(), "{name}: {:?}", report.faults);
-}
-
-/// Two devices and a large file that was written three times, a day apart; times are after each.
-fn three_versions() -> (Pair, [At; 3]) {
-    let mut pair = Pair::new();
-    let times = [1, 2, 3].map(|version| {
-        pair.laptop.fs.write("large", &noise(version, LARGE)).unwrap();
-        pair.laptop.fs.write("small", format!("version {version}").as_bytes()).unwrap();
-        pair.settle();
-        let time = At::Time(pair.pass());
-        pair.pass_days(1);
-        time
-    });
-    (pair, times)
-}
+use packetboat_engine::replica::SyncOptions;
+use support::letting_go::{
+    LARGE, assert_sound, count, keep, let_go_until_nothing_moves, noise, packets, prune, shown, three_versions,
+};
+use support::{Device, Pair, Watcher};
 
 #[test]
 fn what_nothing_needs_is_deleted_once_all_have_answered() {
@@ -223,25 +175,6 @@ fn history_that_is_let_go_leaves_the_lanes() {
 }
 
 #[test]
-fn a_newcomer_reads_on_behind_a_damaged_tip_where_the_lane_begins_late() {
-    // The tip of a device was damaged, and history had been let go: whoever began from the checkpoint looked for the first
-    // packets of that lane, found none, and did not see what the device had published since.
-    let (mut pair, _) = three_versions();
-    keep(&mut pair.laptop, Retention::Days(0));
-    pair.settle();
-    pair.desk.fs.write("small", b"since").unwrap();
-    pair.pass();
-    pair.desk.sync();
-    let lane = format!("lanes/{}/", pair.desk.id());
-    let first = ObjectName::new(format!("{lane}1")).unwrap();
-    assert!(count(&pair.store, &lane) > 0 && !pair.store.names().contains(&first), "{:?}", pair.store.names());
-    assert!(pair.store.tamper(&Tip::name(&pair.desk.id()), |bytes| bytes.truncate(50)));
-    let mut third = pair.third();
-    third.sync();
-    assert_eq!(third.fs.read("small").unwrap(), b"since");
-}
-
-#[test]
 fn tombstones_go_with_the_history_that_they_are_from() {
     let mut pair = Pair::new();
     for n in 0..15 {
@@ -299,92 +232,6 @@ fn a_run_that_is_cut_short_at_any_call_is_finished_by_the_next() {
             return;
         }
     }
-}
-
-#[test]
-fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
-    let mut pair = Pair::new();
-    pair.laptop.fs.write("one", &noise(1, LARGE)).unwrap();
-    pair.settle();
-    let before = count(&pair.store, "packs/");
-    let mut third = pair.third();
-    third.fs.write("copy", &noise(1, LARGE)).unwrap();
-    third.sync();
-    assert_eq!(count(&pair.store, "packs/"), before + 1, "nobody knows of it yet");
-    // Once all have said something after they heard of it, it refers to what they wrote.
-    for device in [&mut pair.laptop, &mut pair.desk] {
-        device.sync();
-        device.fs.write(format!("of {}", device.replica.device_name().unwrap()), b"hello").unwrap();
-        device.sync();
-    }
-    third.sync();
-    let before = count(&pair.store, "packs/");
-    third.fs.write("another copy", &noise(1, LARGE)).unwrap();
-    third.sync();
-    assert_eq!(count(&pair.store, "packs/"), before);
-}
-
-/// Copies what one store has and the other had not when `before` was listed.
-fn bring(from: &MemoryStore, before: &[ObjectName], to: &MemoryStore) {
-    for name in from.names().into_iter().filter(|name| !before.contains(name)) {
-        let bytes = from.get(&name, u64::MAX).unwrap();
-        to.put(&name, &bytes).unwrap();
-    }
-}
-
-#[test]
-fn a_device_that_nobody_had_heard_of_when_all_answered_joins_anew_and_loses_nothing() {
-    let (mut pair, _) = three_versions();
-    pair.laptop.fs.write("gone", &noise(7, LARGE)).unwrap();
-    pair.settle();
-    // What the third puts is on its way for long.
-    let elsewhere = MemoryStore::new();
-    bring(&pair.store, &[], &elsewhere);
-    let before = elsewhere.names();
-    let mut third = pair.moved(pair.third(), &elsewhere, "memory");
-    third.sync();
-    third.fs.write("of the third", b"hello").unwrap();
-    third.fs.rename("gone", "kept after all").unwrap();
-    third.sync();
-    pair.laptop.fs.remove("gone").unwrap();
-    pair.settle();
-    pair.pass_days(1);
-    keep(&mut pair.laptop, Retention::Days(0));
-    for _ in 0..2 {
-        pair.desk.sync();
-        pair.laptop.sync();
-    }
-    bring(&elsewhere, &before, &pair.store);
-    let mut third = pair.moved(third, &pair.store, "memory");
-    for _ in 0..3 {
-        pair.settle();
-        third.sync();
-    }
-    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
-        assert_eq!(device.fs.read("of the third").unwrap(), b"hello");
-        assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
-        assert_sound(device);
-    }
-    let states = [&mut pair.laptop, &mut pair.desk, &mut third].map(|device| device.replica.status().unwrap().state);
-    assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
-}
-
-#[test]
-fn a_device_that_joins_knowing_what_all_have_answered_is_not_passed_over() {
-    let (mut pair, _) = three_versions();
-    keep(&mut pair.laptop, Retention::Days(0));
-    pair.desk.sync();
-    // All have answered, nothing is deleted yet, and nobody who was there knows of the third.
-    let mut third = pair.third();
-    third.sync();
-    let id = third.id();
-    for _ in 0..2 {
-        third.sync();
-        pair.settle();
-    }
-    assert_eq!(third.id(), id, "it began anew");
-    assert_eq!(third.fs.read("large").unwrap(), noise(3, LARGE));
-    assert_sound(&mut third);
 }
 
 #[test]
@@ -463,124 +310,6 @@ fn what_was_read_of_something_that_was_let_go_is_there_for_what_is_published_of_
 }
 
 #[test]
-fn a_retired_device_is_not_waited_for_and_loses_nothing_when_it_comes_back() {
-    let (mut pair, _) = three_versions();
-    pair.laptop.fs.write("goes", b"to be deleted").unwrap();
-    pair.settle();
-    pair.desk.fs.write("mine", b"written while away").unwrap();
-    pair.laptop.fs.remove("goes").unwrap();
-    pair.laptop.sync();
-    let desk = pair.desk.replica.own_device();
-    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
-    pair.pass_days(1);
-    let report = keep(&mut pair.laptop, Retention::Days(0));
-    assert_eq!(report.waiting_for, Vec::<String>::new());
-    assert!(report.deleted > 0, "{report:?}");
-    for _ in 0..2 {
-        pair.settle();
-    }
-    for device in [&mut pair.laptop, &mut pair.desk] {
-        assert_eq!(device.fs.read("mine").unwrap(), b"written while away");
-        assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
-        assert!(device.fs.read("goes").is_err(), "what was deleted meanwhile is not revived");
-        assert_sound(device);
-    }
-}
-
-#[test]
-fn a_newcomer_who_begins_where_history_begins_knows_the_same_members_epoch_and_retention() {
-    let (mut pair, _) = three_versions();
-    let mut third = pair.third();
-    third.sync();
-    pair.settle();
-    let gone = third.replica.own_device();
-    pair.laptop.replica.revoke(&gone, b"another", &mut Silent).unwrap();
-    pair.settle();
-    let desk = pair.desk.replica.own_device();
-    pair.pass_days(1);
-    // Whoever is revoked is not waited for.
-    keep(&mut pair.laptop, Retention::Days(0));
-    pair.desk.sync();
-    pair.laptop.sync();
-    assert!(packets(&pair.store) < 8, "{} packets are left", packets(&pair.store));
-    let mut fourth = pair.joined(9, "fourth", b"another");
-    fourth.sync();
-    pair.settle();
-    fourth.sync();
-    let (status, other) = (fourth.replica.status().unwrap(), pair.laptop.replica.status().unwrap());
-    assert_eq!(status.state, other.state);
-    let members = |status: &packetboat_engine::replica::Status| -> Vec<_> {
-        let shown = status.devices.iter().map(|device| (device.device, device.name.clone(), device.standing));
-        // Each shows itself first.
-        let mut shown: Vec<_> = shown.collect();
-        shown.sort();
-        shown
-    };
-    assert_eq!(members(&status), members(&other));
-    assert!(members(&status).iter().any(|(device, _, standing)| *device == gone && *standing == "revoked"));
-    assert_eq!(fourth.replica.retention().unwrap(), Retention::Days(0));
-    assert_eq!(fourth.fs.read("large").unwrap(), noise(3, LARGE));
-    let_go_until_nothing_moves(&mut pair, &mut [&mut fourth]);
-    // In the same epoch: it may retire, and its word counts.
-    fourth.replica.retire(&desk, &mut Silent).unwrap();
-    pair.laptop.sync();
-    assert!(pair.laptop.replica.status().unwrap().devices.iter().any(|d| d.device == desk && d.standing == "retired"));
-    assert_sound(&mut fourth);
-}
-
-#[test]
-fn whoever_was_revoked_where_no_packet_tells_of_it_any_more_is_told_all_the_same() {
-    // Seeds 13021 and 13027 of the world: the revocation and the keys in it had been let go, every tip was sealed under a
-    // key that the revoked device was never given, and it went on alone for ever with rounds that seemed well.
-    let (mut pair, _) = three_versions();
-    let mut third = pair.third();
-    third.sync();
-    pair.settle();
-    pair.laptop.replica.revoke(&third.id(), b"another", &mut Silent).unwrap();
-    pair.settle();
-    pair.pass_days(1);
-    keep(&mut pair.laptop, Retention::Days(0));
-    pair.settle();
-    third.fs.write("mine", b"written since").unwrap();
-    for _ in 0..2 {
-        let error = third.sync_fails();
-        assert!(matches!(&error, SyncError::LeftOut { .. }), "{error}");
-    }
-    assert_eq!(third.fs.read("mine").unwrap(), b"written since");
-    assert_eq!(third.fs.read("large").unwrap(), noise(3, LARGE));
-}
-
-#[test]
-fn a_key_that_is_late_or_lost_on_its_way_is_not_taken_for_one_that_was_withheld() {
-    let (mut pair, _) = three_versions();
-    let mut third = pair.third();
-    third.sync();
-    pair.settle();
-    // Packets have been let go before, so the lanes do not begin at their first.
-    pair.pass_days(1);
-    keep(&mut pair.laptop, Retention::Days(0));
-    for _ in 0..2 {
-        third.sync();
-        pair.settle();
-    }
-    let before = pair.store.names();
-    let desk = pair.desk.replica.own_device();
-    pair.laptop.replica.revoke(&desk, b"another", &mut Silent).unwrap();
-    pair.laptop.fs.write("after", b"under the new key").unwrap();
-    pair.laptop.sync();
-    let new =
-        pair.store.names().into_iter().filter(|name| !before.contains(name) && name.as_str().starts_with("lanes/"));
-    let bringing = new.min_by_key(|name| name.as_str().rsplit_once('/').unwrap().1.parse::<u64>().unwrap()).unwrap();
-    let bytes = pair.store.get(&bringing, u64::MAX).unwrap();
-    pair.store.delete(&bringing).unwrap();
-    third.sync();
-    assert!(third.fs.read("after").is_err(), "the key was in the packet that is not there");
-    pair.store.put(&bringing, &bytes).unwrap();
-    third.sync();
-    assert_eq!(third.fs.read("after").unwrap(), b"under the new key");
-}
-
-#[test]
 fn a_run_reads_no_pack_that_it_does_not_store_anew() {
     let mut pair = Pair::new();
     pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
@@ -652,38 +381,6 @@ fn rounds_let_go_only_where_they_were_asked_to_and_an_idle_one_puts_nothing() {
     assert_sound(&mut pair.laptop);
 }
 
-/// Lets all that are there synchronise and let go, a day apart, until a run of each publishes and deletes nothing; panics
-/// where that takes too long, where something waits in the end, or where the next run finds something all the same.
-#[track_caller]
-fn let_go_until_nothing_moves(pair: &mut Pair, others: &mut [&mut Device]) {
-    for run in 0.. {
-        assert!(run <= RUNS_TO_REST, "letting go never comes to rest");
-        for _ in 0..2 {
-            pair.settle();
-            others.iter_mut().for_each(|other| drop(other.sync()));
-        }
-        pair.pass_days(1);
-        let names = pair.store.names();
-        let devices = |pair: &mut Pair, others: &mut [&mut Device]| -> Vec<PruneReport> {
-            let pair = [&mut pair.laptop, &mut pair.desk].into_iter();
-            pair.chain(others.iter_mut().map(|other| &mut **other)).map(prune).collect()
-        };
-        let reports = devices(pair, others);
-        if pair.store.names() != names {
-            continue;
-        }
-        for report in &reports {
-            assert_eq!((report.packets, report.packs), (0, 0), "{report:?}");
-        }
-        for report in devices(pair, others) {
-            assert_eq!(report.waiting_for, Vec::<String>::new());
-            assert_eq!((report.packets, report.packs, report.deleted), (0, 0, 0), "{report:?}");
-        }
-        assert_eq!(pair.store.names(), names, "a run after one that found nothing published something");
-        return;
-    }
-}
-
 #[test]
 fn letting_go_comes_to_an_end_whatever_is_kept() {
     let versions = Retention::Versions(NonZeroU32::new(1).unwrap());
@@ -727,8 +424,5 @@ fn a_full_intermediary_loses_nothing_of_which_nobody_asked_that_it_goes() {
     assert!(shown(&mut pair.desk, "large", &times[0]).is_err());
 }
 
-const LARGE: usize = 600 * 1024;
 /// More files than one packet tells of.
 const MORE_THAN_A_PACKET: usize = 5_100;
-/// One to condemn, one to delete, one for the segments that the new checkpoint leaves, and one for each more device.
-const RUNS_TO_REST: usize = 6;

@@ -57,7 +57,8 @@ impl Needs {
 }
 
 impl Verifier<'_> {
-    /// Takes back faults of packs whose every chunk lies in another pack that is in order: a repair put it there.
+    /// Takes back faults of packs whose every chunk lies in another pack that is in order: a repair put it there, or two
+    /// devices stored the same.
     pub(super) fn pass_over_what_was_replaced(&mut self) -> Result<(), SyncError> {
         let index = &self.replica.parts.index;
         let faulty: HashSet<PackId> = self.report.faults.iter().filter_map(|fault| pack_of(fault.wanted)).collect();
@@ -94,7 +95,10 @@ impl Verifier<'_> {
             if !replaced.contains(&at) {
                 moved_to.insert(at, kept.len());
                 kept.push(fault);
-            } else if fault.what != MISSING {
+                continue;
+            }
+            self.replaced.extend(pack_of(fault.wanted));
+            if fault.what != MISSING {
                 self.report.orphans.push(fault.object);
             }
         }

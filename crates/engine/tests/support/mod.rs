@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
+pub(crate) mod letting_go;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
