@@ -575,6 +575,10 @@ pub(crate) fn record_folded(
             index.put_pack(pack, PackState::Stored)?;
         }
     }
+    crate::checkpoints::held::strike_out(index, packet.body.packs.iter().map(|pack| pack.pack))?;
+    if packetboat_core::garbage::condemns_packs(packet) {
+        crate::checkpoints::held::strike_out(index, packet.body.needs.iter().copied())?;
+    }
     for (id, _) in &packet.body.inline {
         // A pack that is condemned or damaged may be gone: who sent the chunk once more did not rely on it.
         let lies_elsewhere = match index.chunk_place(id)? {

@@ -24,6 +24,7 @@ use packetboat_core::garbage::Retention;
 use packetboat_core::ids::{DeviceId, Dot, PackId};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::tree::Summary;
+use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::{FoldedPacket, Index, PackState, PackUse};
 
 use crate::builder::{Draft, seal_own};
@@ -35,6 +36,7 @@ use crate::past::index_at;
 use crate::ports::{Note, Observer};
 use crate::publish::Published;
 use crate::replica::{At, Replica};
+use crate::wants;
 
 use carry_out::Deleted;
 use in_use::{Beginning, in_use};
@@ -269,6 +271,7 @@ impl Replica {
         let mut repacking = Repacking::new(&*parts.store, &self.keys);
         let mut condemned: BTreeSet<PackId> = choice.unused.iter().map(|pack| pack.pack).collect();
         condemned.extend(&superseded.packs);
+        let mut unreadable = BTreeSet::new();
         let mut relied_on: BTreeSet<PackId> = chosen().flat_map(|pack| &pack.relied_on).copied().collect();
         for pack in &choice.wasteful {
             if observer.interrupted() {
@@ -278,8 +281,10 @@ impl Replica {
                 condemned.insert(pack.pack);
             } else {
                 report.notes.push(format!("pack {} cannot be read and is left as it is", pack.pack.short()));
+                unreadable.insert(Wanted::Pack(pack.pack));
             }
         }
+        wants::note(&mut parts.index, &unreadable, parts.clock.now_ms())?;
         repacking.put(&mut parts.index, &mut *parts.entropy)?;
         let mut told = repacking.told;
         let mut history = Knowledge::new();
@@ -289,6 +294,11 @@ impl Replica {
             checkpoints::write_base(&mut parts.index, &mut cut.past, &condemned, store, keys, entropy, observer)?;
             history = cut.past.knowledge().clone();
         }
+        if condemned.is_empty() && history.is_empty() {
+            report.deleted += superseded.delete_roots(&*parts.store)?;
+            return Ok(());
+        }
+        held::tell(&mut parts.index, relied_on.iter().copied())?;
         for pack in held::untold(&parts.index)? {
             told.extend(parts.index.pack_index(&pack)?);
         }

@@ -16,7 +16,7 @@ use packetboat_core::checkpoint::{
     UnverifiedCheckpoint, decode_packs,
 };
 use packetboat_core::content::{PackIndex, PackedChunk};
-use packetboat_core::ids::{DeviceId, Dot, PackId, PacketHash};
+use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::marker::{MAX_MARKER_BYTES, Marker, MarkerStanding};
 use packetboat_core::members::Standing;
@@ -82,8 +82,8 @@ struct Verifier<'a> {
     replaced: BTreeSet<PackId>,
     /// Packs that checkpoints refer to, and how long they must be at least.
     checkpoint_packs: BTreeMap<PackId, u64>,
-    /// Of each device's newest checkpoint, the segments that tell of packs.
-    pack_segments: BTreeMap<DeviceId, (u64, Vec<SegmentRef>)>,
+    /// Of each device's newest checkpoint the number, the segments that tell of packs, and what it contains.
+    pack_segments: BTreeMap<DeviceId, (u64, Vec<SegmentRef>, Knowledge)>,
 }
 
 /// An object that was read, or what is wrong with it.
@@ -291,7 +291,7 @@ impl Verifier<'_> {
                     if newest.0 < root.number {
                         let mut segments = root.segments;
                         segments.retain(|segment| matches!(segment.start, SegmentStart::Packs(_)));
-                        *newest = (root.number, segments);
+                        *newest = (root.number, segments, root.knowledge);
                     }
                 }
                 Ok(_) => {
@@ -383,7 +383,7 @@ impl Verifier<'_> {
     /// A checkpoint may store anew what lies inside packets; of such packs only those know that began from it.
     fn packs_that_checkpoints_tell_of(&mut self, unknown: &mut BTreeMap<PackId, u64>) -> Result<(), SyncError> {
         let mut seen = HashSet::new();
-        for (device, (number, segments)) in std::mem::take(&mut self.pack_segments) {
+        for (device, (number, segments, covered)) in std::mem::take(&mut self.pack_segments) {
             for segment in segments {
                 let packs = match self.pack_segment(&segment) {
                     Ok(packs) => packs,
@@ -398,9 +398,20 @@ impl Verifier<'_> {
                         continue;
                     }
                     let wrong = match unknown.remove(&pack) {
-                        // It was let go since, unless what it held lies inside packets too.
-                        None if !self.lies_in_packets(&chunks)? => continue,
-                        None => MISSING.to_owned(),
+                        // It was let go since, unless something is needed of it that lies inside packets which whoever
+                        // begins from the checkpoint does not fold.
+                        None => {
+                            let needed = self.inside_packets(&chunks, &covered)?;
+                            if !needed.is_empty() {
+                                self.report.objects += 1;
+                                let fault = self.fault(&pack::object_name(&pack), MISSING.to_owned());
+                                self.needs.of_checkpoints.insert(pack);
+                                for chunk in needed {
+                                    self.needs.chunks.entry(chunk).or_default().push(fault);
+                                }
+                            }
+                            continue;
+                        }
                         Some(found) if found != u64::from(size) => format!("it has {found} bytes in place of {size}"),
                         Some(_) => {
                             self.pack_bytes(&pack)?;
@@ -415,14 +426,17 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Whether one of these chunks is known to lie inside a packet.
-    fn lies_in_packets(&self, chunks: &[PackedChunk]) -> Result<bool, SyncError> {
+    /// The chunks of these that are known to lie inside packets up to a point.
+    fn inside_packets(&self, chunks: &[PackedChunk], covered: &Knowledge) -> Result<Vec<ChunkId>, SyncError> {
+        let mut inside = Vec::new();
         for chunk in chunks {
-            if matches!(self.replica.parts.index.chunk_place(&chunk.id)?, Some(index::ChunkPlace::Packet { .. })) {
-                return Ok(true);
+            if let Some(index::ChunkPlace::Packet { dot, .. }) = self.replica.parts.index.chunk_place(&chunk.id)?
+                && covered.contains(&dot)
+            {
+                inside.push(chunk.id);
             }
         }
-        Ok(false)
+        Ok(inside)
     }
 
     fn pack_segment(&self, segment: &SegmentRef) -> Result<Vec<PackIndex>, String> {

@@ -354,3 +354,41 @@ fn a_damaged_pack_of_which_another_holds_the_same_is_told_of_and_nothing_is_let_
         assert_eq!(device.fs.read("the same").unwrap(), noise(3, LARGE));
     }
 }
+
+#[test]
+fn nothing_is_let_go_for_a_pack_that_only_a_checkpoint_names() {
+    // Seeds 16770, 16827 and 16863 of the world: whoever wrote a checkpoint had stored in a pack what lay inside packets, and
+    // no packet told of that pack. A device that began from the checkpoint let go of another that held the same, which was
+    // all that the others knew: they stored it anew, it let that go too, and so on; or the content was nowhere for them.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("kept", b"inside a packet").unwrap();
+    pair.settle();
+    for number in 0..MORE_THAN_A_TAIL {
+        pair.pass();
+        pair.desk.fs.write("counter", number.to_string().as_bytes()).unwrap();
+        pair.desk.sync();
+    }
+    assert_eq!(count(&pair.store, "checkpoints/"), 1, "the desk's");
+    let mut third = pair.third();
+    third.sync();
+    pair.pass_days(1);
+    pair.laptop.sync();
+    keep(&mut pair.laptop, Retention::Days(0));
+    for _ in 0..2 {
+        pair.settle();
+        third.sync();
+    }
+    prune(&mut pair.laptop);
+    let report = prune(&mut third);
+    assert_eq!(report.notes, Vec::<String>::new(), "it knows all history by now");
+    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+    let mut fourth = pair.joined(4, "fourth", b"secret");
+    fourth.sync();
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third, &mut fourth] {
+        assert_eq!(device.fs.read("kept").unwrap(), b"inside a packet");
+        assert_sound(device);
+    }
+}
+
+/// As many packets as make a checkpoint due.
+const MORE_THAN_A_TAIL: usize = 70;

@@ -420,7 +420,7 @@ impl World {
     fn copy(&mut self, at: usize) {
         // What is not published is lost with the disk that is replaced, and that is no fault of the vault's.
         self.devices[at].fs.call_off();
-        if self.sync(at).is_err() {
+        if !self.sync(at).is_ok_and(|report| report.sent.postponed == 0) {
             return;
         }
         let name = self.devices[at].name.clone();

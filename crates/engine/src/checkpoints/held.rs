@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
+use packetboat_core::content::PackIndex;
 use packetboat_core::ids::{DeviceId, Epoch, PackId};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::signed::Content;
 use packetboat_core::wire::{Reader, WireError, Writer};
-use packetboat_replica::index::Index;
+use packetboat_replica::index::{Index, PackState};
 
 use crate::error::SyncError;
 
@@ -121,10 +122,16 @@ pub(super) fn set_packed(index: &mut Index, packed: &Knowledge) -> Result<(), Sy
     write_knowledge(index, PACKED, packed)
 }
 
-/// Packs with inline content of which no packet has told yet.
+/// Packs with inline content of which no packet has told yet; none that is condemned or damaged, of which none is to tell.
 pub(crate) fn untold(index: &Index) -> Result<Vec<PackId>, SyncError> {
     let bytes = index.meta(UNTOLD)?.unwrap_or_default();
-    Ok(bytes.chunks_exact(PackId::LEN).filter_map(PackId::from_slice).collect())
+    let mut packs = Vec::new();
+    for pack in bytes.chunks_exact(PackId::LEN).filter_map(PackId::from_slice) {
+        if index.pack_row(&pack)?.is_some_and(|row| row.state == PackState::Stored) {
+            packs.push(pack);
+        }
+    }
+    Ok(packs)
 }
 
 /// Adds to what [`untold`] returns.
@@ -137,6 +144,53 @@ pub(super) fn add_untold(index: &mut Index, pack: &PackId) -> Result<(), SyncErr
 /// Notes that a packet tells of all.
 pub(crate) fn all_are_told(index: &mut Index) -> Result<(), SyncError> {
     Ok(index.set_meta(UNTOLD, None)?)
+}
+
+/// Packs that a checkpoint named and no packet that was folded here told of: others need not know of them.
+pub(crate) fn named_by_checkpoint(index: &Index) -> Result<BTreeSet<PackId>, SyncError> {
+    let bytes = index.meta(NAMED)?.unwrap_or_default();
+    Ok(bytes.chunks_exact(PackId::LEN).filter_map(PackId::from_slice).collect())
+}
+
+/// Adds to what [`named_by_checkpoint`] returns.
+pub(super) fn add_named_by_checkpoint(index: &mut Index, packs: &[PackIndex]) -> Result<(), SyncError> {
+    let mut bytes = index.meta(NAMED)?.unwrap_or_default();
+    packs.iter().for_each(|pack| bytes.extend_from_slice(&pack.pack.0));
+    Ok(index.set_meta(NAMED, Some(&bytes))?)
+}
+
+/// Takes packs off the lists of those of which others need not know: a packet tells of them, or its author relies on them
+/// where all will, or they are gone.
+pub(crate) fn strike_out(index: &mut Index, packs: impl Iterator<Item = PackId> + Clone) -> Result<(), SyncError> {
+    for key in [NAMED, UNTOLD] {
+        let Some(bytes) = index.meta(key)? else { continue };
+        let told: BTreeSet<PackId> = packs.clone().collect();
+        let listed = bytes.chunks_exact(PackId::LEN).filter_map(PackId::from_slice);
+        let left: Vec<u8> = listed.filter(|pack| !told.contains(pack)).flat_map(|pack| pack.0).collect();
+        if left.len() != bytes.len() {
+            index.set_meta(key, Some(&left).filter(|left| !left.is_empty()).map(Vec::as_slice))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the next packet that tells of packs tell of these too, where only a checkpoint named them.
+pub(crate) fn tell(index: &mut Index, packs: impl IntoIterator<Item = PackId>) -> Result<(), SyncError> {
+    let named = named_by_checkpoint(index)?;
+    let mut untold: BTreeSet<PackId> = untold(index)?.into_iter().collect();
+    for pack in packs {
+        if named.contains(&pack) && untold.insert(pack) {
+            add_untold(index, &pack)?;
+        }
+    }
+    Ok(())
+}
+
+/// Packs of which others need not know: nothing may be let go because one of these holds the same.
+pub(crate) fn not_known_to_others(index: &Index) -> Result<BTreeSet<PackId>, SyncError> {
+    let mut packs = named_by_checkpoint(index)?;
+    packs.extend(untold(index)?);
+    Ok(packs)
 }
 
 fn read_knowledge(index: &Index, key: &str) -> Result<Knowledge, SyncError> {
@@ -164,4 +218,5 @@ const COVERS: &str = "checkpoint covers";
 const ROOT: &str = "checkpoint root";
 const SEEN: &str = "checkpoints seen";
 const UNTOLD: &str = "inline content untold";
+const NAMED: &str = "packs named by a checkpoint";
 const PACKED: &str = "inline content packed";

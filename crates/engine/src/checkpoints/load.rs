@@ -276,6 +276,7 @@ impl Loader<'_> {
                 let packs =
                     sound(decode_segment::<PackIndex>(bytes), start, end, |pack| SegmentStart::Packs(pack.pack))?;
                 packs.iter().try_for_each(|pack| self.index.put_pack(pack, PackState::Stored))?;
+                held::add_named_by_checkpoint(self.index, &packs)?;
                 Ok(packs.len() as u64)
             }
         }

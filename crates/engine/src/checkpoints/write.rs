@@ -213,7 +213,9 @@ pub(super) fn pack_content_of_history(
     entropy: &mut dyn Entropy,
 ) -> Result<(), SyncError> {
     let garbage = crate::garbage::load(index)?;
+    let named = held::named_by_checkpoint(index)?;
     let mut packing = Packing::new(store, keys);
+    let mut to_tell = BTreeSet::new();
     for (device, learned) in history.iter() {
         for counter in garbage.horizon().counter(device) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
@@ -223,6 +225,7 @@ pub(super) fn pack_content_of_history(
                     && stays(&pack)
                     && is_known_to_others(index, &pack)?
                 {
+                    to_tell.extend(Some(pack).filter(|pack| named.contains(pack)));
                     continue;
                 }
                 packing.add(id, &plain, entropy)?;
@@ -232,6 +235,7 @@ pub(super) fn pack_content_of_history(
             }
         }
     }
+    held::tell(index, to_tell)?;
     record(index, packing.put(entropy)?)
 }
 

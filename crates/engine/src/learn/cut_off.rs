@@ -7,7 +7,7 @@
 //! It is told only where three things agree: tips that their devices signed do not open, the marker gives no key to whoever
 //! holds what is held here, and no packet is there that could still bring one. The last is seen by a lane that begins later
 //! than it was read, since history was let go then and no single packet is lost; or by all lanes of those tips, where the
-//! packet to be read next does not open either, or none is left of a lane that was never read.
+//! packet to be read next does not open either or waits for some that are gone, or none is left of a lane never read.
 //! Nothing is recorded: whoever sees more another day goes on.
 //!
 //! Left out: lanes of which no packet is left and that were read in part, since one that was read to its end looks the same.
@@ -38,9 +38,23 @@ impl Learner<'_> {
             if listed.first().is_some_and(|first| *first > known + 1) && next == Next::Gone {
                 return Ok(true);
             }
-            exhausted &= next == Next::Locked || next == Next::Gone && known == 0 && listed.is_empty();
+            exhausted &= match next {
+                Next::Locked => true,
+                Next::Gone => known == 0 && listed.is_empty(),
+                Next::Other => self.awaits_what_is_gone()?,
+            };
         }
         Ok(exhausted)
+    }
+
+    /// Whether packets that were read wait for some that are not there.
+    fn awaits_what_is_gone(&mut self) -> Result<bool, SyncError> {
+        for (device, run) in self.waiting.missing(self.index.knowledge()) {
+            if self.next_of(device, *run.start())? == Next::Gone {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is there of the packet that is to be read next of a lane.

@@ -53,7 +53,11 @@ impl Replica {
         if record.standing().next().is_none() {
             return Ok(deleted);
         }
-        let answered = Standing::load(index, self.keys.device.device())?.answered(&record);
+        let mut answered = Standing::load(index, self.keys.device.device())?.answered(&record);
+        // History first: what only the past before it needs is stored anew for nobody.
+        let has_history =
+            |dot: &Dot| record.standing().any(|(other, found)| other == dot && found.condemned_history().is_some());
+        answered.sort_by_key(|dot| !has_history(dot));
         for dot in answered.into_iter().filter(|dot| is_wanted(dot)) {
             let found = record.standing().find(|(other, _)| **other == dot);
             let Some((_, condemnation)) = found else { continue };
@@ -250,9 +254,10 @@ impl Replica {
             return Ok(());
         }
         let (index, store) = (&self.parts.index, &*self.parts.store);
+        let unknown = held::not_known_to_others(index)?;
         let mut lacking = BTreeSet::new();
         let complete = chunks_standing(index, Some(store), &self.keys, observer, |chunk| {
-            lacking.extend(going_with(index, unreadable, chunk)?);
+            lacking.extend(going_with(index, unreadable, &unknown, chunk)?);
             Ok(())
         })?;
         if !complete {
@@ -276,7 +281,7 @@ impl Replica {
     /// The chunks in use that lie in these packs and in no other that all know of and that stays; none where that cannot be
     /// told.
     ///
-    /// That a packet holds one as well is not enough: whoever folded that packet while the pack stood, or began from a
+    /// Where others need not know of a pack, it does not count. That a packet holds one as well is not enough: whoever folded that packet while the pack stood, or began from a
     /// checkpoint since, knows of the pack alone. Nor is a pack of which nothing has told yet, since it is known here alone,
     /// nor one that is condemned too: somebody else may delete that one and rely on this.
     fn still_needed(
@@ -287,9 +292,10 @@ impl Replica {
     ) -> Result<Option<BTreeMap<PackId, Vec<ChunkId>>>, SyncError> {
         let (index, store) = (&self.parts.index, &*self.parts.store);
         let retention = garbage::load(index)?.retention();
+        let unknown = held::not_known_to_others(index)?;
         let mut needed: BTreeMap<PackId, Vec<ChunkId>> = BTreeMap::new();
         let complete = chunks_in_use(index, store, &self.keys, retention, beginning, observer, |chunk| {
-            if let Some(pack) = going_with(index, going, chunk)? {
+            if let Some(pack) = going_with(index, going, &unknown, chunk)? {
                 needed.entry(pack).or_default().push(*chunk);
             }
             Ok(())
@@ -299,11 +305,17 @@ impl Replica {
 }
 
 /// The pack of these with which a chunk would go, where no other holds it that was told of and is not condemned.
-fn going_with(index: &Index, going: &BTreeSet<PackId>, chunk: &ChunkId) -> Result<Option<PackId>, SyncError> {
+fn going_with(
+    index: &Index,
+    going: &BTreeSet<PackId>,
+    unknown: &BTreeSet<PackId>,
+    chunk: &ChunkId,
+) -> Result<Option<PackId>, SyncError> {
     let mut found = None;
     for place in index.chunk_places(chunk)? {
         let ChunkPlace::Pack { pack, .. } = place else { continue };
-        if index.pack_row(&pack)?.is_some_and(|row| row.state == PackState::Stored) {
+        let is_sound = index.pack_row(&pack)?.is_some_and(|row| row.state == PackState::Stored);
+        if is_sound && !unknown.contains(&pack) {
             return Ok(None);
         }
         found = found.or(Some(pack).filter(|pack| going.contains(pack)));
@@ -339,6 +351,7 @@ fn forget(index: &mut Index, dot: &Dot, gone: &BTreeSet<PackId>, past: Option<&I
     record.finish(dot);
     garbage::store(index, &record)?;
     settle_wants(index, gone, record.ended())?;
+    held::strike_out(index, gone.iter().copied())?;
     Ok(index.commit()?)
 }
 

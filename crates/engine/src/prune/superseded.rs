@@ -31,11 +31,12 @@ pub(super) struct Superseded {
 }
 
 impl Superseded {
-    /// Looks for it. Where a root cannot be read, nothing is known of what it needs, and nothing is superseded.
+    /// Looks for it. Where a root cannot be read, nothing is known of what it needs, and nothing that can be read is
+    /// superseded.
     ///
-    /// But for one that this device never took for written or has followed by a newer one, or whose author is gone: a put
-    /// that a storage broke off leaves such a one for ever, and nobody can begin from it. It goes where the bases can be read,
-    /// since it may be a damaged one.
+    /// It goes itself if it is one that this device never took for written or has followed by a newer one, or whose author is gone: a put
+    /// that a storage broke off leaves such a one for ever, and nobody can begin from it. And that only where the bases can
+    /// be read, since it may be a damaged one. So two devices that have one each do not wait for one another.
     pub(super) fn find(index: &Index, store: &dyn Store, keys: &Keys) -> Result<Self, SyncError> {
         let own = keys.device.device();
         let listed = store.list(CHECKPOINTS_FOLDER)?;
@@ -53,6 +54,7 @@ impl Superseded {
         };
         let (mut found, mut kept) = (Self::default(), BTreeSet::new());
         let (mut unreadable, mut readable) = (Vec::new(), Vec::new());
+        let mut is_all_known = true;
         for checkpoint in listed {
             let is_older = checkpoint.device == own && newest_own.is_some_and(|newest| checkpoint.number < newest);
             // Its put was broken off before this device took it for written.
@@ -64,7 +66,10 @@ impl Superseded {
                     unreadable.push(checkpoint);
                     continue;
                 }
-                Err(LearnError::Unusable(_) | LearnError::Locked(_)) => return Ok(Self::default()),
+                Err(LearnError::Unusable(_) | LearnError::Locked(_)) => {
+                    is_all_known = false;
+                    continue;
+                }
                 Err(LearnError::Sync(error)) => return Err(error),
             };
             let is_left = is_gone && covered.includes(&root.knowledge);
@@ -76,6 +81,9 @@ impl Superseded {
                 kept.extend(packs);
             }
             readable.push(root.knowledge);
+        }
+        if !is_all_known {
+            found = Self::default();
         }
         let histories = record.standing().filter_map(|(_, condemnation)| condemnation.condemned_history());
         let mut bases = histories.chain(Some(record.ended()).filter(|ended| !ended.is_empty()));

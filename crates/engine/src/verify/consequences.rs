@@ -29,6 +29,8 @@ pub(super) struct Needs {
     pub(super) versions: HashMap<Dot, Vec<usize>>,
     /// Which of the chunks this disk holds.
     here: HashSet<ChunkId>,
+    /// Packs that checkpoints alone name.
+    pub(super) of_checkpoints: BTreeSet<PackId>,
 }
 
 impl Needs {
@@ -108,15 +110,17 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Takes back faults of packs that are condemned and gone, where nothing needs them: somebody deleted them when all had
-    /// answered, and this device has not carried that out itself yet. Nobody is to be asked for those. Comes last, since the
-    /// faults are numbered before.
+    /// Takes back faults of packs that are condemned and gone, or that only a checkpoint named, where nothing needs them:
+    /// somebody deleted them when all had answered, and this device has not carried that out itself yet, or never knew of
+    /// them. Nobody is to be asked for those. Comes last, since the faults are numbered before.
     pub(super) fn pass_over_what_was_let_go(&mut self) -> Result<(), SyncError> {
         let condemned = crate::garbage::load(&self.replica.parts.index)?.condemned();
+        let named = &self.needs.of_checkpoints;
         self.report.faults.retain(|fault| {
-            let is_condemned = pack_of(fault.wanted).is_some_and(|pack| condemned.contains(&pack));
+            let pack = pack_of(fault.wanted);
+            let may_be_gone = pack.is_some_and(|pack| condemned.contains(&pack) || named.contains(&pack));
             let is_needed = !fault.paths.is_empty() || !fault.versions.is_empty();
-            fault.what != MISSING || !is_condemned || is_needed
+            fault.what != MISSING || !may_be_gone || is_needed
         });
         Ok(())
     }

@@ -177,8 +177,7 @@ impl World {
         for at in 0..self.devices.len() {
             let name = self.devices[at].name.clone();
             let report = self.replica(at).verify(true, &mut Silent).unwrap_or_else(|error| panic!("{error}"));
-            let faults: Vec<String> =
-                report.faults.iter().map(|fault| format!("{}: {}", fault.object, fault.what)).collect();
+            let faults: Vec<String> = report.faults.iter().map(|fault| format!("{fault:?}")).collect();
             assert!(faults.is_empty(), "{name} misses {faults:#?}");
         }
     }
