@@ -72,10 +72,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "PACKETBOAT_CHECK", hide_env_values = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     check: bool,
-    /// Let go after a sync, at most once a day, of what the vault does not keep any more, as `prune` does
-    #[arg(long, global = true, env = "PACKETBOAT_PRUNE_DAILY", hide_env_values = true,
+    /// Let nothing go after a sync; else what the vault keeps no more goes, at most once a day
+    #[arg(long, global = true, env = "PACKETBOAT_NO_PRUNE", hide_env_values = true,
           value_parser = clap::builder::FalseyValueParser::new())]
-    prune_daily: bool,
+    no_prune: bool,
 }
 
 /// The folder that a command is about.
@@ -135,7 +135,7 @@ enum Command {
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let Global { json, quiet, verbose, threads, check, prune_daily } = cli.global;
+    let Global { json, quiet, verbose, threads, check, no_prune } = cli.global;
     let ui = Ui { json, quiet, verbose };
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args));
@@ -146,7 +146,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let threads = threads.map_or_else(own_threads, usize::from);
     let context = || {
         let state = StateDir::locate(|name| std::env::var_os(name))?;
-        Ok::<_, Failure>(Context { ui, state, threads, check, prune_daily })
+        Ok::<_, Failure>(Context { ui, state, threads, check, no_prune })
     };
     if let Command::Sendmail(args) = &cli.command {
         return Ok(sendmail::answer(context().and_then(|context| sendmail::run(&context, args))));

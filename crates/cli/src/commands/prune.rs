@@ -20,7 +20,7 @@ use crate::text;
 /// A vault keeps its past for 90 days unless it is told otherwise; --keep tells it, for all devices.
 /// What stands in the folders is never let go, nor what was replaced or deleted within the time that is kept.
 /// What goes is named first, and deleted once every device has heard of it and said so with its next sync; a device that
-/// is away for long is waited for. With --prune-daily this happens after a sync, at most once a day.
+/// is away for long is waited for. The same happens by itself after a sync, at most once a day, unless --no-prune is given.
 /// `packetboat log`, `show` and `restore` reach back to where history begins.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
