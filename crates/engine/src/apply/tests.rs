@@ -566,6 +566,41 @@ fn forbidden_names_get_stand_ins() {
     assert!(seen.values().any(|text| text == "long"));
 }
 
+/// Story: what stood under a stand-in name gave way to an item of that very name, and came back under the name that it had in
+/// staging, `park-5`, for good.
+#[test]
+fn what_stands_under_a_stand_in_name_gives_way_to_what_has_that_name_and_gets_another() {
+    let refusing = SimOptions { forbidden_bytes: b":".to_vec(), ..SimOptions::default() };
+    let folding = SimOptions { case_insensitive: true, ..SimOptions::default() };
+    for options in [refusing, folding] {
+        let mut world = World::new(options);
+        let changes = vec![
+            world.file(1, ROOT, "A:B", b"first"),
+            world.file(2, ROOT, "a:b", b"second"),
+            create(3, ROOT, "D:", Content::Directory),
+            create(4, ROOT, "d:", Content::Directory),
+            world.file(5, item(4), "in", b"third"),
+        ];
+        world.publish(changes);
+        world.settle();
+        let stand_ins: Vec<String> =
+            world.seen().into_keys().filter(|path| path.contains(['%', '~']) && !path.contains('/')).collect();
+        assert!(!stand_ins.is_empty());
+        let changes = (10u8..).zip(&stand_ins).map(|(at, path)| world.file(at, ROOT, path, path.as_bytes()));
+        let changes = changes.collect();
+        world.publish(changes);
+        world.settle();
+        let seen = world.seen();
+        for path in &stand_ins {
+            assert_eq!(&seen[path], path, "{seen:?}");
+        }
+        for text in ["first", "second", "third"] {
+            assert!(seen.values().any(|found| found == text), "{seen:?}");
+        }
+        assert!(!seen.keys().any(|path| path.contains("park")), "{seen:?}");
+    }
+}
+
 #[test]
 fn a_write_that_slips_in_at_any_call_survives() {
     for call in 1..200 {
