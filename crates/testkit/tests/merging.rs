@@ -225,7 +225,7 @@ fn tell(stride: usize) {
 /// on its way stayed in staging where nobody sees it, and every round waited. Seed 15844 of rounds at the same time.
 #[test]
 fn whatever_a_user_does_in_directories_that_are_just_merged_all_is_shown_in_the_end() {
-    tell(11);
+    tell(23);
 }
 
 #[test]
