@@ -10,6 +10,7 @@
 //! at, and those beyond its cut wait until it is folded.
 
 mod cut_off;
+pub(crate) mod passed_over;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -92,6 +93,7 @@ pub(crate) fn learn(
         lanes: BTreeMap::new(),
         cuts: Vec::new(),
         refused: BTreeMap::new(),
+        passed_over: passed_over::of(index, keys.device.device())?,
         tips_read: Vec::new(),
         stuck: false,
         named: Knowledge::new(),
@@ -142,6 +144,8 @@ struct Learner<'a> {
     /// Removals that wait, so that what they cut off is not folded before them.
     cuts: Vec<PendingCut>,
     /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
+    /// Devices that nobody will ever know, see [`passed_over`].
+    passed_over: BTreeSet<DeviceId>,
     refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
@@ -526,7 +530,11 @@ impl Learner<'_> {
             }
             self.cuts.retain(|cut| cut.by != packet.dot);
             let sealed = self.sealed.remove(&packet.hash).expect("what waits is kept sealed too");
-            match self.admit(&packet)? {
+            let admission = match self.is_passed_over(&packet) {
+                true => Admission::Refused(Refusal::Late),
+                false => self.admit(&packet)?,
+            };
+            match admission {
                 Admission::Fold { prerequisite } => {
                     record_folded(self.index, &self.keys.ring, &sealed, &packet, &prerequisite, Folding::Other)?;
                     if garbage::concerns(&packet) {
@@ -588,6 +596,12 @@ impl Learner<'_> {
             let concerns = cut.device == packet.dot.device && cut.cut < packet.dot.counter && cut.by != packet.dot;
             concerns && !(removes && place < cut.place) && !self.index.knowledge().contains(&cut.by)
         })
+    }
+
+    /// Whether a packet is of a device that was found to be passed over, and that no member carries.
+    fn is_passed_over(&self, packet: &Packet) -> bool {
+        self.passed_over.contains(&packet.dot.device)
+            && !self.waiting.carries(&packet.dot, Carriers::Members, &self.members, &self.garbage)
     }
 
     /// Notes a refused packet by which another device, whom this one revoked, revoked this one earlier in total order.

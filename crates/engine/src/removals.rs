@@ -416,6 +416,25 @@ impl Replica {
         Ok(learned)
     }
 
+    /// Forgets what was folded where a device that begins has folded others on which it must not build; whether it did.
+    pub(crate) fn is_to_learn_anew(&mut self) -> Result<bool, SyncError> {
+        let own = self.keys.device.device();
+        let index = &mut self.parts.index;
+        // Only where nothing here hangs on what is forgotten, or all is looked at afterwards.
+        if index.meta(COMING_BACK)?.is_none() && index.count_entries()? > 0 {
+            return Ok(false);
+        }
+        index.begin()?;
+        let anew = crate::learn::passed_over::find(index, &self.keys.ring, own)?;
+        if anew {
+            index.clear_folded()?;
+            members::forget(index)?;
+            garbage::forget(index)?;
+        }
+        index.commit()?;
+        Ok(anew)
+    }
+
     /// Whether what this device made beyond its cut may still be folded by others: it knew all that is condemned by now.
     fn may_be_carried(&self, cut: Counter) -> Result<bool, SyncError> {
         let own = self.keys.device.device();

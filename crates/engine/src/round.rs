@@ -219,8 +219,13 @@ impl Replica {
     }
 
     pub(crate) fn learn(&mut self, observer: &mut dyn Observer) -> Result<crate::learn::Learned, SyncError> {
-        let parts = &mut self.parts;
-        learn(&mut parts.index, &*parts.store, &mut self.keys, &parts.place, observer)
+        loop {
+            let parts = &mut self.parts;
+            let learned = learn(&mut parts.index, &*parts.store, &mut self.keys, &parts.place, observer)?;
+            if !self.is_to_learn_anew()? {
+                return Ok(learned);
+            }
+        }
     }
 
     pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {

@@ -369,6 +369,16 @@ fn whoever_joins_while_others_let_go_is_heard_or_told_that_it_was_left_out() {
 }
 
 #[test]
+fn nobody_builds_on_a_device_that_others_refuse() {
+    // Newcomers folded, or began from a checkpoint of, a device that had joined while history was let go and that all others
+    // refused; so they were refused as well. In 13571 the device that had let go was restored from a backup, and no
+    // checkpoint said where history begins.
+    for seed in [13_571, 13_898, 13_955, 13_969] {
+        World::run(seed, letting_go_meanwhile(seed));
+    }
+}
+
+#[test]
 fn two_checkpoints_that_a_storage_broke_off_do_not_keep_one_another() {
     // Each of two devices had one, and neither took its own away while it could not read the other's.
     World::run(16_388, letting_go_at_once(16_388));

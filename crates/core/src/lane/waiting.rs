@@ -83,12 +83,16 @@ impl Waiting {
         Buffered::Waits
     }
 
-    /// Takes out the next packet that waits for nothing more: the smallest in (Lamport, device) order.
+    /// Takes out the next packet that waits for nothing more: the smallest in (Lamport, device) order, introductions last.
+    ///
+    /// Whoever folds what was condemned before it folds an introduction that does not know it refuses that, as the others do
+    /// who answered; in the other order it would build on a device that nobody else will ever know.
     ///
     /// A packet whose place in its lane is folded already comes out as well, so that a fork is noticed.
     pub fn ready(&mut self, knowledge: &Knowledge) -> Option<Packet> {
         self.unblock(knowledge);
-        while let Some(place) = self.candidates.first().copied() {
+        let is_later = |place: &&Place| place.2 > 1;
+        while let Some(place) = self.candidates.iter().find(is_later).or(self.candidates.first()).copied() {
             let held = self.packets.get_mut(&place).expect("a candidate is held");
             if knowledge.contains(&held.packet.dot) {
                 return self.remove(&place);

@@ -142,11 +142,25 @@ impl Replica {
                 held::hold_at_least(index, &sound.1.knowledge, &sound, self.keys.ring.current())?;
             }
         }
-        if past.is_some() && dot.device == self.keys.device.device() {
+        if let Some(past) = &past
+            && !self.is_told_by_a_checkpoint(past.knowledge())?
+        {
             // Whoever lacks what is gone now learns from it that it must begin anew.
             self.write_checkpoint(observer)?;
         }
         Ok(())
+    }
+
+    /// Whether a checkpoint that devices are seen to name says that history begins here or later.
+    fn is_told_by_a_checkpoint(&self, history: &Knowledge) -> Result<bool, SyncError> {
+        let (index, store) = (&self.parts.index, &*self.parts.store);
+        for (device, number) in checkpoints::seen(index)? {
+            let root = checkpoints::sound_root(store, &self.keys, &CheckpointRef { device, number })?;
+            if root.is_some_and(|root| root.garbage.ended().includes(history)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The vault as it was where history begins, if this condemns history.
