@@ -8,5 +8,6 @@ pub(crate) mod join;
 pub(crate) mod million;
 pub(crate) mod noop;
 pub(crate) mod profile;
+pub(crate) mod prune;
 pub(crate) mod rename_dir;
 pub(crate) mod small_edit;

@@ -41,7 +41,7 @@ struct Options {
     /// How often each contestant runs; medians are reported [default: 3; noop: 7; million: 1]
     #[arg(long)]
     runs: Option<usize>,
-    /// Size in MiB of the one file of edit (1024) and big-file (4096)
+    /// Size in MiB of the one file of edit (1024) and big-file (4096), and of all files of prune (512)
     #[arg(long)]
     mib: Option<u64>,
     /// How many vaults, each with keys of its own, edit measures
@@ -89,6 +89,8 @@ enum Figure {
     BigFile,
     /// First sync, join and no-op of a million files, beside a tenth as many
     Million,
+    /// A fifth of a vault let go, beside `restic prune`
+    Prune,
     /// A device that was away, when many others made a packet, and one made many
     Behind,
     /// Where the time of a first sync, a join and a no-op goes
@@ -118,6 +120,7 @@ fn run(options: &Options) -> Result<()> {
         Figure::SmallEdit => figures::small_edit::run(&lab, options)?,
         Figure::BigFile => figures::big_file::run(&lab, options)?,
         Figure::Million => figures::million::run(&lab, options)?,
+        Figure::Prune => figures::prune::run(&lab, options)?,
         Figure::Behind => figures::behind::run(&lab, options)?,
         Figure::Profile => figures::profile::run(&lab, options)?,
     };

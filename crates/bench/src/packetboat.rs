@@ -42,6 +42,24 @@ impl Device {
         self.sync_under(&[])
     }
 
+    /// The same where many files were deleted on purpose.
+    pub(crate) fn sync_deleting(&self) -> Result<Round> {
+        let mut command = Command::new(&self.program);
+        command.args(["sync", "--json", "--confirm-deletes"]).arg(&self.folder);
+        self.round(command)
+    }
+
+    /// Runs `packetboat prune`, which must delete something.
+    pub(crate) fn prune(&self, keep: &str) -> Result<Round> {
+        let mut command = Command::new(&self.program);
+        command.args(["prune", "--json", "--keep", keep]).arg(&self.folder);
+        let pruned = self.spoken(command)?;
+        if pruned.number("/deleted") == 0 {
+            return Err(format!("nothing was deleted: {}", pruned.said).into());
+        }
+        Ok(pruned)
+    }
+
     /// The same as the arguments of another program, which may observe it.
     pub(crate) fn sync_under(&self, observer: &[&str]) -> Result<Round> {
         let mut command = match observer.split_first() {
@@ -53,11 +71,19 @@ impl Device {
             None => Command::new(&self.program),
         };
         command.args(["sync", "--json", "--name", &self.name]).arg(&self.folder).arg(&self.vault);
+        self.round(command)
+    }
+
+    fn spoken(&self, mut command: Command) -> Result<Round> {
         command.env("PACKETBOAT_STATE_DIR", &self.state).env("PACKETBOAT_PASSPHRASE", PASSPHRASE);
         let run = run(&mut command)?;
         let said = serde_json::from_slice(&run.stdout)
             .map_err(|error| format!("packetboat said no JSON: {error}: {}", String::from_utf8_lossy(&run.stdout)))?;
-        let round = Round { run, said };
+        Ok(Round { run, said })
+    }
+
+    fn round(&self, command: Command) -> Result<Round> {
+        let round = self.spoken(command)?;
         if round.said["in_step"] != true || round.number("/problems") != 0 {
             return Err(format!("the round is not in step: {}", round.said).into());
         }

@@ -55,6 +55,14 @@ impl Restic {
         run_quiet(self.command().arg("backup").arg("--quiet").arg(folder))
     }
 
+    pub(crate) fn forget_all_but_the_last(&self) -> Result<Run> {
+        run_quiet(self.command().args(["forget", "--quiet", "--keep-last", "1", "--group-by", "host"]))
+    }
+
+    pub(crate) fn prune(&self) -> Result<Run> {
+        run_quiet(self.command().args(["prune", "--quiet", "--max-unused", "0"]))
+    }
+
     /// Restores what was backed up, which is not durable until a [`sync`].
     pub(crate) fn restore(&self, target: &Path) -> Result<Run> {
         run_quiet(self.command().args(["restore", "latest", "--quiet", "--target"]).arg(target))

@@ -359,6 +359,7 @@ impl Binder<'_> {
         match outcome {
             Ok(bound) => {
                 ui.note(&format!("Created the vault at {} (this device is \"{name}\").", text::path(&place.path)));
+                ui.note("Past versions are kept for 90 days; `packetboat prune --keep` changes that.");
                 Ok(bound)
             }
             Err(failure) => {

@@ -14,6 +14,7 @@ mod man;
 mod outbox;
 mod pair;
 mod paths;
+mod prune;
 pub(crate) mod repair;
 mod resolve;
 mod restore;
@@ -71,6 +72,10 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "PACKETBOAT_CHECK", hide_env_values = true,
           value_parser = clap::builder::FalseyValueParser::new())]
     check: bool,
+    /// Let nothing go after a sync; else what the vault keeps no more goes, at most once a day
+    #[arg(long, global = true, env = "PACKETBOAT_NO_PRUNE", hide_env_values = true,
+          value_parser = clap::builder::FalseyValueParser::new())]
+    no_prune: bool,
 }
 
 /// The folder that a command is about.
@@ -109,6 +114,7 @@ enum Command {
     Devices(devices::DevicesArgs),
     Key(key::KeyArgs),
     Verify(verify::VerifyArgs),
+    Prune(prune::PruneArgs),
     Repair(repair::RepairArgs),
     Undo(undo::UndoArgs),
     Doctor(doctor::DoctorArgs),
@@ -129,7 +135,7 @@ enum Command {
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let Global { json, quiet, verbose, threads, check } = cli.global;
+    let Global { json, quiet, verbose, threads, check, no_prune } = cli.global;
     let ui = Ui { json, quiet, verbose };
     if let Command::Completions(args) = &cli.command {
         return Ok(completions::run(args));
@@ -138,8 +144,10 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         return man::run(args);
     }
     let threads = threads.map_or_else(own_threads, usize::from);
-    let context =
-        || Ok::<_, Failure>(Context { ui, state: StateDir::locate(|name| std::env::var_os(name))?, threads, check });
+    let context = || {
+        let state = StateDir::locate(|name| std::env::var_os(name))?;
+        Ok::<_, Failure>(Context { ui, state, threads, check, no_prune })
+    };
     if let Command::Sendmail(args) = &cli.command {
         return Ok(sendmail::answer(context().and_then(|context| sendmail::run(&context, args))));
     }
@@ -155,6 +163,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Devices(args) => devices::run(&context, args),
         Command::Key(args) => key::run(&context, args),
         Command::Verify(args) => verify::run(&context, &args),
+        Command::Prune(args) => prune::run(&context, &args),
         Command::Ignore(args) => ignore::run(&context, &args),
         Command::Pair(args) => pair::run(&context, &args),
         Command::Unpair(args) => unpair::run(&context, &args),

@@ -137,7 +137,8 @@ fn own_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
 fn store_hint(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::Full => {
-            "free some space at the intermediary and run again; what was stored so far is kept, nothing was lost"
+            "free some space at the intermediary and run again; what was stored so far is kept, nothing was lost. \
+             `packetboat prune --keep 30d --dry-run` says what keeping less of the past would free"
         }
         StoreError::Denied { .. } => "look at who owns the intermediary's files and whether it is mounted read-only",
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -190,6 +191,12 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
              INTERMEDIARY --rebind`"
         }
         SyncError::NoSuchPacket { .. } => "`packetboat log` shows packets as `device:counter`",
+        SyncError::HistoryEnds => {
+            "`packetboat log` shows how far it reaches; `packetboat prune --keep` says how long the past is kept"
+        }
+        SyncError::NoBase => {
+            "run `packetboat verify` to see what is damaged at the intermediary; what stands now is not concerned"
+        }
         SyncError::Interrupted => "nothing was lost; run again to go on",
         _ => return None,
     })

@@ -35,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) threads: usize,
     /// Whether everything is checked after each round.
     pub(crate) check: bool,
+    /// Whether rounds let nothing go by themselves.
+    pub(crate) no_prune: bool,
 }
 
 /// An open replica. It is let go of in this order: the lock last.
@@ -188,6 +190,7 @@ impl Context {
                 threads: self.threads,
                 ignore_overlay,
                 check: if self.check { Check::Everything } else { Check::default() },
+                lets_go_by_itself: !self.no_prune,
                 ..Settings::default()
             },
         })

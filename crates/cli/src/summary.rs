@@ -153,17 +153,22 @@ impl Summary<'_> {
                 "checkpoints": report.repaired.checkpoints,
             },
             "rolled_back": report.rolled_back.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "requests": {
-                "reads": traffic.gets,
-                "writes": traffic.puts,
-                "listings": traffic.lists,
-                "removals": traffic.deletes,
-                "bytes_sent": traffic.bytes_up,
-                "bytes_received": traffic.bytes_down,
-            },
+            "requests": traffic_json(traffic),
             "seconds": self.elapsed.as_secs_f64(),
         })
     }
+}
+
+/// What was asked of the intermediary, for scripts.
+pub(crate) fn traffic_json(traffic: &Traffic) -> Value {
+    json!({
+        "reads": traffic.gets,
+        "writes": traffic.puts,
+        "listings": traffic.lists,
+        "removals": traffic.deletes,
+        "bytes_sent": traffic.bytes_up,
+        "bytes_received": traffic.bytes_down,
+    })
 }
 
 /// What happened to files one way or the other.

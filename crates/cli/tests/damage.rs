@@ -17,6 +17,10 @@ fn vault() -> (World, BTreeMap<String, Vec<u8>>) {
     world.write("docs/large", &large);
     world.sync("laptop", "docs");
     world.sync("desktop", "work");
+    // Until the laptop says that it knows the desktop, that one stores anew what the laptop stored, and is spare to it.
+    world.write("docs/sub/b.txt", "beta of the laptop\n");
+    world.sync("laptop", "docs");
+    world.sync("desktop", "work");
     world.write("work/a.txt", "alpha of the desktop\n");
     world.write("work/sub/c.txt", &large[1000..90_000]);
     world.sync("desktop", "work");

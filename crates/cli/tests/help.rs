@@ -31,6 +31,7 @@ fn first_lines_of_help_are_imperative_and_without_full_stop() {
         "devices",
         "key",
         "verify",
+        "prune",
         "repair",
         "undo",
         "doctor",

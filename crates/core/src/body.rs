@@ -28,6 +28,7 @@ use crate::content::{
     ChunkList, ChunkRef, Content, FileContent, MAX_CHUNK_BYTES, MAX_INLINE_CHUNKS, PackIndex, PackedChunk,
 };
 use crate::epoch_key::MAX_SEALED_KEY;
+use crate::garbage::Retention;
 use crate::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, Lamport, PackId};
 use crate::keys::KeyId;
 use crate::knowledge::Knowledge;
@@ -362,6 +363,10 @@ impl Encoder {
                 }
                 history.encode(&mut self.out);
             }
+            Change::Retain { retention } => {
+                self.out.u8(13);
+                retention.encode(&mut self.out);
+            }
         }
     }
 }
@@ -641,6 +646,7 @@ impl<'a> Decoder<'a> {
                 let packs = (0..count).map(|_| Ok(PackId(self.input.array()?))).collect::<Result<_, WireError>>()?;
                 Change::Condemn { packs, history: Knowledge::decode(&mut self.input)? }
             }
+            13 => Change::Retain { retention: Retention::decode(&mut self.input)? },
             _ => return Err(WireError::Invalid { what: "change" }),
         })
     }

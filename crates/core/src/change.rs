@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use crate::content::Content;
+use crate::garbage::Retention;
 use crate::ids::{Counter, DeviceId, Dot, Epoch, ItemId, Lamport, PackId};
 use crate::keys::KeyId;
 use crate::knowledge::Knowledge;
@@ -127,6 +128,11 @@ pub enum Change {
         packs: Vec<PackId>,
         /// History up to here is contained in a checkpoint; empty where none is condemned.
         history: Knowledge,
+    },
+    /// How long the vault keeps its past from now on.
+    Retain {
+        /// What is kept.
+        retention: Retention,
     },
 }
 

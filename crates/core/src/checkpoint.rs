@@ -2,7 +2,7 @@
 //!
 //! The state itself lies in segments (segment.rs), which are stored as ordinary chunks in packs, so that a checkpoint
 //! shares with earlier ones all that has not changed. The root names them and says where they lie; it also holds what
-//! a replica needs to fold on from there: the end of each lane, and the members.
+//! a replica needs to fold on from there: the end of each lane, the members, and what is condemned.
 //!
 //! The root is a signed object (signed.rs) with magic "PBCP", at `checkpoints/<device>-<number>`. Sealed in it:
 //!
@@ -12,6 +12,7 @@
 //!            | prerequisite: count, per entry: index of the lane in the knowledge, rising | 0 up to where the knowledge has it,
 //!              or counter varint and hash 32
 //! members    (members.rs)
+//! garbage    (garbage.rs)
 //! segments   count, per segment in order of kind and first key:
 //!            1 items, first id 16 | 2 moves, first stamp | 3 packs, first id 32
 //!            | chunks: count, per chunk: id 32 | length varint | pack | offset varint | sealed length varint
@@ -25,6 +26,7 @@ mod segment;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::content::{ChunkRef, MAX_CHUNK_BYTES, PackIndex};
+use crate::garbage::Garbage;
 use crate::ids::{ChunkId, Counter, DeviceId, Epoch, ItemId, Lamport, PackId, PacketHash, Stamp};
 use crate::item::Item;
 use crate::keys::Purpose;
@@ -50,6 +52,8 @@ pub struct CheckpointRoot {
     pub lanes: BTreeMap<DeviceId, LaneEnd>,
     /// Who belongs to the vault.
     pub members: Members,
+    /// What is condemned, and how long the past is kept.
+    pub garbage: Garbage,
     /// The segments, in order of what they begin with.
     pub segments: Vec<SegmentRef>,
 }
@@ -136,6 +140,7 @@ impl Content for CheckpointRoot {
             }
         }
         self.members.encode(&mut out);
+        self.garbage.encode(&mut out);
         out.varint(self.segments.len() as u64);
         let mut packs = HashMap::new();
         for segment in &self.segments {
@@ -157,6 +162,7 @@ impl Content for CheckpointRoot {
             lanes.insert(*device, decode_lane(&known, &mut input)?);
         }
         let members = Members::decode(&mut input)?;
+        let garbage = Garbage::decode(&mut input)?;
         let mut segments: Vec<SegmentRef> = Vec::new();
         let mut packs = PackTable::new();
         for _ in 0..input.count(ItemId::LEN + ChunkId::LEN)? {
@@ -167,7 +173,7 @@ impl Content for CheckpointRoot {
             segments.push(segment);
         }
         input.finish()?;
-        Ok(Self { number, knowledge, lanes, members, segments })
+        Ok(Self { number, knowledge, lanes, members, garbage, segments })
     }
 }
 

@@ -19,12 +19,17 @@
 //! it was published before its carrier knew. So it is with the introduction of a device under a key that was given up:
 //! the revoked one, which has that key, could introduce itself anew. [`Waiting::carries`] finds the carriers, which wait
 //! for what they carry.
+//!
+//! So it is with an introduction that does not know all that was condemned: its device could build on what is deleted
+//! meanwhile, since nobody waits for a device that nobody knows. Whoever answers a condemnation and had folded the
+//! introduction before carries it, and then the new device is waited for as well.
 
 mod waiting;
 
 use thiserror::Error;
 
 use crate::change::Change;
+use crate::garbage::Garbage;
 use crate::ids::{Counter, DeviceId, Dot, Epoch, Lamport, PacketHash};
 use crate::knowledge::{Knowledge, Learned};
 use crate::members::{Members, Standing};
@@ -62,8 +67,19 @@ pub struct Lanes<'a> {
     /// The hash and Lamport time of a folded packet; none where it is older than what this replica began from.
     /// The last packet of every lane must be found.
     pub packet_at: &'a PacketAt<'a>,
+    /// What was condemned.
+    pub garbage: &'a Garbage,
     /// Whether a packet of a member in good standing has this one in its prerequisite, see [`Waiting::carries`].
-    pub carried: &'a dyn Fn(&Dot) -> bool,
+    pub carried: &'a dyn Fn(&Dot, Carriers) -> bool,
+}
+
+/// Who may carry a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carriers {
+    /// Members.
+    Members,
+    /// Members, and whoever introduces itself soundly.
+    Newcomers,
 }
 
 /// What is to be done with a packet.
@@ -110,6 +126,9 @@ pub enum Refusal {
         /// The greatest counter that was known of it.
         cut: Counter,
     },
+    /// It introduces a device that does not know all that was condemned, and nobody in good standing has built on it.
+    #[error("it joins without knowing what was let go meanwhile")]
+    Late,
     /// It introduces a device under a key that was given up, and nobody in good standing has built on it.
     #[error("it joins with the key of epoch {epoch}, which was given up when a device was revoked")]
     Outdated {
@@ -152,8 +171,8 @@ impl Lanes<'_> {
         if !introduces_where_it_must(packet) {
             return Admission::Refused(Refusal::Introduction);
         }
-        if let Some(refusal) = objection(self.members, packet)
-            && !(self.carried)(&packet.dot)
+        if let Some(refusal) = objection(self.members, self.garbage, packet)
+            && !(self.carried)(&packet.dot, self.carriers(packet))
         {
             return Admission::Refused(refusal);
         }
@@ -181,6 +200,19 @@ impl Lanes<'_> {
             Some(named) => Admission::Refused(Refusal::Unseen { named: *named }),
             None => Admission::Fold { prerequisite },
         }
+    }
+
+    /// Who may carry a packet that does not stand by itself.
+    ///
+    /// A retired device that comes back carries what it made where nobody looked, unless that may build on what was
+    /// condemned unknown to it.
+    fn carriers(&self, packet: &Packet) -> Carriers {
+        let mut known = self.end.map(|end| end.prerequisite.clone()).unwrap_or_default();
+        known.merge(&packet.body.prerequisite);
+        if let Some(own) = self.knowledge.of(&packet.dot.device) {
+            known.advance(packet.dot.device, own);
+        }
+        if self.garbage.is_known_to(&known) { Carriers::Newcomers } else { Carriers::Members }
     }
 
     /// Checks what a packet says of those before it, all of which are folded.
@@ -216,14 +248,18 @@ impl Lanes<'_> {
 }
 
 /// Why a packet does not stand by itself, whatever it builds on.
-fn objection(members: &Members, packet: &Packet) -> Option<Refusal> {
+fn objection(members: &Members, garbage: &Garbage, packet: &Packet) -> Option<Refusal> {
     let standing = members.standing(&packet.dot.device);
     match standing {
         Standing::Revoked { cut, .. } if !standing.covers(packet.dot.counter) => Some(Refusal::Revoked { cut }),
         Standing::Retired { cut } if !standing.covers(packet.dot.counter) => Some(Refusal::Retired { cut }),
         _ => {
             let given_up = members.epoch_key().is_some_and(|key| key.epoch > packet.epoch);
-            (given_up && packet.dot.counter == 1).then_some(Refusal::Outdated { epoch: packet.epoch })
+            match packet.dot.counter == 1 {
+                true if given_up => Some(Refusal::Outdated { epoch: packet.epoch }),
+                true if !garbage.is_known_to(&packet.body.prerequisite) => Some(Refusal::Late),
+                _ => None,
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod conflict_name;
 pub mod content;
 pub mod delivery;
 pub mod epoch_key;
+pub mod garbage;
 pub mod hex;
 pub mod ids;
 pub mod item;

@@ -17,8 +17,16 @@ use crate::name::Name;
 pub fn stand_ins(name: &Name) -> Vec<Name> {
     let safe = escape(name.as_bytes(), is_unsafe);
     let plain = escape(name.as_bytes(), |byte| !(byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
+    let (mark, longer) = (mark_of(name, 4), mark_of(name, 8));
     let mut found = Vec::new();
-    for bytes in [safe.clone(), marked(&safe, name, ROOM), marked(&safe, name, SHORT), marked(&plain, name, SHORT)] {
+    for bytes in [
+        safe.clone(),
+        marked(&safe, &mark, ROOM),
+        marked(&safe, &mark, SHORT),
+        marked(&plain, &mark, SHORT),
+        // Something may have the one before for its real name, as when a stand-in was copied to another folder.
+        marked(&plain, &longer, SHORT),
+    ] {
         if let Some(candidate) = Name::new(bytes)
             && candidate != *name
             && !found.contains(&candidate)
@@ -31,7 +39,7 @@ pub fn stand_ins(name: &Name) -> Vec<Name> {
 
 /// Names to try for one that the file system takes for another's, nearest first.
 pub fn distinct(name: &Name) -> Vec<Name> {
-    let mark = mark_of(name);
+    let mark = mark_of(name, 4);
     stand_ins(name).into_iter().filter(|candidate| contains(candidate.as_bytes(), mark.as_bytes())).collect()
 }
 
@@ -80,12 +88,11 @@ fn is_device(stem: &[u8]) -> bool {
 }
 
 /// `stem~xxxxxxxx.ext`, at most `room` bytes long; the digits are a hash of the real name.
-fn marked(safe: &[u8], name: &Name, room: usize) -> Vec<u8> {
+fn marked(safe: &[u8], mark: &str, room: usize) -> Vec<u8> {
     let (stem, extension) = match safe.iter().rposition(|byte| *byte == b'.') {
         Some(at) if at > 0 && safe.len() - at <= MAX_EXTENSION => safe.split_at(at),
         _ => (safe, &[][..]),
     };
-    let mark = mark_of(name);
     let mut cut = stem.len().min(room - mark.len() - extension.len());
     // Do not cut within a UTF-8 character.
     while cut > 0 && cut < stem.len() && stem[cut] & 0xc0 == 0x80 {
@@ -94,9 +101,10 @@ fn marked(safe: &[u8], name: &Name, room: usize) -> Vec<u8> {
     [&stem[..cut], mark.as_bytes(), extension].concat()
 }
 
-fn mark_of(name: &Name) -> String {
+/// A tilde and so many bytes of the hash of a name.
+fn mark_of(name: &Name, bytes: usize) -> String {
     let hash = blake3::derive_key("packetboat 2026 local name", name.as_bytes());
-    format!("~{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
+    format!("~{}", crate::hex::encode(&hash[..bytes]))
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {

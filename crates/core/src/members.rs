@@ -479,11 +479,11 @@ fn insert_last<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<
     Ok(())
 }
 
-fn encode_stamp(stamp: &Stamp, out: &mut Writer) {
+pub(crate) fn encode_stamp(stamp: &Stamp, out: &mut Writer) {
     out.raw(&stamp.device.0).varint(stamp.lamport).varint(stamp.counter).varint(stamp.index.into());
 }
 
-fn decode_stamp(input: &mut Reader<'_>) -> Result<Stamp, WireError> {
+pub(crate) fn decode_stamp(input: &mut Reader<'_>) -> Result<Stamp, WireError> {
     let device = DeviceId(input.array()?);
     let (lamport, counter, index) = (input.varint()?, input.varint()?, input.varint32()?);
     if counter == 0 {

@@ -12,6 +12,7 @@
 //! A delete is *void* for an item when it also removed a directory above, which was moved unseen by it. A dead directory is *shown* while something alive lies beneath.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use crate::change::{Change, Removed};
 use crate::ids::{Dot, ItemId, Stamp};
@@ -114,8 +115,14 @@ pub struct Summary {
 /// A change that refers to what no member could know (an unknown item, another kind of content) does nothing;
 /// a placement beneath what is no known directory is beneath the root.
 pub fn fold_packet<T: TreeWrite>(tree: &mut T, packet: &Packet, folding: Folding) -> Result<Folded, T::Error> {
-    let mut folder =
-        Folder { tree, packet, folding, folded: Folded::default(), known_directories: HashSet::from([ItemId::ROOT]) };
+    let mut folder = Folder {
+        tree,
+        packet,
+        folding,
+        folded: Folded::default(),
+        known_directories: HashSet::from([ItemId::ROOT]),
+        of_one_path: HashMap::new(),
+    };
     for (index, change) in packet.body.changes.iter().enumerate() {
         let stamp = Stamp {
             lamport: packet.body.lamport,
@@ -144,6 +151,8 @@ struct Folder<'a, T> {
     folded: Folded,
     /// Directories already looked up: most changes of a packet share their parents.
     known_directories: HashSet<ItemId>,
+    /// What [`directories_of_one_path`] said of the directories that new items of this device went to.
+    of_one_path: HashMap<ItemId, Rc<[ItemId]>>,
 }
 
 impl<T: TreeWrite> Folder<'_, T> {
@@ -165,7 +174,7 @@ impl<T: TreeWrite> Folder<'_, T> {
                 }
                 self.folded.summary.created += 1;
                 self.tree.put_item(&new)?;
-                if self.folding == Folding::Other || self.tree.named(parent, name)?.len() > 1 {
+                if self.folding == Folding::Other || !self.is_at_rest(&new)? {
                     touch_place(self.tree, parent, name)?;
                 }
                 self.touch_dead_above(parent)
@@ -219,6 +228,35 @@ impl<T: TreeWrite> Folder<'_, T> {
         }
     }
 
+    /// Whether what was just made by this device is shown as it stands on its disk, and changes how nothing else is shown.
+    ///
+    /// What shares its name need not be in its own directory: directories that are seen as one hold their names together,
+    /// and on disk one of them may be on its way into the other. And a conflict copy gives way to an item of its name.
+    fn is_at_rest(&mut self, new: &Item) -> Result<bool, T::Error> {
+        let Placed { parent, name, .. } = &new.at;
+        let mut alone = true;
+        for directory in self.directories_of_one_path(*parent)?.iter() {
+            alone &= self.tree.named(*directory, name)?.iter().all(|item| *item == new.id);
+        }
+        if new.is_directory() {
+            match alone {
+                true => drop(self.of_one_path.insert(new.id, Rc::from([new.id]))),
+                false => self.of_one_path.clear(),
+            }
+        }
+        Ok(alone && crate::conflict_name::base_of(name).is_none())
+    }
+
+    /// As [`directories_of_one_path`], which is asked once for each directory: a packet may make thousands of files in one.
+    fn directories_of_one_path(&mut self, directory: ItemId) -> Result<Rc<[ItemId]>, T::Error> {
+        if let Some(known) = self.of_one_path.get(&directory) {
+            return Ok(Rc::clone(known));
+        }
+        let found: Rc<[ItemId]> = directories_of_one_path(self.tree, directory)?.into();
+        self.of_one_path.insert(directory, Rc::clone(&found));
+        Ok(found)
+    }
+
     fn head(&self, content: crate::content::Content, trail: Vec<crate::change::Mark>) -> Head {
         let body = &self.packet.body;
         let time = body.time.div_euclid(1000);
@@ -258,6 +296,7 @@ impl<T: TreeWrite> Folder<'_, T> {
             self.touch_moved(item, &before, &after)?;
             return Ok(());
         }
+        self.of_one_path.clear();
         // An unseen move revives the directory even where its place does not change: it is earlier, or passed over.
         self.store(&state)?;
         let mut moved = vec![(item, deletes)];

@@ -10,6 +10,7 @@ use std::ops::AddAssign;
 use packetboat_core::change::Change;
 use packetboat_core::content::Content;
 use packetboat_core::ids::{ContentId, DeviceId, Dot, ItemId};
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead, View};
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::HistoryRead;
@@ -121,6 +122,8 @@ pub(crate) fn absorb(
         matched: HashSet::new(),
         unread_sizes: HashSet::new(),
         needed: Vec::new(),
+        begins: crate::garbage::load(builder.index)?.horizon().clone(),
+        let_go: Vec::new(),
         arrivals: &arrivals,
         sent: Sent::default(),
         steps: Vec::new(),
@@ -184,8 +187,21 @@ pub(crate) fn absorb(
             }
         })?;
     }
+    if withheld.is_none() {
+        // What may be in a file that could not be read keeps its entry, so that it is deleted nowhere. What was let go is
+        // deleted everywhere already, and its entry would keep the directory from being new that such a file is left in.
+        for entry in &vanished {
+            if absorber.may_be_unread(entry) && absorber.stands_in_let_go(entry)? {
+                absorber.matched.insert((entry.dir, entry.name.clone()));
+                absorber.let_go.push(LocalEntry::clone(entry));
+            }
+        }
+    }
     let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
+    for entry in absorber.let_go {
+        builder.forget(&entry)?;
+    }
     let gone = vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone())));
     let (mut withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone
         .partition(|entry| withheld.is_some() || entry.own_dir.is_none() && unread_sizes.contains(&entry.stat.size));
@@ -240,6 +256,10 @@ struct Absorber<'a, 'b> {
     unread_sizes: HashSet<u64>,
     /// Directories that vanished files which wait were in.
     needed: Vec<DirId>,
+    /// Where history begins.
+    begins: Knowledge,
+    /// Entries to be forgotten: what is changed here of what was let go is new to the vault.
+    let_go: Vec<LocalEntry>,
     arrivals: &'a [Arrival],
     sent: Sent,
     /// What was done since the observer was last told.
@@ -277,6 +297,70 @@ impl Absorber<'_, '_> {
         }
     }
 
+    /// Whether a file that vanished may be one that appeared and could not be read.
+    fn may_be_unread(&self, entry: &LocalEntry) -> bool {
+        let is_matched = self.matched.contains(&(entry.dir, entry.name.clone()));
+        !is_matched && entry.own_dir.is_none() && self.unread_sizes.contains(&entry.stat.size)
+    }
+
+    /// Whether an item was deleted before history begins: others have forgotten it, or will, so nothing may build on it.
+    fn is_let_go(&self, item: ItemId) -> Result<bool, SyncError> {
+        if self.begins.is_empty() || item == ItemId::ROOT {
+            return Ok(false);
+        }
+        let index = &*self.builder.index;
+        let Some(item) = index.item(item)? else { return Ok(true) };
+        let of_heads = item.heads.iter().flat_map(|head| &head.deletes);
+        let of_placements = item.placements.iter().flat_map(|placement| &placement.deletes);
+        let mut deletes = item.deletes.iter().chain(of_heads).chain(of_placements);
+        Ok(deletes.any(|delete| self.begins.contains(delete)) && !is_shown(index, &item)?)
+    }
+
+    /// Whether an entry is of what was let go, or lies in a directory that was: nothing that is done to it may build on that.
+    fn stands_in_let_go(&self, entry: &LocalEntry) -> Result<bool, SyncError> {
+        let above = paths::item_of_dir(self.builder.index, paths::known_place(entry).0)?;
+        Ok(self.is_let_go(entry.seen.item)? || self.is_let_go(above)?)
+    }
+
+    /// Leaves what appeared in a directory that was let go until this disk has removed what else was in there, and then until
+    /// the directory itself is new.
+    ///
+    /// What was moved within a directory that was let go has no other name for which that would wait: it is new as well.
+    fn leave_in_let_go(&mut self, at: usize, dir: DirId) -> Result<(), SyncError> {
+        self.postpone(&Tag::Arrival(at));
+        if let Some(from) = self.arrivals[at].from.as_deref()
+            && self.stands_in_let_go(from)?
+        {
+            self.let_go.push(from.clone());
+        }
+        if let Some(entry) = self.builder.index.directory(dir)?
+            && self.holds_only_ignored(dir)?
+        {
+            self.let_go.push(entry);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is recorded in a directory but what is ignored here, and directories that stay for that.
+    fn holds_only_ignored(&self, dir: DirId) -> Result<bool, SyncError> {
+        let mut after = None;
+        loop {
+            let page = self.builder.index.entries_in(dir, after.as_ref(), PAGE)?;
+            let Some(last) = page.last() else { return Ok(true) };
+            after = Some(last.name.clone());
+            for entry in &page {
+                let stays = match entry.own_dir {
+                    _ if entry.state == EntryState::Frozen => true,
+                    Some(own) => self.is_let_go(entry.seen.item)? && self.holds_only_ignored(own)?,
+                    None => false,
+                };
+                if !stays {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
     fn arrival(&mut self, at: usize, prepared: Option<Prepared>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         let arrival = &self.arrivals[at];
         let (dir, parent, parent_is_new) = match arrival.holder {
@@ -284,14 +368,30 @@ impl Absorber<'_, '_> {
             Holder::New(holder) => match self.directories.get(&holder) {
                 Some(holder) => *holder,
                 // The directory was postponed; so is what it holds.
-                None => return Ok(()),
+                None => {
+                    self.postpone(&Tag::Arrival(at));
+                    return self.set_aside(prepared, entropy);
+                }
             },
         };
-        let (stat, found) = self.take(|holders| holders.path(arrival), &arrival.stat, prepared, entropy)?;
-        let from = match &arrival.from {
-            Some(from) => Some(LocalEntry::clone(from)),
-            None => self.same_content(&found.content),
+        if !parent_is_new && self.is_let_go(parent)? {
+            self.leave_in_let_go(at, dir)?;
+            return self.set_aside(prepared, entropy);
+        }
+        let from = match (&arrival.from, &prepared) {
+            (Some(from), _) => Some(LocalEntry::clone(from)),
+            (None, Some(prepared)) => self.same_content(&prepared.content),
+            (None, None) => None,
         };
+        if let Some(from) = &from
+            && self.is_let_go(from.seen.item)?
+        {
+            self.sent.postponed += 1;
+            self.matched.insert((from.dir, from.name.clone()));
+            self.let_go.push(from.clone());
+            return self.set_aside(prepared, entropy);
+        }
+        let (stat, found) = self.take(|holders| holders.path(arrival), &arrival.stat, prepared, entropy)?;
         if let Some(from) = from {
             return self.moved(at, from, dir, parent, &stat, found, entropy);
         }
@@ -364,6 +464,18 @@ impl Absorber<'_, '_> {
         }
         let mode = (prepared.stat.kind != FileKind::Symlink).then_some(prepared.stat.mode & 0o777);
         Ok((prepared.stat, Found { content: prepared.content, mode, xattrs: prepared.xattrs }))
+    }
+
+    /// Stores what was read of something of which nothing is published in this round: another file in it that holds the
+    /// same relies on that.
+    ///
+    /// In a pack: whoever has the same from an earlier packet keeps no note of a second one that it comes in, and forgets
+    /// it with the first where nothing refers to it yet.
+    fn set_aside(&mut self, prepared: Option<Prepared>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        for chunk in prepared.into_iter().flat_map(|prepared| prepared.chunks) {
+            self.builder.pack_chunk(chunk.sealed, entropy)?;
+        }
+        Ok(())
     }
 
     /// What the vault shows at a place where this disk had nothing recorded, if no other object stands for it here.
@@ -448,8 +560,7 @@ impl Absorber<'_, '_> {
     ) -> Result<(Vec<Change>, SeenAfter), SyncError> {
         let mut changes = Vec::new();
         let mut after = SeenAfter::default();
-        let old = self.agreed_content(entry)?;
-        if old.is_none_or(|old| !old.agrees(&found.content)) && !found.content.is_directory() {
+        if self.is_edited(entry, &found.content)? {
             let beside = self.shown_beside(entry)?;
             match publish::edited(&*self.builder.index, &entry.seen, &beside, found.content.clone())? {
                 Publish::Agreed(agreed) => {
@@ -480,6 +591,12 @@ impl Absorber<'_, '_> {
         Ok(others.flat_map(|other| other.seen.heads).collect())
     }
 
+    /// Whether a file holds something else than disk and vault had agreed on.
+    fn is_edited(&self, entry: &LocalEntry, found: &Content) -> Result<bool, SyncError> {
+        let old = self.agreed_content(entry)?;
+        Ok(!found.is_directory() && old.is_none_or(|old| !old.agrees(found)))
+    }
+
     /// The content that disk and vault had agreed on.
     fn agreed_content(&self, entry: &LocalEntry) -> Result<Option<Content>, SyncError> {
         let Some(dot) = entry.seen.heads.first() else { return Ok(None) };
@@ -502,8 +619,21 @@ impl Absorber<'_, '_> {
             }
             self.builder.index.touch(entry.seen.item)?;
         }
+        if let Some(read) = &prepared
+            && self.is_edited(&entry, &read.content)?
+            && self.is_let_go(entry.seen.item)?
+        {
+            self.sent.postponed += 1;
+            self.let_go.push(entry);
+            return self.set_aside(prepared, entropy);
+        }
         let (stat, found) = self.take(|_| suspect.path.clone(), &suspect.stat, prepared, entropy)?;
-        let (changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
+        let (mut changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
+        if !changes.is_empty() && self.is_let_go(entry.seen.item)? {
+            // Attributes revive nothing.
+            changes.clear();
+            self.sent.attributes -= 1;
+        }
         if after.content {
             entry.seen.twins.clear();
         }
@@ -552,6 +682,23 @@ fn attribute_changes(entry: &LocalEntry, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8
     changes
 }
 
+/// Forgets an entry and all beneath it.
+pub(crate) fn forget_entry(index: &mut Index, entry: &LocalEntry) -> Result<(), SyncError> {
+    if let Some(own) = entry.own_dir {
+        loop {
+            let children = index.entries_in(own, None, PAGE)?;
+            if children.is_empty() {
+                break;
+            }
+            for child in &children {
+                forget_entry(index, child)?;
+            }
+        }
+    }
+    index.remove_entry(entry.dir, &entry.name)?;
+    Ok(())
+}
+
 /// Marks an entry as ignored.
 fn freeze(index: &mut Index, dir: DirId, name: &Name) -> Result<(), SyncError> {
     if let Some(entry) = index.entry_at(dir, name)? {
@@ -572,6 +719,7 @@ fn contents_of(index: &Index, vanished: &[LocalEntry]) -> Result<HashMap<Content
     Ok(contents)
 }
 
+const PAGE: usize = 1000;
 /// Stands in an entry until its packet is sealed.
 const NO_DOT: Dot = Dot { device: DeviceId([0; 32]), counter: 0 };
 /// Up to so many objects are synced each on its own; more are by one call for the whole file system.

@@ -30,6 +30,7 @@ use packetboat_storage::chunk::SealedChunk;
 use packetboat_storage::pack::{self, PackParts};
 
 use crate::Keys;
+use crate::absorb::forget_entry;
 use crate::error::SyncError;
 use crate::paths::{RECORD_ONLY, is_record_only};
 use crate::ports::Entropy;
@@ -198,7 +199,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn pack_chunk(&mut self, chunk: SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+    /// Takes a new chunk into a pack, however small it is.
+    pub(crate) fn pack_chunk(&mut self, chunk: SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
         self.pack.push(chunk);
         if self.pack.is_full() {
             self.begin_upload(entropy)?;
@@ -379,6 +381,18 @@ impl<'a> Builder<'a> {
         Ok(self.index.touch(there.seen.item)?)
     }
 
+    /// Forgets an entry and all beneath it, wherever its record is by now: another object may have its place.
+    pub(crate) fn forget(&mut self, entry: &LocalEntry) -> Result<(), SyncError> {
+        let record = match entry.own_dir {
+            Some(own) => self.index.directory(own)?,
+            None => match self.recorded_place(entry.dir, &entry.name, entry.seen.item)? {
+                Some((dir, name)) => self.index.entry_at(dir, &name)?,
+                None => None,
+            },
+        };
+        record.map_or(Ok(()), |record| forget_entry(self.index, &record))
+    }
+
     /// Where the record is that an item had at a place: still there, or parked since.
     fn recorded_place(&self, dir: DirId, name: &Name, item: ItemId) -> Result<Option<(DirId, Name)>, SyncError> {
         if self.index.entry_at(dir, name)?.is_some_and(|entry| entry.seen.item == item) {
@@ -543,13 +557,14 @@ pub(crate) fn seal_own(
     let previous = own.map_or(PacketHash([0; 32]), |own| own.hash);
     let sealed = SealedPacket::seal(&keys.device, &keys.ring, counter, previous, entropy.nonce(), &body)?;
     let packet = sealed.open(&keys.ring)?;
-    record_folded(index, &sealed, &packet, &knowledge, Folding::Own)?;
+    record_folded(index, &keys.ring, &sealed, &packet, &knowledge, Folding::Own)?;
     Ok(sealed)
 }
 
 /// Folds an admitted packet and records that it was folded. Within the caller's transaction.
 pub(crate) fn record_folded(
     index: &mut Index,
+    ring: &KeyRing,
     sealed: &SealedPacket,
     packet: &packetboat_core::packet::Packet,
     prerequisite: &Knowledge,
@@ -560,8 +575,21 @@ pub(crate) fn record_folded(
             index.put_pack(pack, PackState::Stored)?;
         }
     }
+    crate::checkpoints::held::strike_out(index, packet.body.packs.iter().map(|pack| pack.pack))?;
+    if packetboat_core::garbage::condemns_packs(packet) {
+        crate::checkpoints::held::strike_out(index, packet.body.needs.iter().copied())?;
+    }
     for (id, _) in &packet.body.inline {
-        if index.chunk_place(id)?.is_none() {
+        // A pack that is condemned or damaged may be gone: who sent the chunk once more did not rely on it.
+        let lies_elsewhere = match index.chunk_place(id)? {
+            None => false,
+            Some(ChunkPlace::Packet { .. }) => true,
+            Some(ChunkPlace::Pack { pack, .. }) => {
+                let state = index.pack_row(&pack)?.map(|row| row.state);
+                matches!(state, Some(PackState::Stored | PackState::Pending))
+            }
+        };
+        if !lies_elsewhere {
             index.put_inline_chunk(id, packet.dot)?;
         }
     }
@@ -569,6 +597,7 @@ pub(crate) fn record_folded(
     let folded = fold_packet(index, packet, folding)?;
     crate::members::fold(index, packet)?;
     crate::conflicts::note(index, packet, folding)?;
+    crate::garbage::fold(index, ring, packet, prerequisite)?;
     let learned = Learned { counter: packet.dot.counter, hash: packet.hash };
     index.set_folded(packet.dot, packet.body.lamport, packet.body.time, &folded.summary)?;
     index.advance_lane(packet.dot.device, learned, packet.body.lamport, prerequisite)?;

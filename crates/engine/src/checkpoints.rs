@@ -8,16 +8,17 @@
 //!
 //! A checkpoint accelerates; nothing depends on one. What cannot be written or read is noted and left.
 
-mod held;
+mod base;
+pub(crate) mod held;
 mod load;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot, MAX_CHECKPOINT_BYTES, UnverifiedCheckpoint};
-use packetboat_core::ids::DeviceId;
+use packetboat_core::ids::{DeviceId, Epoch};
 use packetboat_core::knowledge::Knowledge;
-use packetboat_core::members::Standing;
+use packetboat_core::members::{Members, Standing};
 use packetboat_core::store::Store;
 use packetboat_replica::index::Index;
 
@@ -27,8 +28,10 @@ use crate::learn::{LearnError, described, unusable};
 use crate::ports::{Entropy, Note, Observer};
 use crate::replica::Replica;
 
+pub(crate) use base::{base, base_at, sound_from, write_base};
 pub(crate) use held::{newest, seen};
 pub(crate) use load::{begin, start_over_if_cut_short};
+pub(crate) use write::last_written;
 
 impl Replica {
     /// Writes a checkpoint and names it in the tip, where one is due.
@@ -39,10 +42,20 @@ impl Replica {
         if !is_due(&parts.index, &self.keys)? || !is_worth_another_try(&parts.index)? {
             return Ok(());
         }
+        // Whoever began from a checkpoint of a device that all refuse would be refused as well.
+        if !crate::garbage::Standing::load(&parts.index, self.keys.device.device())?.is_known_to_somebody() {
+            return Ok(());
+        }
         adopt_newer(&mut parts.index, &*parts.store, &self.keys)?;
         if !is_due(&parts.index, &self.keys)? {
             return Ok(());
         }
+        self.write_checkpoint(observer)
+    }
+
+    /// Writes a checkpoint and names it in the tip, whether or not one is due.
+    pub(crate) fn write_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let parts = &mut self.parts;
         match write::write(&mut parts.index, &*parts.store, &self.keys, &mut *parts.entropy, observer) {
             Ok(_) => {
                 parts.index.clear_problem(PROBLEM, b"own")?;
@@ -174,22 +187,51 @@ pub(crate) fn sound_root(
 ///
 /// One of an earlier epoch than this device seals in is of no use: a revoked device could have made it since, and leave
 /// out what it likes.
-fn read_root(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<CheckpointRoot, LearnError> {
+pub(crate) fn read_root(
+    store: &dyn Store,
+    keys: &Keys,
+    checkpoint: &CheckpointRef,
+) -> Result<CheckpointRoot, LearnError> {
+    let (epoch, root) = read_any_root(store, keys, checkpoint)?;
+    if epoch < keys.ring.current() {
+        return Err(LearnError::Unusable("it is from before a device was revoked".to_owned()));
+    }
+    trusted(root.members.get(&checkpoint.device).map(|author| author.standing))?;
+    Ok(root)
+}
+
+/// The same for whoever knows the members: what one in good standing signed may be of any epoch.
+fn read_known_root(
+    store: &dyn Store,
+    keys: &Keys,
+    checkpoint: &CheckpointRef,
+    members: &Members,
+) -> Result<CheckpointRoot, LearnError> {
+    let (_, root) = read_any_root(store, keys, checkpoint)?;
+    trusted(members.get(&checkpoint.device).map(|author| author.standing))?;
+    Ok(root)
+}
+
+/// Reads a root and proves who signed it, whoever that is; with the epoch in which it is sealed.
+pub(crate) fn read_any_root(
+    store: &dyn Store,
+    keys: &Keys,
+    checkpoint: &CheckpointRef,
+) -> Result<(Epoch, CheckpointRoot), LearnError> {
     let bytes = unusable(store.get(&checkpoint.name(), MAX_CHECKPOINT_BYTES as u64))?;
     let sealed =
         UnverifiedCheckpoint::parse(bytes).and_then(|root| root.verify(&checkpoint.device)).map_err(described)?;
     if sealed.number() != checkpoint.number {
         return Err(LearnError::Unusable("it is another checkpoint of that device".to_owned()));
     }
-    if sealed.epoch() < keys.ring.current() {
-        return Err(LearnError::Unusable("it is from before a device was revoked".to_owned()));
+    Ok((sealed.epoch(), sealed.open(&keys.ring).map_err(described)?))
+}
+
+fn trusted(author: Option<Standing>) -> Result<(), LearnError> {
+    match author {
+        Some(Standing::Active | Standing::Retired { .. }) => Ok(()),
+        Some(Standing::Revoked { .. }) | None => Err(LearnError::Unusable("its author is no member".to_owned())),
     }
-    let root = sealed.open(&keys.ring).map_err(described)?;
-    let is_member = root.members.get(&checkpoint.device).is_some();
-    if !is_member || matches!(root.members.standing(&checkpoint.device), Standing::Revoked { .. }) {
-        return Err(LearnError::Unusable("its author is no member".to_owned()));
-    }
-    Ok(root)
 }
 
 /// How many packets were learned in all: of two states of which one includes the other, the later has more.

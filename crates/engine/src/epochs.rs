@@ -101,6 +101,11 @@ pub(crate) fn take_from_marker(index: &mut Index, store: &dyn Store, keys: &mut 
     Ok(taken)
 }
 
+/// Whether the marker is sealed under a key that is not held here, and so gives none.
+pub(crate) fn is_marker_locked(store: &dyn Store, keys: &Keys) -> Result<bool, SyncError> {
+    Ok(read(store)?.is_some_and(|marker| marker.keys_for(&keys.ring).is_none()))
+}
+
 /// The marker, unless it is missing or not to be used.
 fn read(store: &dyn Store) -> Result<Option<Marker>, SyncError> {
     match store.get(&marker_name(), packetboat_core::marker::MAX_MARKER_BYTES as u64) {

@@ -106,6 +106,12 @@ pub enum SyncError {
         /// All findings, for whoever looks for the cause.
         evidence: String,
     },
+    /// The vault's history begins later than what was asked for.
+    #[error("the vault's history does not reach back that far: what is older was let go")]
+    HistoryEnds,
+    /// The checkpoint at which history begins cannot be read.
+    #[error("the checkpoint at which the vault's history begins cannot be read")]
+    NoBase,
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,

@@ -58,6 +58,11 @@ impl Replica {
         events.into_iter().map(line).collect()
     }
 
+    /// Whether older history than a log shows was let go.
+    pub fn was_history_let_go(&self) -> Result<bool, SyncError> {
+        Ok(!crate::garbage::load(&self.parts.index)?.horizon().is_empty())
+    }
+
     fn log_of_packets(&self, names: &Members, limit: usize) -> Result<Vec<LogLine>, QueryError> {
         let index = &self.parts.index;
         let mut lines = Vec::new();
@@ -95,7 +100,9 @@ impl Replica {
                 Change::RenameDevice { name, .. } => format!("is called {name} now"),
                 Change::Revoke { device, .. } => format!("revoked {}", of(device)?),
                 Change::Retire { device, .. } => format!("retired {}", of(device)?),
-                Change::Condemn { packs, .. } => format!("let {} packs go", packs.len()),
+                Change::Condemn { packs, history } if history.is_empty() => format!("let {} packs go", packs.len()),
+                Change::Condemn { .. } => "let old history go".to_owned(),
+                Change::Retain { retention } => format!("keeps {}", crate::garbage::in_words(*retention)),
                 _ => continue,
             });
         }

@@ -9,13 +9,17 @@
 //! is read ahead until the packet that brings the key. So a revocation is known before packets of the revoked are looked
 //! at, and those beyond its cut wait until it is folded.
 
+mod cut_off;
+pub(crate) mod passed_over;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
+use packetboat_core::garbage::{self, Garbage};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
 use packetboat_core::knowledge::Knowledge;
-use packetboat_core::lane::{Admission, Buffered, LaneEnd, Lanes, Waiting};
+use packetboat_core::lane::{Admission, Buffered, Carriers, LaneEnd, Lanes, Refusal, Waiting};
 use packetboat_core::members::{EpochKey, Members, Standing};
 use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
 use packetboat_core::signed::SignedError;
@@ -48,6 +52,8 @@ pub(crate) struct Learned {
     pub(crate) lacking: Option<EpochKey>,
     /// Devices whose tips are sealed under a key that is not held here.
     pub(crate) locked: BTreeSet<DeviceId>,
+    /// Whether packets of these were let go before this device could learn of the key: see `cut_off`.
+    pub(crate) is_cut_off: bool,
     /// A member that revoked this device before, in total order, this device revoked it.
     pub(crate) overruled_by: Option<DeviceId>,
     /// Whether packets that others build on are missing.
@@ -81,11 +87,13 @@ pub(crate) fn learn(
     let mut learner = Learner {
         own_device: keys.device.device(),
         members: crate::members::load(index)?,
+        garbage: crate::garbage::load(index)?,
         waiting: Waiting::new(WAITING_BYTES),
         sealed: HashMap::new(),
         lanes: BTreeMap::new(),
         cuts: Vec::new(),
         refused: BTreeMap::new(),
+        passed_over: passed_over::of(index, keys.device.device())?,
         tips_read: Vec::new(),
         stuck: false,
         named: Knowledge::new(),
@@ -112,6 +120,7 @@ pub(crate) fn learn(
         learner.learned.own = OwnLane::Ahead;
     }
     learner.report_locked()?;
+    learner.learned.is_cut_off = learner.is_cut_off()?;
     learner.note_tips()?;
     let (members, mut learned) = (learner.members, learner.learned);
     learned.lacking = keys.adopt(&members).err().map(|Lacking(key)| key);
@@ -126,6 +135,7 @@ struct Learner<'a> {
     observer: &'a mut dyn Observer,
     own_device: DeviceId,
     members: Members,
+    garbage: Garbage,
     waiting: Waiting,
     /// The sealed form of what waits.
     sealed: HashMap<PacketHash, SealedPacket>,
@@ -134,6 +144,8 @@ struct Learner<'a> {
     /// Removals that wait, so that what they cut off is not folded before them.
     cuts: Vec<PendingCut>,
     /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
+    /// Devices that nobody will ever know, see [`passed_over`].
+    passed_over: BTreeSet<DeviceId>,
     refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
@@ -235,8 +247,11 @@ impl Learner<'_> {
         }
         let present = packets_present(self.store, &device)?;
         let known = self.index.knowledge().counter(&device);
-        let there = |counter: &Counter| present.contains(&packet_name(&Dot { device, counter: *counter }));
-        self.lanes.insert(device, (known + 1..).take(MAX_WANTED).take_while(there).collect());
+        let present: BTreeSet<Counter> = present.iter().filter_map(|name| counter_of(name.as_str())).collect();
+        // What was let go before the first is for a checkpoint to bring, and what is lost for those who build on it.
+        let first = present.range(known + 1..).next().copied();
+        let run = first.into_iter().flat_map(|first| (first..).take_while(|counter| present.contains(counter)));
+        self.lanes.insert(device, run.take(MAX_WANTED).collect());
         Ok(())
     }
 
@@ -297,6 +312,7 @@ impl Learner<'_> {
         let damaged = &mut self.learned.damaged;
         if crate::checkpoints::begin(self.index, self.store, self.keys, &self.checkpoints, damaged, self.observer)? {
             self.members = crate::members::load(self.index)?;
+            self.garbage = crate::garbage::load(self.index)?;
         }
         crate::checkpoints::note_seen(self.index, &self.checkpoints)
     }
@@ -423,7 +439,8 @@ impl Learner<'_> {
                 let wanted = self.lanes.entry(device).or_default();
                 for counter in counters {
                     let refused = self.refused.get(&Dot { device, counter }).copied().unwrap_or(0);
-                    let carried = || self.waiting.carries(&Dot { device, counter }, &self.members);
+                    let dot = Dot { device, counter };
+                    let carried = || self.waiting.carries(&dot, Carriers::Newcomers, &self.members, &self.garbage);
                     let hopeless = refused >= HOPELESS || (refused > 0 && !carried());
                     if !hopeless && !wanted.contains(&counter) && wanted.len() < MAX_WANTED {
                         wanted.push_back(counter);
@@ -513,9 +530,16 @@ impl Learner<'_> {
             }
             self.cuts.retain(|cut| cut.by != packet.dot);
             let sealed = self.sealed.remove(&packet.hash).expect("what waits is kept sealed too");
-            match self.admit(&packet)? {
+            let admission = match self.is_passed_over(&packet) {
+                true => Admission::Refused(Refusal::Late),
+                false => self.admit(&packet)?,
+            };
+            match admission {
                 Admission::Fold { prerequisite } => {
-                    record_folded(self.index, &sealed, &packet, &prerequisite, Folding::Other)?;
+                    record_folded(self.index, &self.keys.ring, &sealed, &packet, &prerequisite, Folding::Other)?;
+                    if garbage::concerns(&packet) {
+                        self.garbage = crate::garbage::load(self.index)?;
+                    }
                     if crate::members::concerns(&packet) {
                         self.members = crate::members::load(self.index)?;
                         if self.keys.take_from(&packet, &self.members) {
@@ -537,6 +561,8 @@ impl Learner<'_> {
                     self.wait_again(packet);
                     break;
                 }
+                // Its device finds out by itself, and joins anew.
+                Admission::Refused(Refusal::Late) => *self.refused.entry(packet.dot).or_default() += 1,
                 Admission::Refused(refusal) => {
                     *self.refused.entry(packet.dot).or_default() += 1;
                     self.note_overruled(&packet);
@@ -572,6 +598,12 @@ impl Learner<'_> {
         })
     }
 
+    /// Whether a packet is of a device that was found to be passed over, and that no member carries.
+    fn is_passed_over(&self, packet: &Packet) -> bool {
+        self.passed_over.contains(&packet.dot.device)
+            && !self.waiting.carries(&packet.dot, Carriers::Members, &self.members, &self.garbage)
+    }
+
     /// Notes a refused packet by which another device, whom this one revoked, revoked this one earlier in total order.
     fn note_overruled(&mut self, packet: &Packet) {
         let author = packet.dot.device;
@@ -599,12 +631,13 @@ impl Learner<'_> {
             let learned = index.knowledge().of(device).filter(|learned| learned.counter == counter)?;
             Some((learned.hash, index.lane_lamport(*device).ok().flatten()?))
         };
-        let carried = |dot: &Dot| self.waiting.carries(dot, &self.members);
+        let carried = |dot: &Dot, by| self.waiting.carries(dot, by, &self.members, &self.garbage);
         let lanes = Lanes {
             knowledge: index.knowledge(),
             end: end.as_ref(),
             members: &self.members,
             packet_at: &packet_at,
+            garbage: &self.garbage,
             carried: &carried,
         };
         Ok(lanes.admit(packet))
@@ -628,6 +661,11 @@ impl Learner<'_> {
         self.observer.note(Note::Warning { text: format!("{subject}: {text}") });
         Ok(())
     }
+}
+
+/// The counter of the packet that an object of a lane is named for.
+fn counter_of(name: &str) -> Option<Counter> {
+    name.rsplit_once('/')?.1.parse().ok()
 }
 
 /// What was read of a lane in one go.

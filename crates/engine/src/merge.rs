@@ -201,6 +201,7 @@ impl Replica {
     fn settle_merged(&mut self, item: &Item, (bytes, mtime): (Vec<u8>, i64)) -> Result<(), SyncError> {
         let parts = &mut self.parts;
         let ring = &self.keys.ring;
+        let lookup = parts.index.chunk_lookup(&crate::garbage::referable(&parts.index, &self.keys)?)?;
         let boundaries = Boundaries::new(ring.chunker_seed());
         let mut codec = ChunkCodec::new();
         let mut writer = PackWriter::new(ring.vault(), ring.current());
@@ -208,7 +209,7 @@ impl Replica {
         for plain in boundaries.split(&bytes) {
             let id = ring.chunk_id(plain);
             list.push(ChunkRef { id, len: plain.len() as u32 });
-            if parts.index.chunk_place(&id)?.is_some() || inline.iter().any(|(known, _)| *known == id) {
+            if lookup.is_stored(&id) || inline.iter().any(|(known, _)| *known == id) {
                 continue;
             }
             if plain.len() <= INLINE_CHUNK {

@@ -3,14 +3,17 @@
 //! It is folded anew from the packets up to that point, in memory or a nameless file, and knows where all content lies
 //! that was current then: packs by the packets that announced them, small contents by the packets that carry them.
 //! What is folded is always closed under prerequisites, so the result is a state that some device could have had.
+//! Where old history was let go, folding goes on from the checkpoint at which it begins now; all in that is in the result.
 //!
 //! Packets are taken from the replica's own index, and from the lanes at the intermediary where it has let them go or
 //! began from a checkpoint. One packet at a time is in memory.
 
 use std::collections::BTreeMap;
 
+use packetboat_core::garbage::references;
 use packetboat_core::ids::{Counter, DeviceId, Dot};
-use packetboat_core::knowledge::{Knowledge, Learned};
+use packetboat_core::keys::KeyRing;
+use packetboat_core::knowledge::Learned;
 use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, SealedPacket};
 use packetboat_core::store::Store;
 use packetboat_core::tree::Folding;
@@ -27,32 +30,44 @@ use crate::replica::At;
 /// At a time, a packet counts when it and all before it were made by then, each by its author's clock.
 pub(crate) fn index_at(source: &Index, store: &dyn Store, keys: &Keys, at: &At) -> Result<Index, SyncError> {
     let packets = Packets { source, store, keys };
+    let past = match crate::checkpoints::base(source, store, keys)? {
+        Some(base) => begun(base, at)?,
+        None => Index::temporary()?,
+    };
     let lanes: Vec<Lane> = match at {
         At::Time(_) => {
             source.knowledge().iter().map(|(device, learned)| Lane::up_to(*device, learned.counter)).collect()
         }
         At::Packet(dot) => {
-            packets.before(dot)?.into_iter().map(|(device, counter)| Lane::up_to(device, counter)).collect()
+            packets.before(dot, &past)?.into_iter().map(|(device, counter)| Lane::up_to(device, counter)).collect()
         }
     };
     let time = match at {
         At::Time(time) => *time,
         At::Packet(_) => i64::MAX,
     };
-    fold_up_to(&packets, lanes, time)
+    fold_up_to(&packets, past, lanes, time)
 }
 
 /// The vault as the author of a packet knew it when it made the packet.
 pub(crate) fn index_before(source: &Index, store: &dyn Store, keys: &Keys, dot: &Dot) -> Result<Index, SyncError> {
     let packets = Packets { source, store, keys };
-    let mut lanes = packets.before(dot)?;
+    let past = match crate::checkpoints::base(source, store, keys)? {
+        Some(base) => begun(base, &At::Packet(*dot))?,
+        None => Index::temporary()?,
+    };
+    let mut lanes = packets.before(dot, &past)?;
     lanes.insert(dot.device, dot.counter - 1);
-    fold_up_to(&packets, lanes.into_iter().map(|(device, counter)| Lane::up_to(device, counter)).collect(), i64::MAX)
+    fold_up_to(
+        &packets,
+        past,
+        lanes.into_iter().map(|(device, counter)| Lane::up_to(device, counter)).collect(),
+        i64::MAX,
+    )
 }
 
-/// Folds lanes as far as they go and `time` allows.
-fn fold_up_to(packets: &Packets<'_>, mut lanes: Vec<Lane>, time: i64) -> Result<Index, SyncError> {
-    let mut past = Index::temporary()?;
+/// Folds lanes onto a past as far as they go and `time` allows.
+fn fold_up_to(packets: &Packets<'_>, mut past: Index, mut lanes: Vec<Lane>, time: i64) -> Result<Index, SyncError> {
     loop {
         let before = past.knowledge().state_hash();
         for lane in &mut lanes {
@@ -62,6 +77,16 @@ fn fold_up_to(packets: &Packets<'_>, mut lanes: Vec<Lane>, time: i64) -> Result<
             return Ok(past);
         }
     }
+}
+
+/// The base, if what is asked for does not lie before it.
+fn begun(base: Index, at: &At) -> Result<Index, SyncError> {
+    let lies_before = match at {
+        // As far as contents tell: of packets that are gone no other time is known.
+        At::Time(time) => base.members()?.iter().any(|member| member.heard_time > *time),
+        At::Packet(dot) => base.knowledge().contains(dot),
+    };
+    if lies_before { Err(SyncError::HistoryEnds) } else { Ok(base) }
 }
 
 /// A lane on its way into the past index.
@@ -98,13 +123,13 @@ impl Lane {
                 .map(|(device, learned)| (*device, learned.counter))
                 .find(|(device, counter)| past.knowledge().counter(device) < *counter);
             if self.waits_for.is_none() {
-                fold(past, &sealed, &packet)?;
+                fold(past, &packets.keys.ring, &sealed, &packet)?;
             }
         }
     }
 }
 
-fn fold(past: &mut Index, sealed: &SealedPacket, packet: &Packet) -> Result<(), SyncError> {
+fn fold(past: &mut Index, ring: &KeyRing, sealed: &SealedPacket, packet: &Packet) -> Result<(), SyncError> {
     let Dot { device, counter } = packet.dot;
     let standing = past.knowledge().of(&device);
     if standing.is_some_and(|standing| standing.hash != packet.previous) {
@@ -116,8 +141,9 @@ fn fold(past: &mut Index, sealed: &SealedPacket, packet: &Packet) -> Result<(), 
         prerequisite.advance(device, Learned { counter: counter - 1, hash: packet.previous });
     }
     past.begin()?;
-    record_folded(past, sealed, packet, &prerequisite, Folding::Other)?;
-    if packet.body.inline.is_empty() {
+    record_folded(past, ring, sealed, packet, &prerequisite, Folding::Other)?;
+    // A condemnation that comes later asks what this one refers to.
+    if packet.body.inline.is_empty() && references(packet).next().is_none() {
         past.drop_sealed(packet.dot)?;
     }
     Ok(past.commit()?)
@@ -132,16 +158,16 @@ struct Packets<'a> {
 
 impl Packets<'_> {
     /// How far each lane goes that a packet builds on, its own lane with itself.
-    fn before(&self, dot: &Dot) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
+    fn before(&self, dot: &Dot, base: &Index) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
         if !self.source.knowledge().contains(dot) {
             return Err(SyncError::NoSuchPacket { packet: *dot });
         }
-        let mut prerequisite = Knowledge::new();
+        let mut prerequisite = base.lane_prerequisite(dot.device)?;
         if self.source.knowledge().counter(&dot.device) == dot.counter {
             prerequisite = self.source.lane_prerequisite(dot.device)?;
         } else {
             // Each packet writes down only what its author had learned since the one before.
-            for counter in 1..=dot.counter {
+            for counter in base.knowledge().counter(&dot.device) + 1..=dot.counter {
                 let (_, packet) = self.read(&Dot { counter, ..*dot })?;
                 prerequisite.merge(&packet.body.prerequisite);
             }

@@ -63,7 +63,9 @@ pub(crate) fn publish(
 /// The first packet of the own lane that the intermediary lacks, looked for from the newest.
 fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, last: Counter) -> Result<Counter, SyncError> {
     let present = packets_present(store, &device)?;
-    let missing = (1..=last).find(|counter| {
+    // What history does not hold any more is not put back.
+    let ended = crate::garbage::load(index)?.ended().counter(&device);
+    let missing = (ended + 1..=last).find(|counter| {
         let dot = Dot { device, counter: *counter };
         !present.contains(&packet_name(&dot)) && index.packet_row(dot).is_ok_and(|row| row.is_some())
     });

@@ -5,6 +5,8 @@
 //! finds out by itself how it stands, at its next round:
 //!
 //! - *revoked*: it stops, and touches no file;
+//! - *passed over*: it joined while something was condemned, and nobody is known to have known of it before; or it lacks
+//!   history that was let go. It begins anew like one that was retired;
 //! - *retired*: it goes on as a new device, with what it had agreed on with the vault as the base for what changed since.
 //!   Where the history that it missed is gone, it begins from a checkpoint: what that lacks although it contains the
 //!   version seen here was deleted; what changed here is published whole.
@@ -14,17 +16,20 @@
 
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
-use packetboat_core::ids::{DeviceId, Dot, Epoch};
+use packetboat_core::ids::{Counter, DeviceId, Dot, Epoch};
 use packetboat_core::local::{DirId, EntryState, LocalEntry};
 use packetboat_core::members::{Members, Standing};
 use packetboat_core::name::RelPath;
+use packetboat_core::tip::Tip;
 use packetboat_core::tree::{TreeRead, TreeWrite};
-use packetboat_replica::index::Index;
 use thiserror::Error;
 
+use crate::absorb::forget_entry;
 use crate::error::SyncError;
+use crate::garbage;
 use crate::learn::Learned;
 use crate::members;
+use crate::paths;
 use crate::ports::{Note, Observer};
 use crate::publish::Published;
 use crate::replica::Replica;
@@ -80,6 +85,11 @@ impl Replica {
     /// This device.
     pub fn own_device(&self) -> DeviceId {
         self.keys.device.device()
+    }
+
+    /// All who ever joined, as far as this device knows.
+    pub fn member_devices(&self) -> Result<Vec<DeviceId>, SyncError> {
+        Ok(members::load(&self.parts.index)?.iter().map(|member| member.device).collect())
     }
 
     /// Refuses the revocation of a device that this one cannot revoke, as far as is known without asking the storage.
@@ -223,6 +233,8 @@ impl Replica {
         }
         self.refuse_if_revoked()?;
         match learned.lacking {
+            // Who renewed the key stood in a packet that is gone.
+            None if learned.is_cut_off => Err(SyncError::LeftOut { by: "another device".to_owned() }),
             Some(key) => {
                 let members = members::load(&self.parts.index)?;
                 let by = members.name(&key.by.device).unwrap_or("another device").to_owned();
@@ -298,18 +310,49 @@ impl Replica {
         if matches!(members::load(&self.parts.index)?.standing(&own), Standing::Retired { .. }) {
             return Ok(true);
         }
+        if self.was_passed_over()? {
+            return Ok(true);
+        }
         Ok(learned.missing && self.has_missed_history()?.is_some())
     }
 
-    /// A checkpoint by which this device was removed, where one contains history that it has not learned.
+    /// Whether this device did not know of a condemnation when it joined, and nobody is known to have known of it: its
+    /// introduction is not folded then ([`packetboat_core::garbage`]).
+    ///
+    /// Somebody who has not been heard yet may carry it all the same. To wait for that one is no way out, since it may
+    /// never come: this device retires what it was before, and whatever is carried of that later is there twice and equal.
+    fn was_passed_over(&self) -> Result<bool, SyncError> {
+        let own = self.keys.device.device();
+        let index = &self.parts.index;
+        let record = garbage::load(index)?;
+        if record.standing().next().is_none() {
+            return Ok(false);
+        }
+        // Where the introduction is let go itself, all knew of it.
+        let Some(introduction) = index.sealed_packet(Dot { device: own, counter: 1 })? else { return Ok(false) };
+        let known = introduction.open(&self.keys.ring)?.body.prerequisite;
+        let members = members::load(index)?;
+        // The others fold an introduction that knows all that is condemned, whenever they answered.
+        let unknown = |dot: &Dot| dot.device != own && !known.contains(dot);
+        for (dot, _) in record.standing().filter(|(dot, condemnation)| unknown(dot) && !condemnation.is_void()) {
+            if garbage::is_unknown_to_all(index, &members, dot, &own)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// A checkpoint by which this device was removed, or history begins later than what it has learned.
     fn has_missed_history(&self) -> Result<Option<Members>, SyncError> {
         let own = self.keys.device.device();
+        let known = self.parts.index.knowledge();
         for (device, number) in crate::checkpoints::seen(&self.parts.index)? {
             let checkpoint = CheckpointRef { device, number };
             let Some(root) = crate::checkpoints::sound_root(&*self.parts.store, &self.keys, &checkpoint)? else {
                 continue;
             };
-            if root.members.standing(&own) != Standing::Active {
+            // What is condemned and stands is there still: this device was not heard yet.
+            if root.members.standing(&own) != Standing::Active || !known.includes(root.garbage.ended()) {
                 return Ok(Some(root.members));
             }
         }
@@ -319,8 +362,9 @@ impl Replica {
     /// Goes on as a new device after it was retired; nobody has to ask for it.
     pub(crate) fn come_back(&mut self, observer: &mut dyn Observer) -> Result<Learned, SyncError> {
         let own = self.keys.device.device();
-        let retired = matches!(members::load(&self.parts.index)?.standing(&own), Standing::Retired { .. });
-        if retired && self.parts.index.meta(COMING_BACK)?.is_none() {
+        let standing = members::load(&self.parts.index)?.standing(&own);
+        let goes_on = matches!(standing, Standing::Retired { cut } if self.may_be_carried(cut)?);
+        if goes_on && self.parts.index.meta(COMING_BACK)?.is_none() {
             // All that it missed was there to be learned, so it knows what was deleted meanwhile. What it made where nobody
             // looked is put here first: its introduction builds on that, and so carries it.
             if self.publish(false)? == Published::Forked {
@@ -337,23 +381,68 @@ impl Replica {
                 let by = members.name(&by.device).unwrap_or("another device").to_owned();
                 return Err(SyncError::Revoked { by });
             }
+            let was_passed_over = self.was_passed_over()?;
+            if was_passed_over {
+                // Nobody is to look into a lane of which nothing is ever folded.
+                self.parts.store.delete(&Tip::name(&own))?;
+            }
             let name = self.device_name()?;
+            let last = self.parts.index.knowledge().counter(&own);
             self.parts.index.begin()?;
+            if was_passed_over {
+                self.retires_when_introduced(last)?;
+            }
             self.parts.index.clear_folded()?;
             members::forget(&mut self.parts.index)?;
+            garbage::forget(&mut self.parts.index)?;
             self.take_new_key(&name)?;
             self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
             self.parts.index.commit()?;
-            let text = "this device was retired, and the history that it missed is gone: it goes on as a new device from a \
-                        checkpoint";
-            observer.note(Note::Warning { text: text.to_owned() });
+            let why = match standing {
+                Standing::Active if was_passed_over => "this device joined while others let history go",
+                Standing::Active => "the vault's history begins after what this device knows of it",
+                _ => "this device was retired, and what it knows was let go since",
+            };
+            let text = format!("{why}: it goes on as a new device, and what was changed here is published whole");
+            observer.note(Note::Warning { text });
         }
         let learned = self.learn(observer)?;
         self.parts.index.begin()?;
         self.rebase(DirId::ROOT, &RelPath::root())?;
+        // Records wait there whose place another object has taken.
+        self.rebase(DirId::STAGING, &paths::staging())?;
         self.parts.index.set_meta(COMING_BACK, None)?;
         self.parts.index.commit()?;
         Ok(learned)
+    }
+
+    /// Forgets what was folded where a device that begins has folded others on which it must not build; whether it did.
+    pub(crate) fn is_to_learn_anew(&mut self) -> Result<bool, SyncError> {
+        let own = self.keys.device.device();
+        let index = &mut self.parts.index;
+        // Only where nothing here hangs on what is forgotten, or all is looked at afterwards.
+        if index.meta(COMING_BACK)?.is_none() && index.count_entries()? > 0 {
+            return Ok(false);
+        }
+        index.begin()?;
+        let anew = crate::learn::passed_over::find(index, &self.keys.ring, own)?;
+        if anew {
+            index.clear_folded()?;
+            members::forget(index)?;
+            garbage::forget(index)?;
+        }
+        index.commit()?;
+        Ok(anew)
+    }
+
+    /// Whether what this device made beyond its cut may still be folded by others: it knew all that is condemned by now.
+    fn may_be_carried(&self, cut: Counter) -> Result<bool, SyncError> {
+        let own = self.keys.device.device();
+        let index = &self.parts.index;
+        let Some(last) = index.knowledge().of(&own).filter(|last| last.counter > cut) else { return Ok(true) };
+        let mut known = index.lane_prerequisite(own)?;
+        known.advance(own, last);
+        Ok(garbage::load(index)?.is_known_to(&known))
     }
 
     /// Looks at each entry of a directory on disk in the light of a vault that was learned anew.
@@ -419,23 +508,6 @@ impl Replica {
         let same = |stat| fingerprint(&stat) == entry.stat;
         entry.state == EntryState::Settled && self.parts.fs.lstat(path).is_ok_and(same)
     }
-}
-
-/// Forgets an entry and all beneath it.
-fn forget_entry(index: &mut Index, entry: &LocalEntry) -> Result<(), SyncError> {
-    if let Some(own) = entry.own_dir {
-        loop {
-            let children = index.entries_in(own, None, PAGE)?;
-            if children.is_empty() {
-                break;
-            }
-            for child in &children {
-                forget_entry(index, child)?;
-            }
-        }
-    }
-    index.remove_entry(entry.dir, &entry.name)?;
-    Ok(())
 }
 
 /// When something new was last seen of a device, by this device's clock.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use packetboat_core::garbage::Retention;
 use packetboat_core::ids::{Counter, DeviceId, Dot, VaultId};
 use packetboat_core::marker::Argon2Cost;
 use packetboat_core::name::RelPath;
@@ -15,6 +16,7 @@ use crate::Keys;
 use crate::absorb::Sent;
 use crate::consistency::Check;
 use crate::ports::{Clock, Entropy};
+use crate::prune::VaultSize;
 
 /// What a replica is made of.
 pub struct Parts {
@@ -51,6 +53,9 @@ pub struct Settings {
     pub passphrase_cost: Argon2Cost,
     /// After how many days unheard of a device is retired, unless this replica was told otherwise; `None` for never.
     pub retire_after_days: Option<u64>,
+    /// Whether rounds let go by themselves what the vault does not keep, at most once a day. Whoever does not still answers
+    /// others, and still deletes what it was asked to let go once all have answered.
+    pub lets_go_by_itself: bool,
 }
 
 /// After how many days unheard of a device is retired, unless told otherwise.
@@ -66,6 +71,7 @@ impl Default for Settings {
             check: Check::default(),
             passphrase_cost: Argon2Cost::DEFAULT,
             retire_after_days: Some(RETIRE_AFTER_DAYS),
+            lets_go_by_itself: false,
         }
     }
 }
@@ -209,6 +215,10 @@ pub struct Status {
     pub devices: Vec<DeviceInfo>,
     /// Eight characters that are equal on two devices exactly when both have learned the same.
     pub state: String,
+    /// How long the vault keeps its past.
+    pub retention: Retention,
+    /// What the vault takes at the intermediary; none where that was not looked at yet.
+    pub size: Option<VaultSize>,
 }
 
 /// A member of the vault.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use packetboat_core::change::{Change, Removed};
+use packetboat_core::content::Content;
 use packetboat_core::ids::{Dot, ItemId};
 use packetboat_core::item::Item;
 use packetboat_core::local::{LocalEntry, LocalRead, View};
@@ -202,10 +203,12 @@ impl Replica {
 
     /// The same at a given time: packets that belong together bear the same.
     pub(crate) fn settle_at(&mut self, now_ms: i64, changes: Vec<Change>) -> Result<Dot, SyncError> {
+        let contents: Vec<Content> = changes.iter().filter_map(content_of).cloned().collect();
+        let packs = self.store_anew(&contents)?;
         let parts = &mut self.parts;
-        let contents = changes.iter().filter_map(content_of);
-        let needs = parts.index.packs_of(contents.flat_map(chunks_of).map(|chunk| &chunk.id))?;
-        let draft = Draft { needs, changes, ..Draft::default() };
+        let mut needs = parts.index.packs_of(contents.iter().flat_map(chunks_of).map(|chunk| &chunk.id))?;
+        needs.retain(|pack| packs.iter().all(|told| told.pack != *pack));
+        let draft = Draft { needs, packs, changes, ..Draft::default() };
         let sealed = seal_own(&mut parts.index, &self.keys, now_ms, draft, &mut *parts.entropy)?;
         Ok(sealed.dot())
     }

@@ -32,9 +32,16 @@ use crate::wants;
 impl Replica {
     /// Brings folder and vault in step.
     pub fn sync(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
-        let result = self.round(options, observer);
+        let mut result = self.round(options, observer);
         if result.is_err() {
             self.undo_uncommitted()?;
+        }
+        // What is past its time goes before what somebody wrote today is refused.
+        if matches!(result, Err(SyncError::Store(StoreError::Full))) && self.make_room(observer)? {
+            result = self.round(options, observer);
+            if result.is_err() {
+                self.undo_uncommitted()?;
+            }
         }
         result
     }
@@ -108,6 +115,7 @@ impl Replica {
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, since_ms)?;
         }
         self.acknowledge_removals()?;
+        self.answer()?;
         let moved = learned.tips > 0 || learned.packets > 0;
         report.repaired = self.mend(moved, observer)?;
         report.merged = self.merge_by_patterns(observer)?;
@@ -123,6 +131,7 @@ impl Replica {
         self.tell_wanted()?;
         self.checkpoint(observer)?;
         self.keep_marker(observer)?;
+        self.prune_after_round(observer)?;
         report.conflicts = self.count_conflicts()?;
         let problems = self.parts.index.problems()?;
         report.problems +=
@@ -210,8 +219,13 @@ impl Replica {
     }
 
     pub(crate) fn learn(&mut self, observer: &mut dyn Observer) -> Result<crate::learn::Learned, SyncError> {
-        let parts = &mut self.parts;
-        learn(&mut parts.index, &*parts.store, &mut self.keys, &parts.place, observer)
+        loop {
+            let parts = &mut self.parts;
+            let learned = learn(&mut parts.index, &*parts.store, &mut self.keys, &parts.place, observer)?;
+            if !self.is_to_learn_anew()? {
+                return Ok(learned);
+            }
+        }
     }
 
     pub(crate) fn scan(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Scanned, SyncError> {
@@ -257,7 +271,7 @@ impl Replica {
         make_durable(&*self.parts.fs, &scanned);
         let now_ns = self.disk_ns();
         let parts = &mut self.parts;
-        let stored = parts.index.chunk_lookup()?;
+        let stored = parts.index.chunk_lookup(&crate::garbage::referable(&parts.index, &self.keys)?)?;
         let known = RoundChunks::new(stored);
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
         let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };

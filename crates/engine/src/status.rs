@@ -40,6 +40,7 @@ impl Replica {
         };
         to_send += self.unpublished()?;
         let conflicts = self.count_conflicts()?;
+        let size = self.size()?;
         let index = &self.parts.index;
         let device = self.keys.device.device();
         let problems = index.problems()?.into_iter().filter(|problem| problem.kind != CANDIDATE);
@@ -65,6 +66,8 @@ impl Replica {
             problems,
             devices: self.devices()?,
             state: self.state(),
+            retention: self.retention()?,
+            size,
         })
     }
 

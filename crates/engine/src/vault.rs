@@ -2,7 +2,7 @@
 
 use packetboat_core::change::{Change, MAX_DEVICE_NAME};
 use packetboat_core::hex;
-use packetboat_core::ids::{DeviceId, Epoch, VaultId};
+use packetboat_core::ids::{Counter, DeviceId, Epoch, VaultId};
 use packetboat_core::keys::{DeviceKey, KeyRing, RootKey};
 use packetboat_core::marker::{Marker, MarkerError, MarkerStanding, NewPassphrase, NewRecovery, OtherKeys};
 use packetboat_core::members::Standing;
@@ -196,10 +196,22 @@ impl Replica {
             None => None,
         };
         let exchange_key = self.keys.device.exchange_public();
+        let mut changes = vec![Change::Introduce { name, exchange_key, continues }];
+        if let (Some(device), Some(cut)) = (continues, self.parts.index.meta(ABANDONED)?) {
+            let cut = cut.try_into().map_err(|_| SyncError::DamagedIndex { what: "the last packet of a lane" })?;
+            changes.push(Change::Retire { device, cut: Counter::from_le_bytes(cut) });
+        }
         self.parts.index.begin()?;
-        self.seal(vec![Change::Introduce { name, exchange_key, continues }])?;
+        self.seal(changes)?;
+        self.parts.index.set_meta(ABANDONED, None)?;
         self.parts.index.commit()?;
         Ok(())
+    }
+
+    /// Lets the introduction of the device that this one becomes retire what it was, as of its last packet.
+    /// Within the caller's transaction.
+    pub(crate) fn retires_when_introduced(&mut self, last: Counter) -> Result<(), SyncError> {
+        Ok(self.parts.index.set_meta(ABANDONED, Some(&last.to_le_bytes()))?)
     }
 
     /// Takes a new key, because packets under the old one were made elsewhere too.
@@ -238,6 +250,7 @@ impl Replica {
         index.clear_folded()?;
         index.clear_entries()?;
         members::forget(index)?;
+        crate::garbage::forget(index)?;
         self.take_new_key(&name)?;
         self.parts.index.commit()?;
         let text = "another device goes on with this one's key (a cloned disk, a restored backup): \
@@ -348,6 +361,9 @@ pub enum OpenError {
 const KEYS: &str = "keys";
 const NAME: &str = "device name";
 const CONTINUES: &str = "continues";
+/// Where the index keeps the last packet of the device that this one was and that nobody else goes on as, 8 bytes, until the
+/// introduction retires it.
+const ABANDONED: &str = "abandoned";
 /// Where the index keeps which device revoked this one before, in total order, this one revoked it.
 pub(crate) const OVERRULED: &str = "overruled by";
 const MAX_MARKER_BYTES: u64 = 64 * 1024;

@@ -15,15 +15,16 @@ use packetboat_core::checkpoint::{
     CHECKPOINTS_FOLDER, CheckpointRef, MAX_CHECKPOINT_BYTES, SegmentChunk, SegmentRef, SegmentStart,
     UnverifiedCheckpoint, decode_packs,
 };
-use packetboat_core::content::PackIndex;
-use packetboat_core::ids::{DeviceId, Dot, PackId, PacketHash};
+use packetboat_core::content::{PackIndex, PackedChunk};
+use packetboat_core::ids::{ChunkId, DeviceId, Dot, PackId, PacketHash};
 use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::marker::{MAX_MARKER_BYTES, Marker, MarkerStanding};
+use packetboat_core::members::Standing;
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Listed, ObjectName, StoreError};
 use packetboat_core::tip::{MAX_TIP_BYTES, TIPS_FOLDER, Tip, UnverifiedTip};
 use packetboat_core::wanted::Wanted;
-use packetboat_replica::index::{PackRow, PackState};
+use packetboat_replica::index::{self, PackRow, PackState};
 use packetboat_storage::fetch::{ChunkPlace, fetch_chunks};
 use packetboat_storage::pack::{self, Depth, MAX_PACK_BYTES, verify_pack};
 
@@ -49,6 +50,7 @@ impl Replica {
             needs: Needs::default(),
             checkpoint_packs: BTreeMap::new(),
             pack_segments: BTreeMap::new(),
+            replaced: BTreeSet::new(),
         };
         verifier.marker()?;
         verifier.tips()?;
@@ -58,9 +60,14 @@ impl Replica {
         verifier.pass_over_what_was_replaced()?;
         verifier.find_paths()?;
         verifier.find_remedies()?;
-        let report = verifier.report;
+        verifier.pass_over_what_was_let_go()?;
+        let (report, replaced) = (verifier.report, verifier.replaced);
         let wanted = report.faults.iter().filter_map(|fault| fault.wanted).collect();
         self.note_damage(&wanted)?;
+        for pack in replaced {
+            // Nobody is asked for it, and nothing is let go because it holds the same.
+            self.parts.index.set_pack_state(&pack, PackState::Damaged)?;
+        }
         Ok(report)
     }
 }
@@ -71,10 +78,12 @@ struct Verifier<'a> {
     deep: bool,
     report: VerifyReport,
     needs: Needs,
+    /// Packs that are damaged or missing, and whose every chunk lies in another.
+    replaced: BTreeSet<PackId>,
     /// Packs that checkpoints refer to, and how long they must be at least.
     checkpoint_packs: BTreeMap<PackId, u64>,
-    /// Of each device's newest checkpoint, the segments that tell of packs.
-    pack_segments: BTreeMap<DeviceId, (u64, Vec<SegmentRef>)>,
+    /// Of each device's newest checkpoint the number, the segments that tell of packs, and what it contains.
+    pack_segments: BTreeMap<DeviceId, (u64, Vec<SegmentRef>, Knowledge)>,
 }
 
 /// An object that was read, or what is wrong with it.
@@ -131,7 +140,10 @@ impl Verifier<'_> {
                 self.fault(&name, reason.to_owned());
             }
         }
-        for (device, _) in index.knowledge().iter() {
+        let members = crate::members::load(index)?;
+        // Whoever comes back does so under another key, and takes its tip away where nobody is to look for more.
+        let active = index.knowledge().iter().filter(|(device, _)| members.standing(device) == Standing::Active);
+        for (device, _) in active {
             let own = *device == replica.keys.device.device();
             let unpublished = own && index.published(&replica.parts.place)? == 0;
             if !found.contains(device) && !unpublished {
@@ -168,6 +180,8 @@ impl Verifier<'_> {
         let replica = self.replica;
         let index = &replica.parts.index;
         let lanes: Vec<(DeviceId, Learned)> = index.knowledge().iter().map(|(id, learned)| (*id, *learned)).collect();
+        // What lies before the beginning of history is condemned, or deleted already.
+        let begins = crate::garbage::load(index)?.horizon().clone();
         for (device, learned) in lanes {
             let present = packets_present(&*replica.parts.store, &device)?;
             let own = device == replica.keys.device.device();
@@ -179,7 +193,7 @@ impl Verifier<'_> {
                 let name = packet_name(&dot);
                 // Before the checkpoint that this replica began from, packets may have been let go.
                 let row = index.packet_row(dot)?;
-                let begins_here = row.is_some() || counter == learned.counter;
+                let begins_here = counter > begins.counter(&device) && (row.is_some() || counter == learned.counter);
                 let hash = row.map(|row| row.hash).or((counter == learned.counter).then_some(learned.hash));
                 if !begins_here || counter > last {
                     previous = hash;
@@ -247,11 +261,10 @@ impl Verifier<'_> {
         let replica = self.replica;
         let listed = replica.parts.store.list(CHECKPOINTS_FOLDER)?;
         let expected = crate::checkpoints::newest(&replica.parts.index)?;
-        if let Some(expected) = expected
-            && !listed.iter().any(|listed| listed.name == expected.name())
-        {
-            self.fault(&expected.name(), MISSING.to_owned());
-        }
+        let missing = expected.filter(|expected| listed.iter().all(|listed| listed.name != expected.name()));
+        // Another that contains as much stands in its place: it was let go.
+        let held = crate::checkpoints::held::knowledge(&replica.parts.index)?;
+        let mut is_superseded = false;
         for Listed { name, .. } in listed {
             let Some(checkpoint) = CheckpointRef::from_name(&name) else {
                 self.orphan(&name);
@@ -265,6 +278,7 @@ impl Verifier<'_> {
             });
             match root {
                 Ok(root) if root.number == checkpoint.number => {
+                    is_superseded |= root.knowledge.includes(&held);
                     if let Some(reason) = self.false_claim(&root.knowledge)? {
                         self.fault(&name, reason);
                     }
@@ -277,7 +291,7 @@ impl Verifier<'_> {
                     if newest.0 < root.number {
                         let mut segments = root.segments;
                         segments.retain(|segment| matches!(segment.start, SegmentStart::Packs(_)));
-                        *newest = (root.number, segments);
+                        *newest = (root.number, segments, root.knowledge);
                     }
                 }
                 Ok(_) => {
@@ -287,6 +301,9 @@ impl Verifier<'_> {
                     self.fault(&name, reason);
                 }
             }
+        }
+        if let Some(missing) = missing.filter(|_| !is_superseded) {
+            self.fault(&missing.name(), MISSING.to_owned());
         }
         Ok(())
     }
@@ -332,7 +349,9 @@ impl Verifier<'_> {
                 }
                 let size = present.remove(&pack::object_name(&row.pack));
                 of_checkpoints.remove(&row.pack);
-                self.pack(&row, size)?;
+                if row.state != PackState::Condemned {
+                    self.pack(&row, size)?;
+                }
             }
             for (name, size) in present {
                 let Some(pack) = pack::pack_named(&name) else {
@@ -364,7 +383,7 @@ impl Verifier<'_> {
     /// A checkpoint may store anew what lies inside packets; of such packs only those know that began from it.
     fn packs_that_checkpoints_tell_of(&mut self, unknown: &mut BTreeMap<PackId, u64>) -> Result<(), SyncError> {
         let mut seen = HashSet::new();
-        for (device, (number, segments)) in std::mem::take(&mut self.pack_segments) {
+        for (device, (number, segments, covered)) in std::mem::take(&mut self.pack_segments) {
             for segment in segments {
                 let packs = match self.pack_segment(&segment) {
                     Ok(packs) => packs,
@@ -374,12 +393,25 @@ impl Verifier<'_> {
                         continue;
                     }
                 };
-                for PackIndex { pack, size, .. } in packs {
+                for PackIndex { pack, size, chunks, .. } in packs {
                     if self.replica.parts.index.pack_row(&pack)?.is_some() || !seen.insert(pack) {
                         continue;
                     }
                     let wrong = match unknown.remove(&pack) {
-                        None => MISSING.to_owned(),
+                        // It was let go since, unless something is needed of it that lies inside packets which whoever
+                        // begins from the checkpoint does not fold.
+                        None => {
+                            let needed = self.inside_packets(&chunks, &covered)?;
+                            if !needed.is_empty() {
+                                self.report.objects += 1;
+                                let fault = self.fault(&pack::object_name(&pack), MISSING.to_owned());
+                                self.needs.of_checkpoints.insert(pack);
+                                for chunk in needed {
+                                    self.needs.chunks.entry(chunk).or_default().push(fault);
+                                }
+                            }
+                            continue;
+                        }
                         Some(found) if found != u64::from(size) => format!("it has {found} bytes in place of {size}"),
                         Some(_) => {
                             self.pack_bytes(&pack)?;
@@ -392,6 +424,19 @@ impl Verifier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The chunks of these that are known to lie inside packets up to a point.
+    fn inside_packets(&self, chunks: &[PackedChunk], covered: &Knowledge) -> Result<Vec<ChunkId>, SyncError> {
+        let mut inside = Vec::new();
+        for chunk in chunks {
+            if let Some(index::ChunkPlace::Packet { dot, .. }) = self.replica.parts.index.chunk_place(&chunk.id)?
+                && covered.contains(&dot)
+            {
+                inside.push(chunk.id);
+            }
+        }
+        Ok(inside)
     }
 
     fn pack_segment(&self, segment: &SegmentRef) -> Result<Vec<PackIndex>, String> {

@@ -218,6 +218,7 @@ pub mod seeds {
     use packetboat_core::change::{Change, Mark, Removed};
     use packetboat_core::checkpoint::{SegmentChunk, SegmentRef, SegmentStart};
     use packetboat_core::content::{ChunkList, ChunkRef, Content as ItemContent, FileContent, PackIndex, PackedChunk};
+    use packetboat_core::garbage::{Garbage, Retention};
     use packetboat_core::ids::{ChunkId, Dot, ItemId, PacketHash, Stamp};
     use packetboat_core::item::{Head, Item, Placed};
     use packetboat_core::keys::KeyId;
@@ -304,6 +305,7 @@ pub mod seeds {
             },
             Change::Retire { device: DeviceId([7; 32]), cut: 9 },
             Change::Condemn { packs: vec![PackId([1; 32])], history: knowledge() },
+            Change::Retain { retention: Retention::Days(90) },
         ];
         let body = |changes, inline, packs| PacketBody {
             lamport: 9,
@@ -361,6 +363,7 @@ pub mod seeds {
             knowledge: knowledge(),
             lanes: BTreeMap::from([(OTHER, lane_end())]),
             members: folded_members(),
+            garbage: folded_garbage(),
             segments: vec![SegmentRef { start: SegmentStart::Items(item(1)), chunks: vec![chunk] }],
         };
         vec![[&[3][..], &root.encode()].concat()]
@@ -374,6 +377,15 @@ pub mod seeds {
         let body = PacketBody { changes, ..bodies().remove(1) };
         let author = packetboat_core::keys::PublicKey(device.0);
         Packet { dot: Dot { device, counter }, hash, previous: PacketHash([0; 32]), author, epoch: 0, body }
+    }
+
+    fn folded_garbage() -> Garbage {
+        let mut garbage = Garbage::new();
+        for (counter, body) in (1..).zip(bodies()) {
+            let packet = packet_with(body.changes, author().device(), counter, PacketHash([3; 32]));
+            garbage.fold(&packet, &knowledge(), &BTreeSet::new());
+        }
+        garbage
     }
 
     fn folded_members() -> Members {

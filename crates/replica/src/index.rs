@@ -29,10 +29,11 @@ use thiserror::Error;
 
 pub use chunks::{ChunkPlace, PackRow, PackState};
 pub use entries::ScannedEntry;
-pub use lookup::{ChunkLookup, ChunkSieve};
+pub use lookup::{ChunkLookup, ChunkSieve, Referable};
 pub use members::Member;
 pub use notes::Problem;
 pub use packets::{FoldedPacket, PacketRow, Stage};
+pub use sweep::{PackUse, Used};
 
 use numbers::Numbers;
 
@@ -295,5 +296,6 @@ mod packets;
 #[cfg(any(test, feature = "fuzzing"))]
 mod samples;
 mod schema;
+mod sweep;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ mod faults;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -57,7 +58,13 @@ struct Access {
     requests: Requests,
     crash_at: Option<u64>,
     crashed: bool,
+    calls: u64,
+    /// By the call before which each runs.
+    hooks: Vec<(u64, Hook)>,
 }
+
+/// Something that happens between two calls.
+struct Hook(Box<dyn FnOnce() + Send>);
 
 impl FaultyStore {
     /// An empty storage and one way to it.
@@ -96,6 +103,19 @@ impl FaultyStore {
     pub fn crash_at(&self, n: u64) {
         let mut access = self.access();
         access.crash_at = Some(access.requests.mutating() + n);
+    }
+
+    /// Runs `hook` right before this device's `n`-th call from now (1 is the next), as if somebody else acted between
+    /// two of its calls. The storage is free to be used meanwhile.
+    pub fn on_call(&self, n: u64, hook: impl FnOnce() + Send + 'static) {
+        let mut access = self.access();
+        let at = access.calls + n;
+        access.hooks.push((at, Hook(Box::new(hook))));
+    }
+
+    /// Calls off what was to happen before calls that have not come.
+    pub fn call_off(&self) {
+        self.access().hooks.clear();
     }
 
     /// Whether a crash that was asked for has happened.
@@ -171,6 +191,18 @@ impl FaultyStore {
 
     fn access(&self) -> MutexGuard<'_, Access> {
         self.access.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call, and lets happen what was to happen before it.
+    fn turn(&self) {
+        let mut access = self.access();
+        access.calls += 1;
+        let now = access.calls;
+        let due: Vec<_> = access.hooks.extract_if(.., |(at, _)| *at <= now).collect();
+        drop(access);
+        for (_, hook) in due {
+            hook.0();
+        }
     }
 
     /// Begins a call that changes nothing.
@@ -262,12 +294,19 @@ impl FaultyStore {
     }
 }
 
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
 impl Store for FaultyStore {
     fn describe(&self) -> String {
         "a simulated intermediary".to_owned()
     }
 
     fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.turn();
         // What is not visible yet does not stand in the way: put-if-absent is not exclusive.
         let mut access = self.count("write", name, |requests| requests.puts += 1)?;
         let taken = self.shelf().visible(name).is_some_and(|version| version.bytes.is_some());
@@ -286,11 +325,13 @@ impl Store for FaultyStore {
     }
 
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.turn();
         drop(self.count("write", name, |requests| requests.puts += 1)?);
         self.mutate("write", name, Some(bytes))
     }
 
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.turn();
         let bytes = self.fetch(name)?;
         if bytes.len() as u64 > limit {
             return Err(StoreError::TooLarge { name: name.clone(), limit });
@@ -299,6 +340,7 @@ impl Store for FaultyStore {
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.turn();
         let bytes = self.fetch(name)?;
         let range = offset.checked_add(len).and_then(|end| Some(offset.try_into().ok()?..end.try_into().ok()?));
         let found = range.and_then(|range: std::ops::Range<usize>| bytes.get(range));
@@ -306,6 +348,7 @@ impl Store for FaultyStore {
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.turn();
         let (mut access, shelf) = self.begin_read("list", folder)?;
         let stale = access.strikes(Fault::StaleListing);
         let greatest_delay = access.config.greatest_delay();
@@ -320,6 +363,7 @@ impl Store for FaultyStore {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.turn();
         drop(self.count("delete", name, |requests| requests.deletes += 1)?);
         self.mutate("delete", name, None)
     }
@@ -359,7 +403,8 @@ impl Shelf {
 impl Access {
     fn new(seed: u64, config: FaultConfig) -> Arc<Mutex<Self>> {
         let (fired, requests) = (BTreeMap::new(), Requests::default());
-        Arc::new(Mutex::new(Self { rng: Rng::new(seed), config, fired, requests, crash_at: None, crashed: false }))
+        let (rng, crash_at, crashed, calls, hooks) = (Rng::new(seed), None, false, 0, Vec::new());
+        Arc::new(Mutex::new(Self { rng, config, fired, requests, crash_at, crashed, calls, hooks }))
     }
 
     /// Whether a fault happens now; counts it.

@@ -133,6 +133,11 @@ impl SimFs {
         world.hooks.push((at, Box::new(hook)));
     }
 
+    /// Calls off what was to happen before calls that have not come.
+    pub fn call_off(&self) {
+        self.lock().hooks.clear();
+    }
+
     /// How many mutating calls the program has made, syncs among them.
     pub fn ops(&self) -> u64 {
         self.lock().changes

@@ -11,6 +11,9 @@
 //!
 //! A failure prints the seed. The same seed gives the same [`World::trace`].
 
+mod edits;
+mod meanwhile;
+mod pruning;
 mod replacing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +32,8 @@ use packetboat_engine::ports::{Clock, Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Keep, Parts, Replica, Report, Settings, SyncOptions};
 use packetboat_replica::index::Index;
 
+use self::edits::{Account, random_edit};
+use self::meanwhile::Meanwhile;
 use crate::crash::was_crash;
 use crate::faulty_store::{FaultConfig, FaultyStore};
 use crate::rng::Rng;
@@ -69,8 +74,14 @@ pub struct WorldOptions {
     pub leaving: bool,
     /// Whether disks are cloned, and backups of disk and index restored.
     pub copies: bool,
+    /// Whether devices let go of history and garbage.
+    pub pruning: bool,
     /// Whether users put one object in the place of another, often of another kind.
     pub replacing: bool,
+    /// Whether a device synchronises, or lets go, between two requests of another's round.
+    pub meanwhile: bool,
+    /// Whether users write again what is gone, just while another device lets it go.
+    pub rewriting: bool,
 }
 
 impl Default for WorldOptions {
@@ -92,7 +103,10 @@ impl Default for WorldOptions {
             ignoring: false,
             leaving: false,
             copies: false,
+            pruning: false,
             replacing: false,
+            meanwhile: false,
+            rewriting: false,
         }
     }
 }
@@ -112,6 +126,31 @@ pub struct World {
     account: Arc<Mutex<Account>>,
     trace: blake3::Hasher,
     log: Vec<String>,
+    happened: Happened,
+    meanwhile: Option<Meanwhile>,
+}
+
+/// What happened in worlds that a test must have seen to prove anything, and how often.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Happened(BTreeMap<String, u64>);
+
+impl Happened {
+    /// Counts something.
+    pub fn add(&mut self, what: impl Into<String>, times: u64) {
+        *self.0.entry(what.into()).or_default() += times;
+    }
+
+    /// Counts all that another has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (what, times) in &other.0 {
+            self.add(what, *times);
+        }
+    }
+
+    /// How often something happened.
+    pub fn times(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
 }
 
 /// Disk and index of a device as they were.
@@ -133,49 +172,6 @@ struct Device {
     unrecorded: BTreeSet<Vec<u8>>,
 }
 
-/// What the users wrote and what became of it.
-#[derive(Default)]
-struct Account {
-    /// Every content that was ever written.
-    written: BTreeSet<Vec<u8>>,
-    /// Contents that nobody knowingly replaced or deleted.
-    owed: BTreeSet<Vec<u8>>,
-    /// Whether anything was ever moved: an unseen move brings back what a delete removed, with whatever it holds by then.
-    moved: bool,
-    /// Contents that were written more than once.
-    copied: BTreeSet<Vec<u8>>,
-    /// Contents that somebody knowingly replaced or deleted; another copy of one may stand or not.
-    forsaken: BTreeSet<Vec<u8>>,
-    /// What the acting device's user sees that a crash may have kept from being recorded.
-    unrecorded: BTreeSet<Vec<u8>>,
-    /// What was replaced or deleted of that.
-    unknowingly: BTreeSet<Vec<u8>>,
-    /// Whether something happened that may bring back what was deleted: a lost index, or a delete of what was ignored.
-    may_revive: bool,
-    /// What users did while a round ran, since it was last asked.
-    slipped_in: Vec<String>,
-    count: u64,
-}
-
-impl Account {
-    fn write(&mut self, bytes: Vec<u8>) {
-        if !self.written.insert(bytes.clone()) {
-            self.copied.insert(bytes.clone());
-        }
-        if !self.forsaken.contains(&bytes) {
-            self.owed.insert(bytes);
-        }
-    }
-
-    fn forsake(&mut self, bytes: &[u8]) {
-        self.owed.remove(bytes);
-        self.forsaken.insert(bytes.to_vec());
-        if self.unrecorded.contains(bytes) {
-            self.unknowingly.insert(bytes.to_vec());
-        }
-    }
-}
-
 impl World {
     /// A world with a vault, its devices joined and their folders empty.
     pub fn new(seed: u64, options: WorldOptions) -> Self {
@@ -187,7 +183,7 @@ impl World {
         root.copy_from_slice(&rng.bytes(32));
         let root = RootKey(root);
         let recovery = RecoveryKey([5; 32]);
-        if options.leaving {
+        if options.leaving || options.pruning {
             let (salt, nonce) = ([6; 16], Nonce([6; 24]));
             let passphrase = NewPassphrase { passphrase: b"first", cost: Argon2Cost::MINIMUM, salt, nonce };
             let slot = NewRecovery { key: &recovery, nonce: Nonce([7; 24]) };
@@ -208,6 +204,8 @@ impl World {
             account: Arc::default(),
             trace: blake3::Hasher::new(),
             log: Vec::new(),
+            happened: Happened::default(),
+            meanwhile: None,
         };
         for _ in 0..world.options.devices {
             let options = SimOptions { crash_model: world.options.crash_model, ..SimOptions::default() };
@@ -255,7 +253,12 @@ impl World {
     }
 
     /// Runs a whole life: random steps, then settling, then the promises.
-    pub fn run(seed: u64, mut options: WorldOptions) -> [u8; 32] {
+    pub fn run(seed: u64, options: WorldOptions) -> [u8; 32] {
+        Self::run_counting(seed, options).0
+    }
+
+    /// The same; says too what happened.
+    pub fn run_counting(seed: u64, mut options: WorldOptions) -> ([u8; 32], Happened) {
         options.small_packs |= seed.is_multiple_of(2);
         options.small_portions |= seed.is_multiple_of(3);
         let mut world = Self::new(seed, options);
@@ -265,12 +268,15 @@ impl World {
             }
             world.settle();
             world.check();
+            if world.options.pruning {
+                world.check_letting_go();
+            }
         }));
         if let Err(panic) = outcome {
             eprintln!("seed {seed} failed; what happened:\n{}", world.log.join("\n"));
             std::panic::resume_unwind(panic);
         }
-        world.trace()
+        (world.trace(), world.happened)
     }
 
     /// A hash of everything that happened.
@@ -290,6 +296,7 @@ impl World {
                 passphrase_cost: Argon2Cost::MINIMUM,
                 portion: if self.options.small_portions { 2 } else { Settings::default().portion },
                 inline_bytes: if self.options.small_packs { [0, 4, 30_000][self.rng.index(3)] } else { 256 * 1024 },
+                lets_go_by_itself: self.options.pruning,
                 ..Settings::default()
             },
         }
@@ -320,6 +327,12 @@ impl World {
         }
         if self.options.copies && self.rng.chance(1, 12) {
             self.copy(at);
+        }
+        if self.options.pruning && self.rng.chance(1, 8) {
+            self.prune_badly(at);
+        }
+        if self.options.rewriting && self.rng.chance(1, 12) {
+            self.write_again_what_is_let_go(at);
         }
         self.account.lock().expect("nobody panics holding this").unrecorded = self.devices[at].unrecorded.clone();
         if self.rng.chance(3, 10) {
@@ -406,7 +419,8 @@ impl World {
     /// A disk is cloned with the index on it, a backup of both is made, or one is restored.
     fn copy(&mut self, at: usize) {
         // What is not published is lost with the disk that is replaced, and that is no fault of the vault's.
-        if self.sync(at).is_err() {
+        self.devices[at].fs.call_off();
+        if !self.sync(at).is_ok_and(|report| report.sent.postponed == 0) {
             return;
         }
         let name = self.devices[at].name.clone();
@@ -483,10 +497,14 @@ impl World {
             let call = 1 + self.rng.below(80);
             self.devices[at].fs.on_call(call, move |fs| {
                 if let Some(text) = random_edit(&mut rng, fs, &options, &account) {
+                    // A user whose program syncs what it saves. Of what nobody synced a power loss keeps what it likes, such
+                    // as new bytes beneath old times, which nobody can see who goes by times (docs/semantics.md).
+                    fs.settle();
                     account.lock().expect("nobody panics holding this").slipped_in.push(text);
                 }
             });
         }
+        self.let_another_act(at, 12);
         let result = self.sync(at);
         let text = match &result {
             Ok(report) => format!("{}: sync {}", self.devices[at].name, describe(report)),
@@ -498,14 +516,18 @@ impl World {
             self.restart(at, power);
         }
         if let Err(error) = result {
-            let expected = was_crash(&error) || matches!(error, SyncError::Store(_));
-            let full = matches!(error, SyncError::DiskFull);
-            if let SyncError::Inconsistent { evidence, .. } = &error {
-                self.log.push(evidence.clone());
-            }
-            assert!(expected || full, "{}", packetboat_engine::error::chain(&error));
+            self.assert_expected(&error);
         }
         self.nothing_invented(at);
+    }
+
+    /// Panics where a round failed for no reason that this world has.
+    fn assert_expected(&mut self, error: &SyncError) {
+        if let SyncError::Inconsistent { evidence, .. } = error {
+            self.log.push(evidence.clone());
+        }
+        let expected = was_crash(error) || matches!(error, SyncError::Store(_) | SyncError::DiskFull);
+        assert!(expected, "{}", packetboat_engine::error::chain(error));
     }
 
     fn sync(&mut self, at: usize) -> Result<Report, SyncError> {
@@ -515,6 +537,7 @@ impl World {
         if result.is_ok() {
             self.devices[at].unrecorded.clear();
         }
+        self.take_back_another(at);
         let name = self.devices[at].name.clone();
         for text in watching.0 {
             self.note(format!("{name}:   {text}"));
@@ -828,166 +851,6 @@ fn only_waits(report: &Report) -> bool {
 fn describe(report: &Report) -> String {
     let text = format!("{:?} {:?} learned: {}", report.sent, report.received, report.packets_learned);
     text.split(", ").filter(|part| !part.ends_with(": 0")).collect::<Vec<_>>().join(", ")
-}
-
-/// Does something that a user might do; says what.
-fn random_edit(rng: &mut Rng, fs: &SimFs, options: &WorldOptions, account: &Mutex<Account>) -> Option<String> {
-    let mut account = account.lock().expect("nobody panics holding this");
-    let tree = visible(fs);
-    let paths: Vec<Vec<u8>> = tree.keys().cloned().collect();
-    let files: Vec<Vec<u8>> = tree.iter().filter(|(_, n)| content(n).is_some()).map(|(p, _)| p.clone()).collect();
-    let directories: Vec<Vec<u8>> =
-        tree.iter().filter(|(_, n)| matches!(n, Node::Directory { .. })).map(|(p, _)| p.clone()).collect();
-    let place = |rng: &mut Rng| -> Vec<u8> {
-        let name = ["a", "b", "c", "d.txt", "e.txt", "f"][rng.index(6)].to_string();
-        match rng.pick(&directories) {
-            Some(directory) if rng.chance(2, 3) => [directory.as_slice(), b"/", name.as_bytes()].concat(),
-            _ => name.into_bytes(),
-        }
-    };
-    let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-    let kinds = 20 + if options.settling { 3 } else { 0 };
-    match rng.below(kinds) {
-        _ if options.replacing && rng.chance(1, 8) => replacing::replace(rng, fs, options, &mut account),
-        _ if options.ignoring && rng.chance(1, 15) => {
-            if matches!(tree.get(IGNORE_FILE.as_bytes()), Some(Node::Directory { .. } | Node::Symlink { .. })) {
-                return None;
-            }
-            account.count += 1;
-            let patterns = ["a", "*.txt", "/b/", "/a/c", "f"];
-            let rules = format!("{}\n# {}\n", patterns[rng.index(patterns.len())], account.count).into_bytes();
-            if let Some(old) = tree.get(IGNORE_FILE.as_bytes()).and_then(content) {
-                account.forsake(old);
-            }
-            account.may_revive = true;
-            fs.write(IGNORE_FILE, &rules).ok()?;
-            account.write(rules.clone());
-            Some(format!("ignore {}", text(&rules)))
-        }
-        20..=21 => {
-            // What is written somewhere already: here, or on another device.
-            let path = place(rng);
-            if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special | Node::Symlink { .. })) {
-                return None;
-            }
-            let recent: Vec<Vec<u8>> = account.written.iter().filter(|bytes| bytes.len() < 9).cloned().collect();
-            let bytes = rng.pick(&recent)?.clone();
-            match tree.get(&path).and_then(content) {
-                Some(old) if *old == bytes => return None,
-                Some(old) => account.forsake(old),
-                None => {}
-            }
-            fs.write(&path, &bytes).ok()?;
-            account.write(bytes.clone());
-            Some(format!("write again {} = {}", text(&path), text(&bytes)))
-        }
-        22 => {
-            // Of directories only what they have when they are made is known to travel.
-            let path = rng.pick(&files)?.clone();
-            if matches!(tree.get(&path), Some(Node::Symlink { .. })) {
-                return None;
-            }
-            let value = if rng.chance(1, 4) { None } else { Some(rng.bytes(3)) };
-            fs.set_user_xattr(&path, [b"user.a".as_slice(), b"user.b"][rng.index(2)], value.as_deref()).ok()?;
-            Some(format!("xattr {} {value:?}", text(&path)))
-        }
-        0..=5 => {
-            let path = place(rng);
-            if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special)) {
-                return None;
-            }
-            let bytes = fresh(rng, &mut account);
-            if let Some(old) = tree.get(&path).and_then(content) {
-                account.forsake(old);
-            }
-            if matches!(tree.get(&path), Some(Node::Symlink { .. })) {
-                fs.remove(&path).ok()?;
-            }
-            fs.write(&path, &bytes).ok()?;
-            account.write(bytes.clone());
-            Some(format!("write {} = {}", text(&path), text(&bytes)))
-        }
-        6..=9 => {
-            let path = rng.pick(&files)?.clone();
-            let Some(Node::File { bytes: old, .. }) = tree.get(&path) else { return None };
-            let bytes = fresh(rng, &mut account);
-            account.forsake(old);
-            fs.write(&path, &bytes).ok()?;
-            account.write(bytes.clone());
-            Some(format!("edit {} = {}", text(&path), text(&bytes)))
-        }
-        10 => {
-            let path = place(rng);
-            if tree.contains_key(&path) {
-                return None;
-            }
-            fs.make_dir(&path).ok()?;
-            Some(format!("mkdir {}", text(&path)))
-        }
-        11..=14 if options.moves => {
-            let from = rng.pick(&paths)?.clone();
-            let to = place(rng);
-            let within = to.starts_with(&[from.as_slice(), b"/"].concat());
-            if within || to == from || tree.contains_key(&to) {
-                return None;
-            }
-            fs.rename(&from, &to).ok()?;
-            account.moved = true;
-            Some(format!("move {} to {}", text(&from), text(&to)))
-        }
-        15..=16 if options.deletes => {
-            let path = rng.pick(&paths)?.clone();
-            for (other, node) in &tree {
-                if (*other == path || other.starts_with(&[path.as_slice(), b"/"].concat()))
-                    && let Some(bytes) = content(node)
-                {
-                    account.forsake(bytes);
-                }
-            }
-            fs.remove(&path).ok()?;
-            Some(format!("delete {}", text(&path)))
-        }
-        17 if options.oddities => {
-            let path = rng.pick(&paths)?.clone();
-            if matches!(tree.get(&path), Some(Node::Symlink { .. })) {
-                return None;
-            }
-            let mode = [0o644, 0o755, 0o600, 0o700][rng.index(4)];
-            fs.chmod(&path, mode).ok()?;
-            Some(format!("chmod {} {mode:o}", text(&path)))
-        }
-        18 if options.oddities => {
-            let path = place(rng);
-            if matches!(tree.get(&path), Some(Node::Directory { .. } | Node::Special)) {
-                return None;
-            }
-            let mut target = fresh(rng, &mut account);
-            target.truncate(100);
-            if let Some(old) = tree.get(&path) {
-                account.forsake(content(old).expect("not a directory"));
-                fs.remove(&path).ok()?;
-            }
-            fs.make_symlink(&target, &path).ok()?;
-            account.write(target.clone());
-            Some(format!("symlink {} -> {}", text(&path), text(&target)))
-        }
-        19 => {
-            let path = rng.pick(&files)?.clone();
-            let mtime = rng.below(2_000_000_000) as i64 * 1_000_000_000;
-            fs.touch(&path, mtime).ok()?;
-            Some(format!("touch {}", text(&path)))
-        }
-        _ => None,
-    }
-}
-
-/// A content that nobody has written, or now and then one that somebody has: the same edit twice.
-fn fresh(rng: &mut Rng, account: &mut Account) -> Vec<u8> {
-    account.count += 1;
-    let size = if rng.chance(1, 10) { 20_000 } else { 0 };
-    let mut bytes = format!("v{}", account.count).into_bytes();
-    bytes.resize(bytes.len() + size, b'.');
-    bytes
 }
 
 /// Takes down what a round says it does.

@@ -36,9 +36,16 @@ pub(crate) fn run(context: &Context, args: &LogArgs) -> Result<ExitCode, Failure
     let path = args.path.as_ref().map(|path| in_vault(&session.folder, path)).transpose()?;
     let path = path.filter(|path| !path.is_root());
     let lines = session.replica.log(path.as_ref(), args.limit)?;
+    let ends = lines.len() < args.limit && session.replica.was_history_let_go()?;
     context.ui.result(
-        || json!({ "schema": 1, "entries": lines.iter().map(line_json).collect::<Vec<_>>() }),
-        || lines.iter().map(line_text).collect(),
+        || json!({ "schema": 1, "entries": lines.iter().map(line_json).collect::<Vec<_>>(), "older_let_go": ends }),
+        || {
+            let mut shown: String = lines.iter().map(line_text).collect();
+            if ends {
+                shown.push_str("Older history was let go: `packetboat prune` says how long the past is kept.\n");
+            }
+            shown
+        },
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -67,4 +74,5 @@ fn line_json(line: &LogLine) -> Value {
     Value::Object(object)
 }
 
-const JSON: &str = "JSON: entries, each with packet, device, device_name, time, text, path, size, current.";
+const JSON: &str =
+    "JSON: entries, each with packet, device, device_name, time, text, path, size, current; older_let_go.";

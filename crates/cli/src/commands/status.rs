@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::FolderPlace;
 use super::devices::device_json;
+use super::prune::{keep_json, kept};
 use crate::failure::Failure;
 use crate::json::insert_path;
 use crate::opening::Context;
@@ -25,7 +26,7 @@ use crate::world::SystemClock;
 ///
 /// The state number is the same on two devices exactly when both have learned the same: compare it to be sure that the
 /// intermediary shows both the same history.
-/// All past versions are kept; there is no retention yet, so the vault only grows.
+/// How long past versions are kept, `packetboat prune` says and sets.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 pub(crate) struct StatusArgs {
@@ -77,6 +78,18 @@ fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
         let conflicts = text::count(status.conflicts, "conflict waits", "conflicts wait");
         lines.push(format!("{conflicts}: see `packetboat conflicts`."));
     }
+    // What a small vault takes is of no concern.
+    if let Some(size) = status.size.as_ref().filter(|size| size.stored >= SMALL_BYTES) {
+        let share = match size.history {
+            0 => String::new(),
+            history => format!(", {} of it past versions ({} %)", text::bytes(history), percent(history, size.stored)),
+        };
+        lines.push(format!(
+            "The vault takes {}{share}; it keeps {}.",
+            text::bytes(size.stored),
+            kept(status.retention)
+        ));
+    }
     if !status.problems.is_empty() {
         lines.push(String::new());
         lines.push("Not here, or not as it should be:".to_owned());
@@ -96,6 +109,10 @@ fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
         format!("  {:<width$}  {heard}", shown_name(device))
     }));
     lines.join("\n") + "\n"
+}
+
+fn percent(part: u64, of: u64) -> u64 {
+    part.saturating_mul(100).checked_div(of).unwrap_or(0)
 }
 
 fn shown_name(device: &DeviceInfo) -> String {
@@ -120,6 +137,10 @@ fn to_json(status: &Status, folder: &Path, place: &Path) -> Value {
         "to_receive": status.to_receive,
         "conflicts": status.conflicts,
         "objects": status.objects,
+        "keep": keep_json(status.retention),
+        "vault_bytes": status.size.map(|size| size.stored),
+        "history_bytes": status.size.map(|size| size.history),
+        "size_as_of": status.size.and_then(|size| text::rfc3339(size.as_of)),
         "problems": status.problems.iter()
             .map(|(kind, place, why)| json!({ "kind": kind, "subject": place, "reason": why }))
             .collect::<Vec<_>>(),
@@ -131,6 +152,8 @@ fn to_json(status: &Status, folder: &Path, place: &Path) -> Value {
     Value::Object(object)
 }
 
+const SMALL_BYTES: u64 = 1_000_000;
+
 const JSON: &str = "\
 JSON: folder, intermediary, vault, device, device_name, state, in_step, reachable, unreachable_because, last_in_step, \
-to_send, to_receive, conflicts, objects, problems (kind, subject, reason), devices (as in `packetboat devices`).";
+to_send, to_receive, conflicts, objects, keep (all, days or versions), vault_bytes, history_bytes, size_as_of, problems (kind, subject, reason), devices (as in `packetboat devices`).";

@@ -47,7 +47,7 @@ fn to_text(report: &VerifyReport) -> String {
     let orphans = match report.orphans.len() as u64 {
         0 => String::new(),
         orphans => format!(
-            "{} that nothing refers to: left by a round that was cut short, and harmless.\n",
+            "{} that nothing needs: left by a round that was cut short, or damaged while the same lies elsewhere.\n",
             text::count(orphans, "object", "objects")
         ),
     };
@@ -127,4 +127,4 @@ fn to_json(report: &VerifyReport) -> Value {
 const MANY: usize = 20;
 const JSON: &str = "\
 JSON: objects, bytes, faults (object, fault, paths, versions (path, packet, time), remedy: \"here\", \"others\" or \
-\"lost\", devices), orphans (objects that nothing refers to; no fault).";
+\"lost\", devices), orphans (objects that nothing needs; no fault).";

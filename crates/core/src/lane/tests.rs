@@ -7,7 +7,7 @@ use super::*;
 use crate::body::PacketBody;
 use crate::change::{Mark, Removed};
 use crate::content::Content;
-use crate::ids::ItemId;
+use crate::ids::{ItemId, PackId};
 use crate::keys::{KeyId, PublicKey};
 
 fn device(n: u8) -> DeviceId {
@@ -25,20 +25,33 @@ struct Replica {
     ends: BTreeMap<DeviceId, LaneEnd>,
     packets: BTreeMap<Dot, Packet>,
     members: Members,
+    garbage: Garbage,
     order: Vec<Dot>,
 }
 
 impl Replica {
-    fn admit(&self, packet: &Packet, carried: bool) -> Admission {
+    /// What is decided of a packet that somebody carries, or nobody.
+    fn admit(&self, packet: &Packet, carried: Option<Carriers>) -> Admission {
         let packet_at = |device: &DeviceId, counter| {
             let packet = self.packets.get(&Dot { device: *device, counter })?;
             Some((packet.hash, packet.body.lamport))
         };
-        let carried = |_: &Dot| carried;
+        let carried = |_: &Dot, carriers| carried.is_some_and(|by| by == Carriers::Members || by == carriers);
         let end = self.ends.get(&packet.dot.device);
-        let lanes =
-            Lanes { knowledge: &self.knowledge, end, members: &self.members, packet_at: &packet_at, carried: &carried };
+        let lanes = Lanes {
+            knowledge: &self.knowledge,
+            end,
+            members: &self.members,
+            packet_at: &packet_at,
+            garbage: &self.garbage,
+            carried: &carried,
+        };
         lanes.admit(packet)
+    }
+
+    /// Whether what waits carries a packet.
+    fn carries(&self, waiting: &Waiting, packet: &Packet) -> bool {
+        waiting.carries(&packet.dot, Carriers::Newcomers, &self.members, &self.garbage)
     }
 
     fn fold(&mut self, packet: &Packet, prerequisite: Knowledge) {
@@ -47,11 +60,12 @@ impl Replica {
         self.ends.insert(device, LaneEnd::after(packet, prerequisite));
         self.packets.insert(packet.dot, packet.clone());
         self.members.fold(packet);
+        self.garbage.fold(packet, &self.ends[&device].prerequisite, &Default::default());
         self.order.push(packet.dot);
     }
 
     fn take(&mut self, packet: &Packet) -> Admission {
-        let admission = self.admit(packet, false);
+        let admission = self.admit(packet, None);
         if let Admission::Fold { prerequisite } = &admission {
             self.fold(packet, prerequisite.clone());
         }
@@ -88,7 +102,7 @@ impl Replica {
                 changes,
             },
         };
-        assert!(matches!(self.take(&packet), Admission::Fold { .. }), "{:?}", self.admit(&packet, false));
+        assert!(matches!(self.take(&packet), Admission::Fold { .. }), "{:?}", self.admit(&packet, None));
         packet
     }
 }
@@ -119,8 +133,8 @@ fn a_packet_is_folded_once_and_then_known() {
 fn a_packet_waits_for_its_predecessor_and_its_prerequisite() {
     let (_, [_, a2, b1]) = two_lanes();
     let replica = Replica::default();
-    assert_eq!(replica.admit(&a2, false), Admission::Wait { missing: vec![(device(1), 1)] });
-    assert_eq!(replica.admit(&b1, false), Admission::Wait { missing: vec![(device(1), 1)] });
+    assert_eq!(replica.admit(&a2, None), Admission::Wait { missing: vec![(device(1), 1)] });
+    assert_eq!(replica.admit(&b1, None), Admission::Wait { missing: vec![(device(1), 1)] });
 }
 
 #[test]
@@ -170,7 +184,7 @@ fn a_packet_that_names_what_its_author_cannot_have_seen_is_refused_whoever_knows
             let mut packet = b1.clone();
             packet.body.changes.push(change.clone());
             for replica in [&knows, &knows_less] {
-                match replica.admit(&packet, false) {
+                match replica.admit(&packet, None) {
                     Admission::Fold { .. } => assert!(seen, "{change:?}"),
                     Admission::Refused(refusal) => assert_eq!((seen, refusal), (false, Refusal::Unseen { named })),
                     other => panic!("{other:?}"),
@@ -186,7 +200,7 @@ fn any_lamport_time_but_the_next_is_refused() {
     for found in [0, 1, 3, u64::MAX] {
         let mut packet = b1.clone();
         packet.body.lamport = found;
-        assert_eq!(replica.admit(&packet, false), Admission::Refused(Refusal::Lamport { expected: 2, found }));
+        assert_eq!(replica.admit(&packet, None), Admission::Refused(Refusal::Lamport { expected: 2, found }));
     }
 }
 
@@ -197,7 +211,7 @@ fn what_is_older_than_the_checkpoint_bounds_the_lamport_time() {
     for (found, admitted) in [(0, false), (1, true), (2, true), (3, true), (4, false)] {
         let mut packet = b1.clone();
         packet.body.lamport = found;
-        assert_eq!(matches!(replica.admit(&packet, false), Admission::Fold { .. }), admitted, "{found}");
+        assert_eq!(matches!(replica.admit(&packet, None), Admission::Fold { .. }), admitted, "{found}");
     }
 }
 
@@ -224,15 +238,15 @@ fn beyond_the_cut_a_revoked_lane_needs_a_carrier() {
     replica.make(1, vec![revoke.clone()]);
     assert_eq!(replica.take(&b2), Admission::Refused(Refusal::Revoked { cut: 1 }));
     let mut waiting = Waiting::new(1000);
-    assert!(!waiting.carries(&b2.dot, &replica.members));
+    assert!(!replica.carries(&waiting, &b2));
     waiting.insert(b2.clone(), 1);
-    assert!(!waiting.carries(&b2.dot, &replica.members), "its own lane carries nothing");
+    assert!(!replica.carries(&waiting, &b2), "its own lane carries nothing");
     waiting.insert(c2, 1);
-    assert!(waiting.carries(&b2.dot, &replica.members));
-    assert!(matches!(replica.admit(&b2, true), Admission::Fold { .. }));
+    assert!(replica.carries(&waiting, &b2));
+    assert!(matches!(replica.admit(&b2, Some(Carriers::Members)), Admission::Fold { .. }));
     let mut both = replica.clone();
     both.make(1, vec![Change::Revoke { device: device(3), cut: 0, epoch: 2, key: KeyId([1; 32]), keys: Vec::new() }]);
-    assert!(!waiting.carries(&b2.dot, &both.members), "a revoked carrier carries nothing");
+    assert!(!both.carries(&waiting, &b2), "a revoked carrier carries nothing");
 }
 
 #[test]
@@ -242,7 +256,51 @@ fn beyond_the_cut_a_retired_lane_needs_a_carrier() {
     let b2 = replica.clone().make(2, vec![]);
     replica.make(1, vec![Change::Retire { device: device(2), cut: 1 }]);
     assert_eq!(replica.take(&b2), Admission::Refused(Refusal::Retired { cut: 1 }));
-    assert!(matches!(replica.admit(&b2, true), Admission::Fold { .. }));
+    assert!(matches!(replica.admit(&b2, Some(Carriers::Members)), Admission::Fold { .. }));
+}
+
+fn condemnation() -> Vec<Change> {
+    vec![Change::Condemn { packs: vec![PackId([7; 32])], history: Knowledge::new() }]
+}
+
+#[test]
+fn a_device_that_joins_without_knowing_what_is_condemned_needs_a_carrier() {
+    let (mut replica, [_, _, b1]) = two_lanes();
+    replica.take(&b1);
+    let mut unaware = replica.clone();
+    let c1 = unaware.make(3, vec![]);
+    let condemned = replica.make(1, condemnation()).dot;
+    let (b2, d1) = (unaware.make(2, vec![]), unaware.make(4, vec![]));
+    let mut waiting = Waiting::new(1000);
+    waiting.insert(d1, 1);
+    assert!(!replica.carries(&waiting, &c1), "another that comes late vouches for nobody");
+    waiting.insert(b2, 1);
+    assert!(replica.carries(&waiting, &c1), "a member had let it in before it answered");
+    // Whether that is deleted already makes no difference, or devices would let in different ones.
+    for _ in 0..2 {
+        assert_eq!(replica.take(&c1), Admission::Refused(Refusal::Late));
+        assert!(matches!(replica.admit(&c1, Some(Carriers::Members)), Admission::Fold { .. }));
+        let d1 = replica.clone().make(4, vec![]);
+        assert!(matches!(replica.admit(&d1, None), Admission::Fold { .. }), "whoever knows is let in");
+        replica.garbage.finish(&condemned);
+    }
+}
+
+#[test]
+fn a_retired_device_that_comes_back_carries_nothing_that_did_not_know_what_is_condemned() {
+    let (mut replica, [_, _, b1]) = two_lanes();
+    replica.take(&b1);
+    let early = replica.clone().make(2, vec![]);
+    let newcomer = Some(Carriers::Newcomers);
+    let mut retired = replica.clone();
+    retired.make(1, vec![Change::Retire { device: device(2), cut: 1 }]);
+    assert!(matches!(retired.admit(&early, newcomer), Admission::Fold { .. }), "nothing is condemned");
+    replica.make(1, condemnation());
+    let late = replica.clone().make(2, vec![]);
+    replica.make(1, vec![Change::Retire { device: device(2), cut: 1 }]);
+    assert_eq!(replica.admit(&early, newcomer), Admission::Refused(Refusal::Retired { cut: 1 }));
+    assert!(matches!(replica.admit(&early, Some(Carriers::Members)), Admission::Fold { .. }));
+    assert!(matches!(replica.admit(&late, newcomer), Admission::Fold { .. }));
 }
 
 #[test]
@@ -259,19 +317,19 @@ fn a_device_that_joins_with_a_key_that_was_given_up_needs_a_carrier() {
     let mut waiting = Waiting::new(1000);
     waiting.insert(c2.clone(), 1);
     waiting.insert(d1, 1);
-    assert!(!waiting.carries(&c1.dot, &replica.members), "strangers vouch for nobody");
+    assert!(!replica.carries(&waiting, &c1), "strangers vouch for nobody");
     waiting.insert(b2, 1);
-    assert!(waiting.carries(&c1.dot, &replica.members), "a member had let it in before it knew");
+    assert!(replica.carries(&waiting, &c1), "a member had let it in before it knew");
     // Whoever joined with the key that holds is let in, and a member's late packet of the old epoch is as good as any.
     let mut joined = c1.clone();
     joined.epoch = 1;
-    assert!(matches!(replica.admit(&joined, false), Admission::Fold { .. }));
+    assert!(matches!(replica.admit(&joined, None), Admission::Fold { .. }));
     let b2 = {
         let (mut behind, [_, _, b1]) = two_lanes();
         behind.take(&b1);
         behind.make(2, vec![])
     };
-    assert!(matches!(replica.admit(&b2, false), Admission::Fold { .. }));
+    assert!(matches!(replica.admit(&b2, None), Admission::Fold { .. }));
 }
 
 #[test]

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use super::{missing, objection};
+use super::{Carriers, missing, objection};
+use crate::garbage::Garbage;
 use crate::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
 use crate::knowledge::Knowledge;
 use crate::members::Members;
@@ -82,12 +83,16 @@ impl Waiting {
         Buffered::Waits
     }
 
-    /// Takes out the next packet that waits for nothing more: the smallest in (Lamport, device) order.
+    /// Takes out the next packet that waits for nothing more: the smallest in (Lamport, device) order, introductions last.
+    ///
+    /// Whoever folds what was condemned before it folds an introduction that does not know it refuses that, as the others do
+    /// who answered; in the other order it would build on a device that nobody else will ever know.
     ///
     /// A packet whose place in its lane is folded already comes out as well, so that a fork is noticed.
     pub fn ready(&mut self, knowledge: &Knowledge) -> Option<Packet> {
         self.unblock(knowledge);
-        while let Some(place) = self.candidates.first().copied() {
+        let is_later = |place: &&Place| place.2 > 1;
+        while let Some(place) = self.candidates.iter().find(is_later).or(self.candidates.first()).copied() {
             let held = self.packets.get_mut(&place).expect("a candidate is held");
             if knowledge.contains(&held.packet.dot) {
                 return self.remove(&place);
@@ -133,11 +138,12 @@ impl Waiting {
     }
 
     /// Whether a packet that waits here, of a member in good standing, has `dot` in its prerequisite.
-    pub fn carries(&self, dot: &Dot, members: &Members) -> bool {
+    pub fn carries(&self, dot: &Dot, carriers: Carriers, members: &Members, garbage: &Garbage) -> bool {
         self.packets.values().any(|Held { packet, .. }| {
             // Whoever is no member yet carries nothing but by a sound introduction: anyone who had the key once could.
-            let is_member = packet.dot.counter == 1 || members.get(&packet.dot.device).is_some();
-            is_member && packet.body.prerequisite.contains(dot) && objection(members, packet).is_none()
+            let is_newcomer = packet.dot.counter == 1 && carriers == Carriers::Newcomers;
+            let may_carry = is_newcomer || members.get(&packet.dot.device).is_some();
+            may_carry && packet.body.prerequisite.contains(dot) && objection(members, garbage, packet).is_none()
         })
     }
 

@@ -156,7 +156,10 @@ impl Applier<'_, '_> {
             Step::Remove { .. } => return Ok(()),
         };
         let name = match &step {
-            Step::Change { entry, .. } if *shown_name(entry) == shown.name => entry.name.clone(),
+            // A name in staging stands in for none: the real one is tried again.
+            Step::Change { entry, .. } if *shown_name(entry) == shown.name && entry.dir != DirId::STAGING => {
+                entry.name.clone()
+            }
             _ => shown.name.clone(),
         };
         let needs_place = matches!(step, Step::Make { .. } | Step::Change { place: true, .. });

@@ -88,6 +88,10 @@ impl Applier<'_, '_> {
                 self.checkpoint()?;
             }
             let known = self.ctx.index.entry_at(dir, &name)?;
+            if known.is_some() && name != *wanted {
+                // Whoever has a stand-in for its own name would take it back, and so on for ever: there are others.
+                continue;
+            }
             if known.is_some() && self.is_gone(&to) {
                 return Ok(None);
             }

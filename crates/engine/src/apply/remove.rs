@@ -1,8 +1,8 @@
 //! Removing what nothing stands for any more: files first, then directories from the deepest up.
 
-use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
+use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead, View};
 use packetboat_core::name::{Name, RelPath};
-use packetboat_core::plan::{Planned, Step};
+use packetboat_core::plan::{Planned, Step, shown_name};
 use packetboat_core::tree::TreeWrite;
 use packetboat_replica::fs::FileKind;
 
@@ -184,17 +184,20 @@ impl Applier<'_, '_> {
                 }
                 let source = Source::Entry(own, child.name.clone());
                 let Some(name) = self.bring(&source, into, &child.name)? else { continue };
-                if name != child.name {
-                    continue;
-                }
                 self.ctx.index.move_entry((own, &child.name), (into, &name))?;
-                let path = self.dir_path(into)?.join(&name);
-                if let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? {
-                    let same = stat.kind == FileKind::Directory || is_same(&child.stat, &stat);
-                    let stat = if same { fingerprint(&stat) } else { child.stat };
-                    let state = if child.own_dir.is_some() { EntryState::Settled } else { EntryState::Racy };
-                    self.ctx.index.set_fingerprint(into, &name, &stat, &state)?;
+                let mut entry = LocalEntry { dir: into, name, ..child.clone() };
+                if entry.name != child.name {
+                    // A name that this disk takes for the same is there; for everybody else it keeps its own.
+                    entry.seen.view = View::Mapped { shown: shown_name(&child).clone() };
                 }
+                let path = self.dir_path(into)?.join(&entry.name);
+                if let Some(stat) = unless_fatal(&path, self.ctx.fs.lstat(&path))? {
+                    if stat.kind == FileKind::Directory || is_same(&child.stat, &stat) {
+                        entry.stat = fingerprint(&stat);
+                    }
+                    entry.state = if child.own_dir.is_some() { EntryState::Settled } else { EntryState::Racy };
+                }
+                self.ctx.index.put_entry(&entry)?;
                 moved = true;
             }
         }

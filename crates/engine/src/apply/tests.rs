@@ -11,9 +11,8 @@ use packetboat_core::ids::{ChunkId, Dot, ItemId, PacketHash, VaultId};
 use packetboat_core::keys::{DeviceKey, KeyRing, Nonce, RootKey};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::packet::SealedPacket;
-use packetboat_core::tree::Folding;
-use packetboat_core::tree::TreeRead;
-use packetboat_replica::index::{Index, PackState};
+use packetboat_core::tree::{Folding, TreeRead};
+use packetboat_replica::index::{Index, PackState, Referable};
 use packetboat_storage::chunk::{ChunkCodec, seal_chunk};
 use packetboat_storage::chunker::Boundaries;
 use packetboat_storage::memory::MemoryStore;
@@ -131,7 +130,7 @@ impl World {
         let packet = sealed.open(&self.keys.ring).unwrap();
         self.index.begin().unwrap();
         let knowledge = self.index.knowledge().clone();
-        record_folded(&mut self.index, &sealed, &packet, &knowledge, Folding::Other).unwrap();
+        record_folded(&mut self.index, &self.keys.ring, &sealed, &packet, &knowledge, Folding::Other).unwrap();
         self.index.commit().unwrap();
         sealed.dot()
     }
@@ -143,7 +142,7 @@ impl World {
     fn absorb(&mut self) -> Result<(), SyncError> {
         let scanned = scan(&self.fs, &self.index, &self.rules, 1)?;
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
-        let known = RoundChunks::new(self.index.chunk_lookup().unwrap());
+        let known = RoundChunks::new(self.index.chunk_lookup(&Referable::All).unwrap());
         let preparer = Preparer { fs: &self.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let mut builder = Builder::new(
             &mut self.index,
@@ -503,6 +502,40 @@ fn names_that_fold_into_one_are_told_apart_on_this_disk_alone() {
     assert!(world.seen().values().any(|found| found == "lower, edited"));
 }
 
+/// Story: what found its name taken by one that folds into it came to a stand-in, and its record stayed where it had been:
+/// the next round took it for renamed by its user, and renamed it for everybody.
+#[test]
+fn names_that_fold_into_one_are_told_apart_when_their_directories_are_merged() {
+    let mut world = World::new(SimOptions { case_insensitive: true, ..SimOptions::default() });
+    let changes = vec![
+        create(1, ROOT, "x", Content::Directory),
+        world.file(2, item(1), "A", b"upper"),
+        world.file(3, item(1), "L", b"upper link"),
+        create(4, ROOT, "y", Content::Directory),
+        world.file(5, item(4), "a", b"lower"),
+        create(6, item(4), "l", Content::Symlink(b"target".to_vec())),
+        create(7, item(4), "X", Content::Directory),
+        world.file(8, item(7), "in", b"deep"),
+    ];
+    let first = world.publish(changes);
+    world.settle();
+    world.publish(vec![place(4, ROOT, "x", first)]);
+    world.settle();
+    let seen = world.seen();
+    for (path, text) in [("x/A", "upper"), ("x/L", "upper link"), ("x/X/in", "deep")] {
+        assert_eq!(seen[path], text);
+    }
+    for text in ["lower", "-> target"] {
+        assert!(seen.values().any(|found| found == text), "{seen:?}");
+    }
+    // What stands in for a name stays that name's: an edit comes there, and the name itself when it is free.
+    let edited = world.content(b"lower, edited");
+    world.publish(vec![edit(5, edited, first), delete(&[(2, first)])]);
+    world.settle();
+    let seen = world.seen();
+    assert!(seen.iter().any(|(path, text)| path.starts_with("x/") && text == "lower, edited"), "{seen:?}");
+}
+
 #[test]
 fn a_name_changes_its_case_where_cases_are_folded() {
     let mut world = World::new(SimOptions { case_insensitive: true, ..SimOptions::default() });
@@ -531,6 +564,41 @@ fn forbidden_names_get_stand_ins() {
     assert_eq!(seen["a%3Ab"], "colon");
     assert_eq!(seen["d%3F/x%3Ay"], "inner");
     assert!(seen.values().any(|text| text == "long"));
+}
+
+/// Story: what stood under a stand-in name gave way to an item of that very name, and came back under the name that it had in
+/// staging, `park-5`, for good.
+#[test]
+fn what_stands_under_a_stand_in_name_gives_way_to_what_has_that_name_and_gets_another() {
+    let refusing = SimOptions { forbidden_bytes: b":".to_vec(), ..SimOptions::default() };
+    let folding = SimOptions { case_insensitive: true, ..SimOptions::default() };
+    for options in [refusing, folding] {
+        let mut world = World::new(options);
+        let changes = vec![
+            world.file(1, ROOT, "A:B", b"first"),
+            world.file(2, ROOT, "a:b", b"second"),
+            create(3, ROOT, "D:", Content::Directory),
+            create(4, ROOT, "d:", Content::Directory),
+            world.file(5, item(4), "in", b"third"),
+        ];
+        world.publish(changes);
+        world.settle();
+        let stand_ins: Vec<String> =
+            world.seen().into_keys().filter(|path| path.contains(['%', '~']) && !path.contains('/')).collect();
+        assert!(!stand_ins.is_empty());
+        let changes = (10u8..).zip(&stand_ins).map(|(at, path)| world.file(at, ROOT, path, path.as_bytes()));
+        let changes = changes.collect();
+        world.publish(changes);
+        world.settle();
+        let seen = world.seen();
+        for path in &stand_ins {
+            assert_eq!(&seen[path], path, "{seen:?}");
+        }
+        for text in ["first", "second", "third"] {
+            assert!(seen.values().any(|found| found == text), "{seen:?}");
+        }
+        assert!(!seen.keys().any(|path| path.contains("park")), "{seen:?}");
+    }
 }
 
 #[test]

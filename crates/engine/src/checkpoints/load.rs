@@ -127,11 +127,12 @@ fn clear(index: &mut Index) -> Result<(), SyncError> {
     index.begin()?;
     index.clear_folded()?;
     crate::members::forget(index)?;
+    crate::garbage::forget(index)?;
     index.set_meta(LOADING, None)?;
     Ok(index.commit()?)
 }
 
-fn load(
+pub(super) fn load(
     index: &mut Index,
     store: &dyn Store,
     keys: &Keys,
@@ -162,6 +163,7 @@ fn load(
         index.advance_lane(*device, learned, end.lamport, &end.prerequisite)?;
     }
     crate::members::store(index, &root.members)?;
+    crate::garbage::store(index, &root.garbage)?;
     for mut member in index.members()? {
         member.heard_lamport = root.lanes.get(&member.device).map_or(0, |end| end.lamport);
         member.heard_time = heard.get(&member.device).copied().unwrap_or(0);
@@ -274,6 +276,7 @@ impl Loader<'_> {
                 let packs =
                     sound(decode_segment::<PackIndex>(bytes), start, end, |pack| SegmentStart::Packs(pack.pack))?;
                 packs.iter().try_for_each(|pack| self.index.put_pack(pack, PackState::Stored))?;
+                held::add_named_by_checkpoint(self.index, &packs)?;
                 Ok(packs.len() as u64)
             }
         }

@@ -4,7 +4,7 @@
 //! packs that nobody refers to, and a root that nobody names. The first is rare and the second is small.
 //! In memory there are one segment, one pack, and the references to all segments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use packetboat_core::checkpoint::{
@@ -14,6 +14,7 @@ use packetboat_core::checkpoint::{
 use packetboat_core::content::{ChunkRef, PackIndex};
 use packetboat_core::ids::{ChunkId, Dot, ItemId, PackId, Stamp};
 use packetboat_core::item::Item;
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::lane::LaneEnd;
 use packetboat_core::store::{Put, Store};
 use packetboat_core::tree::MoveRecord;
@@ -36,6 +37,17 @@ pub(super) fn write(
     observer: &mut dyn Observer,
 ) -> Result<CheckpointRef, SyncError> {
     pack_inline_content(index, store, keys, entropy)?;
+    write_state(index, store, keys, entropy, observer)
+}
+
+/// Writes a checkpoint of all that was folded into an index, and holds it there. What lies only inside packets is left.
+pub(super) fn write_state(
+    index: &mut Index,
+    store: &dyn Store,
+    keys: &Keys,
+    entropy: &mut dyn Entropy,
+    observer: &mut dyn Observer,
+) -> Result<CheckpointRef, SyncError> {
     let mut segments = Segments::new(index, Packing::new(store, keys), observer)?;
     items(index, &mut segments, entropy)?;
     moves(index, &mut segments, entropy)?;
@@ -48,7 +60,8 @@ pub(super) fn write(
         lanes.insert(*device, LaneEnd { lamport, prerequisite: index.lane_prerequisite(*device)? });
     }
     let members = crate::members::load(index)?;
-    put_root(index, store, keys, entropy, CheckpointRoot { number: 0, knowledge, lanes, members, segments })
+    let garbage = crate::garbage::load(index)?;
+    put_root(index, store, keys, entropy, CheckpointRoot { number: 0, knowledge, lanes, members, garbage, segments })
 }
 
 /// Puts the root under the first number that is free. One that is taken was put before a crash.
@@ -60,7 +73,7 @@ fn put_root(
     mut root: CheckpointRoot,
 ) -> Result<CheckpointRef, SyncError> {
     let device = keys.device.device();
-    root.number = index.meta(NUMBER)?.and_then(|number| number.try_into().ok()).map_or(0, u64::from_le_bytes);
+    root.number = last_written(index)?;
     loop {
         root.number += 1;
         let checkpoint = CheckpointRef { device, number: root.number };
@@ -73,6 +86,11 @@ fn put_root(
             return Ok(checkpoint);
         }
     }
+}
+
+/// The number of the checkpoint that this device wrote last; 0 for none.
+pub(crate) fn last_written(index: &Index) -> Result<u64, SyncError> {
+    Ok(index.meta(NUMBER)?.and_then(|number| number.try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 
 fn items(index: &Index, segments: &mut Segments<'_>, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
@@ -165,9 +183,9 @@ fn pack_inline_content(
         for counter in packed.counter(device) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
             for (id, plain) in sealed.open(&keys.ring)?.body.inline {
-                // A pack that is known to be damaged holds nothing for whoever begins from here.
+                // A pack that is damaged or condemned holds nothing for whoever begins from here.
                 if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
-                    && index.pack_row(&pack)?.is_some_and(|row| row.state != PackState::Damaged)
+                    && is_known_to_others(index, &pack)?
                 {
                     continue;
                 }
@@ -182,10 +200,58 @@ fn pack_inline_content(
     held::set_packed(index, &known)
 }
 
+/// Stores what lies inside packets up to a point in packs, but for what is in packs that stay.
+///
+/// What is in one that goes counts as nowhere: somebody may refer to the packet's copy of it and not be heard of yet.
+/// What is in one that only this device knows of does so too.
+pub(super) fn pack_content_of_history(
+    index: &mut Index,
+    history: &Knowledge,
+    going: &BTreeSet<PackId>,
+    store: &dyn Store,
+    keys: &Keys,
+    entropy: &mut dyn Entropy,
+) -> Result<(), SyncError> {
+    let garbage = crate::garbage::load(index)?;
+    let named = held::named_by_checkpoint(index)?;
+    let mut packing = Packing::new(store, keys);
+    let mut to_tell = BTreeSet::new();
+    for (device, learned) in history.iter() {
+        for counter in garbage.horizon().counter(device) + 1..=learned.counter {
+            let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
+            for (id, plain) in sealed.open(&keys.ring)?.body.inline {
+                let stays = |pack: &PackId| garbage.may_refer(pack) && !going.contains(pack);
+                if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
+                    && stays(&pack)
+                    && is_known_to_others(index, &pack)?
+                {
+                    to_tell.extend(Some(pack).filter(|pack| named.contains(pack)));
+                    continue;
+                }
+                packing.add(id, &plain, entropy)?;
+                if packing.pack.is_full() {
+                    record(index, packing.put(entropy)?)?;
+                }
+            }
+        }
+    }
+    held::tell(index, to_tell)?;
+    record(index, packing.put(entropy)?)
+}
+
+/// Whether a pack is sound, and something has told of it or is about to.
+///
+/// One that is pending was stored for a file that turned out to need no change: no packet told of it, and none will
+/// unless something refers to it.
+fn is_known_to_others(index: &Index, pack: &PackId) -> Result<bool, SyncError> {
+    Ok(index.pack_row(pack)?.is_some_and(|row| row.state == PackState::Stored))
+}
+
 fn record(index: &mut Index, pack: Option<PackIndex>) -> Result<(), SyncError> {
     let Some(pack) = pack else { return Ok(()) };
     index.begin()?;
     index.put_pack(&pack, PackState::Stored)?;
+    held::add_untold(index, &pack.pack)?;
     Ok(index.commit()?)
 }
 
@@ -240,7 +306,10 @@ struct Segments<'a> {
 impl<'a> Segments<'a> {
     fn new(index: &Index, packing: Packing<'a>, observer: &'a mut dyn Observer) -> Result<Self, SyncError> {
         let segments = held::root(index)?.map(|root| root.segments).unwrap_or_default();
+        // What is condemned is not referred to anew.
+        let garbage = crate::garbage::load(index)?;
         let chunks = segments.into_iter().flat_map(|segment| segment.chunks);
+        let chunks = chunks.filter(|chunk| garbage.may_refer(&chunk.pack));
         let stored = chunks.map(|chunk| (chunk.chunk.id, chunk)).collect();
         let boundaries = Rc::new(Boundaries::new(packing.keys.ring.chunker_seed()));
         Ok(Self { packing, observer, boundaries, refs: Vec::new(), stored, open: Vec::new() })
@@ -310,4 +379,4 @@ const PAGE: usize = 1024;
 /// An entry of a segment of packs that is at least this long is a chunk apart.
 const LARGE_ENTRY: usize = 16 * 1024;
 /// Where the index keeps the number of the checkpoint that this device wrote last.
-const NUMBER: &str = "own checkpoint";
+pub(super) const NUMBER: &str = "own checkpoint";

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use packetboat_core::content::Content;
 use packetboat_core::item::Item;
 use packetboat_core::keys::KeyRing;
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::marker::Argon2Cost;
 use packetboat_core::store::Store;
 use packetboat_replica::index::ChunkPlace;

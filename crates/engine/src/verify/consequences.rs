@@ -29,6 +29,8 @@ pub(super) struct Needs {
     pub(super) versions: HashMap<Dot, Vec<usize>>,
     /// Which of the chunks this disk holds.
     here: HashSet<ChunkId>,
+    /// Packs that checkpoints alone name.
+    pub(super) of_checkpoints: BTreeSet<PackId>,
 }
 
 impl Needs {
@@ -57,7 +59,8 @@ impl Needs {
 }
 
 impl Verifier<'_> {
-    /// Takes back faults of packs whose every chunk lies in another pack that is in order: a repair put it there.
+    /// Takes back faults of packs whose every chunk lies in another pack that is in order: a repair put it there, or two
+    /// devices stored the same.
     pub(super) fn pass_over_what_was_replaced(&mut self) -> Result<(), SyncError> {
         let index = &self.replica.parts.index;
         let faulty: HashSet<PackId> = self.report.faults.iter().filter_map(|fault| pack_of(fault.wanted)).collect();
@@ -66,8 +69,13 @@ impl Verifier<'_> {
         }
         let mut replaced: BTreeSet<usize> =
             (0..self.report.faults.len()).filter(|at| pack_of(self.report.faults[*at].wanted).is_some()).collect();
+        let condemned = crate::garbage::load(index)?.condemned();
+        let is_let_go = |fault: &usize| {
+            let fault = &self.report.faults[*fault];
+            fault.what == MISSING && pack_of(fault.wanted).is_some_and(|pack| condemned.contains(&pack))
+        };
         let mut has_chunks = HashSet::new();
-        for (chunk, faults) in &self.needs.chunks {
+        for (chunk, faults) in &mut self.needs.chunks {
             has_chunks.extend(faults.iter().copied());
             let mut elsewhere = false;
             for place in index.chunk_places(chunk)? {
@@ -75,6 +83,9 @@ impl Verifier<'_> {
             }
             if !elsewhere {
                 replaced.retain(|fault| !faults.contains(fault));
+            } else {
+                // Whoever let the pack go relied on the other.
+                faults.retain(|fault| !is_let_go(fault));
             }
         }
         // A pack of which nothing is known, as those of checkpoints, stands for itself.
@@ -86,13 +97,31 @@ impl Verifier<'_> {
             if !replaced.contains(&at) {
                 moved_to.insert(at, kept.len());
                 kept.push(fault);
-            } else if fault.what != MISSING {
+                continue;
+            }
+            self.replaced.extend(pack_of(fault.wanted));
+            if fault.what != MISSING {
                 self.report.orphans.push(fault.object);
             }
         }
         self.report.faults = kept;
         let lists = self.needs.chunks.values_mut().chain(self.needs.versions.values_mut());
         lists.flatten().for_each(|fault| *fault = moved_to[fault]);
+        Ok(())
+    }
+
+    /// Takes back faults of packs that are condemned and gone, or that only a checkpoint named, where nothing needs them:
+    /// somebody deleted them when all had answered, and this device has not carried that out itself yet, or never knew of
+    /// them. Nobody is to be asked for those. Comes last, since the faults are numbered before.
+    pub(super) fn pass_over_what_was_let_go(&mut self) -> Result<(), SyncError> {
+        let condemned = crate::garbage::load(&self.replica.parts.index)?.condemned();
+        let named = &self.needs.of_checkpoints;
+        self.report.faults.retain(|fault| {
+            let pack = pack_of(fault.wanted);
+            let may_be_gone = pack.is_some_and(|pack| condemned.contains(&pack) || named.contains(&pack));
+            let is_needed = !fault.paths.is_empty() || !fault.versions.is_empty();
+            fault.what != MISSING || !may_be_gone || is_needed
+        });
         Ok(())
     }
 

@@ -2,8 +2,10 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
-use std::sync::Arc;
+pub(crate) mod letting_go;
+
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::keys::{KeyRing, RootKey};
@@ -24,6 +26,8 @@ pub(crate) struct Pair {
     pub(crate) store: MemoryStore,
     /// Whether the devices cannot reach the store.
     pub(crate) out: Arc<AtomicBool>,
+    /// How many calls that change the store succeed before it goes out of reach; negative for all.
+    pub(crate) fuse: Arc<AtomicI64>,
     now: Arc<AtomicI64>,
 }
 
@@ -42,15 +46,22 @@ impl Pair {
     /// The same by other randomness: another vault with other keys.
     pub(crate) fn seeded(seed: u64) -> Self {
         let (now, store) = (Arc::new(AtomicI64::new(START)), MemoryStore::new());
-        let out = Arc::new(AtomicBool::new(false));
-        let parts = |seed| parts(seed, &store, &out, &now);
+        let (out, fuse) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(-1)));
+        let parts = |seed| parts(seed, &store, &out, &fuse, &now);
         let (fs, laptop_parts) = parts(seed);
         let (laptop, _) = Replica::create(laptop_parts, b"secret", "laptop").unwrap();
         let laptop = Device { fs, replica: laptop };
         let marker = Replica::read_marker(&store).unwrap().unwrap();
         let (fs, desk_parts) = parts(seed + 1);
         let desk = Replica::join(desk_parts, marker.unlock_with_passphrase(b"secret").unwrap(), "desk").unwrap();
-        let mut pair = Self { laptop, desk: Device { fs, replica: desk }, store, out: Arc::clone(&out), now };
+        let mut pair = Self {
+            laptop,
+            desk: Device { fs, replica: desk },
+            store,
+            out: Arc::clone(&out),
+            fuse: Arc::clone(&fuse),
+            now,
+        };
         pair.settle();
         pair
     }
@@ -58,7 +69,7 @@ impl Pair {
     /// A third device, which has not synchronised yet.
     pub(crate) fn third(&self) -> Device {
         let marker = Replica::read_marker(&self.store).unwrap().unwrap();
-        let (fs, parts) = parts(3, &self.store, &self.out, &self.now);
+        let (fs, parts) = parts(3, &self.store, &self.out, &self.fuse, &self.now);
         fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
         let replica = Replica::join(parts, marker.unlock_with_passphrase(b"secret").unwrap(), "third").unwrap();
         Device { fs, replica }
@@ -78,10 +89,36 @@ impl Pair {
         device.replica = Replica::open(parts).unwrap();
     }
 
+    /// Has a device's reads at the store taken down.
+    pub(crate) fn watch_reads(&self, device: &mut Device) -> Arc<Mutex<Vec<ObjectName>>> {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        let read = Arc::default();
+        parts.store = Arc::new(Watched { inner: self.store.clone(), read: Arc::clone(&read) });
+        device.replica = Replica::open(parts).unwrap();
+        read
+    }
+
+    /// Has a device find no room at the store for anything new.
+    pub(crate) fn fill(&self, device: &mut Device) {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        parts.store = Arc::new(Filled(self.store.clone()));
+        device.replica = Replica::open(parts).unwrap();
+    }
+
+    /// Has a device's rounds let go by themselves from now on.
+    pub(crate) fn lets_go_by_itself(&self, device: &mut Device) {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        parts.settings.lets_go_by_itself = true;
+        device.replica = Replica::open(parts).unwrap();
+    }
+
     /// A device of this name, which joins by the marker as it is now and with this passphrase.
     pub(crate) fn joined(&self, seed: u64, name: &str, passphrase: &[u8]) -> Device {
         let marker = Replica::read_marker(&self.store).unwrap().unwrap();
-        let (fs, parts) = parts(seed, &self.store, &self.out, &self.now);
+        let (fs, parts) = parts(seed, &self.store, &self.out, &self.fuse, &self.now);
         fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
         let replica = Replica::join(parts, marker.unlock_with_passphrase(passphrase).unwrap(), name).unwrap();
         Device { fs, replica }
@@ -95,7 +132,7 @@ impl Pair {
 
     /// A device of no vault, for the place of another.
     fn nobody(&self) -> Device {
-        let (fs, parts) = parts(0, &self.store, &self.out, &self.now);
+        let (fs, parts) = parts(0, &self.store, &self.out, &self.fuse, &self.now);
         let replica = Replica::join(parts, KeyRing::new(VaultId([0; 16]), RootKey([0; 32])), "nobody").unwrap();
         Device { fs, replica }
     }
@@ -103,14 +140,18 @@ impl Pair {
     /// A device goes to another storage, with all that it has.
     pub(crate) fn moved(&self, device: Device, store: &MemoryStore, place: &str) -> Device {
         let mut parts = device.replica.into_parts();
-        parts.store = Arc::new(Reachable { inner: store.clone(), out: Arc::new(AtomicBool::new(false)) });
+        parts.store = Arc::new(Reachable {
+            inner: store.clone(),
+            out: Arc::new(AtomicBool::new(false)),
+            fuse: Arc::new(AtomicI64::new(-1)),
+        });
         parts.place = place.to_owned();
         Device { fs: device.fs, replica: Replica::open(parts).unwrap() }
     }
 
     /// What another replica with an empty disk is made of.
     pub(crate) fn parts(&self, seed: u64) -> (SimFs, Parts) {
-        parts(seed, &self.store, &self.out, &self.now)
+        parts(seed, &self.store, &self.out, &self.fuse, &self.now)
     }
 
     /// Lets an hour pass, so that nothing recorded before is racy; says what time it was before.
@@ -126,6 +167,13 @@ impl Pair {
             device.fs.set_now(now * 1_000_000);
         }
         before
+    }
+
+    /// Lets so many days pass.
+    pub(crate) fn pass_days(&mut self, days: i64) {
+        for _ in 0..days * 24 {
+            self.pass();
+        }
     }
 
     /// Synchronises both until both have everything.
@@ -145,13 +193,19 @@ impl Pair {
     }
 }
 
-fn parts(seed: u64, store: &MemoryStore, out: &Arc<AtomicBool>, now: &Arc<AtomicI64>) -> (SimFs, Parts) {
+fn parts(
+    seed: u64,
+    store: &MemoryStore,
+    out: &Arc<AtomicBool>,
+    fuse: &Arc<AtomicI64>,
+    now: &Arc<AtomicI64>,
+) -> (SimFs, Parts) {
     let fs = SimFs::new(SimOptions::default());
     fs.make_dir(".packetboat").unwrap();
     let parts = Parts {
         fs: Arc::new(fs.clone()),
         index: Index::in_memory().unwrap(),
-        store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(out) }),
+        store: Arc::new(Reachable { inner: store.clone(), out: Arc::clone(out), fuse: Arc::clone(fuse) }),
         place: "memory".to_owned(),
         clock: Box::new(SharedClock(Arc::clone(now))),
         entropy: Box::new(Rng::new(seed)),
@@ -221,14 +275,17 @@ pub(crate) fn path(text: &str) -> RelPath {
 #[derive(Default)]
 pub(crate) struct Watcher {
     pub(crate) left: Vec<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Observer for Watcher {
     fn phase(&mut self, _: Phase, _: Option<u64>, _: Option<u64>) {}
     fn advance(&mut self, _: u64, _: u64) {}
     fn note(&mut self, note: Note) {
-        if let Note::Skipped { path, reason } = note {
-            self.left.push(format!("{path}: {reason}"));
+        match note {
+            Note::Skipped { path, reason } => self.left.push(format!("{path}: {reason}")),
+            Note::Warning { text } => self.warnings.push(text),
+            _ => {}
         }
     }
 }
@@ -237,6 +294,7 @@ impl Observer for Watcher {
 struct Reachable {
     inner: MemoryStore,
     out: Arc<AtomicBool>,
+    fuse: Arc<AtomicI64>,
 }
 
 impl Reachable {
@@ -247,6 +305,15 @@ impl Reachable {
         let source = std::io::Error::other("no route to it");
         Err(StoreError::Io { action: "read", name: "anything".to_owned(), source })
     }
+
+    /// For a call that changes something.
+    fn changing(&self) -> Result<&MemoryStore, StoreError> {
+        match self.fuse.load(Ordering::SeqCst) {
+            0 => self.out.store(true, Ordering::SeqCst),
+            left => drop(left > 0 && self.fuse.fetch_sub(1, Ordering::SeqCst) > 0),
+        }
+        self.inner()
+    }
 }
 
 impl Store for Reachable {
@@ -254,10 +321,10 @@ impl Store for Reachable {
         self.inner.describe()
     }
     fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.inner()?.put_new(name, bytes)
+        self.changing()?.put_new(name, bytes)
     }
     fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        self.inner()?.put(name, bytes)
+        self.changing()?.put(name, bytes)
     }
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
         self.inner()?.get(name, limit)
@@ -269,7 +336,7 @@ impl Store for Reachable {
         self.inner()?.list(folder)
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.inner()?.delete(name)
+        self.changing()?.delete(name)
     }
 }
 
@@ -310,6 +377,65 @@ impl Store for Counted {
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.inner()?.delete(name)
+    }
+}
+
+/// A store that takes down what is read.
+struct Watched {
+    inner: MemoryStore,
+    read: Arc<Mutex<Vec<ObjectName>>>,
+}
+
+impl Store for Watched {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.inner.put_new(name, bytes)
+    }
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.put(name, bytes)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.read.lock().unwrap().push(name.clone());
+        self.inner.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.read.lock().unwrap().push(name.clone());
+        self.inner.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+}
+
+/// A store without room.
+struct Filled(MemoryStore);
+
+impl Store for Filled {
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+    fn put_new(&self, _: &ObjectName, _: &[u8]) -> Result<Put, StoreError> {
+        Err(StoreError::Full)
+    }
+    fn put(&self, _: &ObjectName, _: &[u8]) -> Result<(), StoreError> {
+        Err(StoreError::Full)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.0.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.0.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.0.delete(name)
     }
 }
 

@@ -41,32 +41,48 @@ pub enum ChunkPlace {
 /// Whether an intermediary has a pack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PackState {
-    /// Recorded before it is put; not yet at the intermediary.
+    /// Put at the intermediary, and told of by no packet yet: nobody else knows of it.
     Pending,
-    /// At the intermediary.
+    /// At the intermediary, and told of.
     Stored,
+    /// At the intermediary and condemned: read from where nothing else holds a chunk, and never referred to anew.
+    Condemned,
     /// Once at the intermediary, and found missing or damaged there.
     Damaged,
 }
 
 impl PackState {
-    /// The column's value; of several packs that hold a chunk, one with a greater value is read first.
+    /// The column's value.
     fn code(self) -> i64 {
         match self {
             Self::Damaged => -1,
-            Self::Pending => 0,
+            Self::Pending => PENDING,
             Self::Stored => 1,
+            Self::Condemned => CONDEMNED,
         }
     }
 
     fn of_code(code: i64) -> Self {
         match code {
             ..0 => Self::Damaged,
-            0 => Self::Pending,
+            PENDING => Self::Pending,
+            CONDEMNED => Self::Condemned,
             _ => Self::Stored,
         }
     }
 }
+
+/// Whether a pack can be relied on to be there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    Sound,
+    Doubtful,
+}
+
+/// How a pack that no packet has told of is marked in its row.
+pub(super) const PENDING: i64 = 0;
+/// How a condemned pack is marked in its row.
+pub(super) const CONDEMNED: i64 = 2;
 
 /// A pack without its chunks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,7 +149,7 @@ impl Index {
         Ok(true)
     }
 
-    /// The packs that were recorded and are not yet at the intermediary.
+    /// The packs that were recorded and of which no packet has told yet.
     pub fn pending_packs(&self) -> Result<Vec<PackId>, IndexError> {
         let mut statement = self.sql.prepare_cached("SELECT id FROM pack WHERE state = 0 ORDER BY n")?;
         let mut rows = statement.query([])?;
@@ -198,34 +214,42 @@ impl Index {
         Ok(())
     }
 
-    /// Where a chunk is best read: in a stored pack if it is in several, in a packet only where no pack has it.
+    /// Where a chunk is best read: in a stored pack if it is in several, then in a packet, and in a pack that is condemned
+    /// or damaged only where nothing else has it. One that is condemned may be gone already.
     ///
     /// Of several stored packs the one recorded last: it may stand for one that was lost.
     pub fn chunk_place(&self, id: &ChunkId) -> Result<Option<ChunkPlace>, IndexError> {
-        if let Some(place) = self.packed_places(id, 1)?.pop() {
-            return Ok(Some(place));
+        let best = self.packed_places(id, 1)?.pop();
+        match best {
+            Some((place, Standing::Sound)) => Ok(Some(place)),
+            doubtful => Ok(self.inline_place(id)?.or(doubtful.map(|(place, _)| place))),
         }
-        self.inline_place(id)
     }
 
     /// Everywhere a chunk is stored, the best place first.
     pub fn chunk_places(&self, id: &ChunkId) -> Result<Vec<ChunkPlace>, IndexError> {
-        let mut places = self.packed_places(id, usize::MAX)?;
-        places.extend(self.inline_place(id)?);
-        Ok(places)
+        let (sound, doubtful): (Vec<_>, Vec<_>) =
+            self.packed_places(id, usize::MAX)?.into_iter().partition(|(_, standing)| *standing == Standing::Sound);
+        let inline = self.inline_place(id)?;
+        let packed = |places: Vec<(ChunkPlace, Standing)>| places.into_iter().map(|(place, _)| place);
+        Ok(packed(sound).chain(inline).chain(packed(doubtful)).collect())
     }
 
-    fn packed_places(&self, id: &ChunkId, limit: usize) -> Result<Vec<ChunkPlace>, IndexError> {
+    fn packed_places(&self, id: &ChunkId, limit: usize) -> Result<Vec<(ChunkPlace, Standing)>, IndexError> {
         let mut places = Vec::new();
         let mut statement = self.sql.prepare_cached(
-            "SELECT p.chunks, k.id, k.epoch FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
-             WHERE c.key = ?1 ORDER BY k.state DESC, k.n DESC",
+            "SELECT p.chunks, k.id, k.epoch, k.state FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
+             WHERE c.key = ?1 ORDER BY CASE k.state WHEN 2 THEN -0.5 ELSE k.state END DESC, k.n DESC",
         )?;
         let mut rows = statement.query([key(id)])?;
         while let Some(row) = rows.next()? {
             if let Some(PackedChunk { offset, sealed_len, .. }) = find_in_part(row.get_ref(0)?.as_blob()?, id)? {
                 let (pack, epoch) = (PackId(row.get(1)?), row.get(2)?);
-                places.push(ChunkPlace::Pack { pack, epoch, offset, sealed_len });
+                let standing = match PackState::of_code(row.get(3)?) {
+                    PackState::Stored | PackState::Pending => Standing::Sound,
+                    PackState::Condemned | PackState::Damaged => Standing::Doubtful,
+                };
+                places.push((ChunkPlace::Pack { pack, epoch, offset, sealed_len }, standing));
                 if places.len() >= limit {
                     break;
                 }
@@ -242,11 +266,13 @@ impl Index {
         Ok(Some(ChunkPlace::Packet { dot: Dot { device, counter: row.get::<_, i64>(1)? as u64 } }))
     }
 
-    /// The packs in which [`chunk_place`](Self::chunk_place) finds these chunks, sorted.
+    /// The packs in which [`chunk_place`](Self::chunk_place) finds these chunks, sorted; none that is condemned.
     pub fn packs_of<'a>(&self, chunks: impl IntoIterator<Item = &'a ChunkId>) -> Result<Vec<PackId>, IndexError> {
         let mut packs = Vec::new();
         for chunk in chunks {
-            if let Some(ChunkPlace::Pack { pack, .. }) = self.chunk_place(chunk)? {
+            if let Some(ChunkPlace::Pack { pack, .. }) = self.chunk_place(chunk)?
+                && self.pack_row(&pack)?.is_some_and(|row| row.state != PackState::Condemned)
+            {
                 packs.push(pack);
             }
         }
@@ -310,6 +336,6 @@ pub(super) fn find_in_part(bytes: &[u8], id: &ChunkId) -> Result<Option<PackedCh
 }
 
 /// Chunks of one row of `part`.
-const PART_CHUNKS: usize = 16;
+pub(super) const PART_CHUNKS: usize = 16;
 /// Bytes of an id that name an inline chunk; whoever reads it checks the whole.
 pub(super) const INLINE_KEY: usize = 16;

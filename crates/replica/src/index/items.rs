@@ -456,6 +456,15 @@ impl TouchedPage {
     }
 }
 
+/// The kind under which a replaced value is kept, and the version that set it.
+pub(super) fn past_key(past: &Past) -> (i64, Dot) {
+    match past {
+        Past::Content(head) => (CONTENT, head.dot),
+        Past::Placed(placed) => (PLACED, placed.stamp.dot()),
+        Past::Mode(mode) => (MODE, mode.stamp.dot()),
+    }
+}
+
 fn past_order(past: &Past) -> (u64, DeviceId, u64, u32) {
     let stamp = match past {
         Past::Content(head) => return (head.lamport, head.dot.device, head.dot.counter, 0),

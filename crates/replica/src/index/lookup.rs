@@ -4,14 +4,17 @@
 //! which sees what is committed; an index that is only in memory is copied for them.
 //! Who asks for many asks a [`ChunkSieve`] first: most of what is new it knows to be new, and a question to the database
 //! costs more than hashing a small file.
+//!
+//! A chunk that lies in condemned packs alone counts as not stored, so that it is stored anew. A device that the others may
+//! not know yet counts only what it stored itself ([`Referable::Own`]).
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
-use packetboat_core::ids::ChunkId;
+use packetboat_core::ids::{ChunkId, DeviceId, PackId};
 use rusqlite::{Connection, OpenFlags};
 
-use super::chunks::{INLINE_KEY, decode_part, find_in_part, key};
+use super::chunks::{CONDEMNED, INLINE_KEY, decode_part, find_in_part, key};
 use super::{Index, IndexError, STATEMENTS};
 
 /// Answers whether a chunk is stored.
@@ -84,6 +87,39 @@ impl ChunkSieve {
     }
 }
 
+/// What a new version may refer to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Referable {
+    /// All that is stored and not condemned.
+    All,
+    /// Of that, only what this device stored.
+    Own {
+        /// The device.
+        device: DeviceId,
+        /// The packs that it stored before now; those recorded from now on are its own too.
+        packs: BTreeSet<PackId>,
+    },
+}
+
+/// The same in the numbers of the index.
+struct Allowed {
+    /// Numbers of packs, and the greatest when it was made; none where all are allowed.
+    packs: Option<(HashSet<i64>, i64)>,
+    /// The number of the only device whose packets count; none where all do.
+    device: Option<i64>,
+}
+
+impl Allowed {
+    fn pack(&self, number: i64, state: i64) -> bool {
+        let among = |(packs, last): &(HashSet<i64>, i64)| number > *last || packs.contains(&number);
+        state != CONDEMNED && self.packs.as_ref().is_none_or(among)
+    }
+
+    fn packet(&self, device: i64) -> bool {
+        self.device.is_none_or(|own| own == device)
+    }
+}
+
 impl std::fmt::Debug for ChunkLookup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChunkLookup").field("is_live", &self.is_live()).finish_non_exhaustive()
@@ -91,10 +127,11 @@ impl std::fmt::Debug for ChunkLookup {
 }
 
 impl Index {
-    /// A look-up of the chunks that are stored. A chunk that cannot be looked up counts as new, and so does one that
-    /// only packs hold that are known to be damaged.
-    pub fn chunk_lookup(&self) -> Result<ChunkLookup, IndexError> {
-        let Some(path) = self.sql.path().filter(|path| !path.is_empty()) else { return self.copied_lookup() };
+    /// A look-up of the chunks that are stored and may be referred to. A chunk that cannot be looked up counts as new, and
+    /// so does one that only packs hold that are condemned or known to be damaged.
+    pub fn chunk_lookup(&self, referable: &Referable) -> Result<ChunkLookup, IndexError> {
+        let allowed = self.allowed(referable)?;
+        let Some(path) = self.sql.path().filter(|path| !path.is_empty()) else { return self.copied_lookup(&allowed) };
         let sql =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         sql.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -102,44 +139,84 @@ impl Index {
         let sql = Arc::clone(&live);
         let is_stored = Box::new(move |id: &ChunkId| {
             let sql = sql.lock().expect("nobody panics holding this");
-            is_stored(&sql, id).unwrap_or(false)
+            is_stored(&sql, &allowed, id).unwrap_or(false)
         });
         Ok(ChunkLookup { is_stored, live: Some(live) })
     }
 
-    fn copied_lookup(&self) -> Result<ChunkLookup, IndexError> {
-        let mut known: HashSet<Vec<u8>> = HashSet::new();
-        let mut statement =
-            self.sql.prepare("SELECT p.chunks FROM part p JOIN pack k ON k.n = p.pack WHERE k.state >= 0")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            for chunk in decode_part(row.get_ref(0)?.as_blob()?) {
-                known.insert(chunk?.id.0[..INLINE_KEY].to_vec());
+    fn allowed(&self, referable: &Referable) -> Result<Allowed, IndexError> {
+        let Referable::Own { device, packs } = referable else { return Ok(Allowed { packs: None, device: None }) };
+        let mut numbers = HashSet::new();
+        for pack in packs {
+            let mut statement = self.sql.prepare_cached("SELECT n FROM pack WHERE id = ?1")?;
+            let mut rows = statement.query([pack.as_bytes()])?;
+            if let Some(row) = rows.next()? {
+                numbers.insert(row.get(0)?);
             }
         }
-        let mut statement = self.sql.prepare("SELECT id FROM inline")?;
+        let last = self.sql.query_row("SELECT coalesce(max(n), 0) FROM pack", [], |row| row.get(0))?;
+        // No row has this number: a device without one has no packets.
+        let device = self.numbers.find_device(device).unwrap_or(-1);
+        Ok(Allowed { packs: Some((numbers, last)), device: Some(device) })
+    }
+
+    fn copied_lookup(&self, allowed: &Allowed) -> Result<ChunkLookup, IndexError> {
+        let (mut known, mut condemned): (HashSet<Vec<u8>>, HashSet<Vec<u8>>) = Default::default();
+        let mut statement = self
+            .sql
+            .prepare("SELECT p.chunks, k.n, k.state FROM part p JOIN pack k ON k.n = p.pack WHERE k.state >= 0")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            known.insert(row.get(0)?);
+            let (number, state) = (row.get(1)?, row.get(2)?);
+            let into = match () {
+                () if allowed.pack(number, state) => &mut known,
+                () if state == CONDEMNED => &mut condemned,
+                () => continue,
+            };
+            for chunk in decode_part(row.get_ref(0)?.as_blob()?) {
+                into.insert(chunk?.id.0[..INLINE_KEY].to_vec());
+            }
+        }
+        let mut statement = self.sql.prepare("SELECT id, device FROM inline")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id: Vec<u8> = row.get(0)?;
+            if allowed.packet(row.get(1)?) && !condemned.contains(&id) {
+                known.insert(id);
+            }
         }
         let is_stored = Box::new(move |id: &ChunkId| known.contains(&id.0[..INLINE_KEY]));
         Ok(ChunkLookup { is_stored, live: None })
     }
 }
 
-fn is_stored(sql: &Connection, id: &ChunkId) -> Result<bool, IndexError> {
+fn is_stored(sql: &Connection, allowed: &Allowed, id: &ChunkId) -> Result<bool, IndexError> {
     let mut statement = sql.prepare_cached(
-        "SELECT p.chunks FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
-             WHERE c.key = ?1 AND k.state >= 0",
+        "SELECT p.chunks, k.n, k.state FROM chunk c JOIN part p ON p.n = c.part JOIN pack k ON k.n = p.pack
+         WHERE c.key = ?1 AND k.state >= 0",
     )?;
     let mut rows = statement.query([key(id)])?;
+    let mut is_condemned = false;
     while let Some(row) = rows.next()? {
-        if find_in_part(row.get_ref(0)?.as_blob()?, id)?.is_some() {
+        let (number, state) = (row.get(1)?, row.get(2)?);
+        if find_in_part(row.get_ref(0)?.as_blob()?, id)?.is_none() {
+            continue;
+        }
+        if allowed.pack(number, state) {
             return Ok(true);
         }
+        is_condemned |= state == CONDEMNED;
     }
-    let mut statement = sql.prepare_cached("SELECT 1 FROM inline WHERE id = ?1")?;
-    Ok(statement.exists([&id.0[..INLINE_KEY]])?)
+    // Others may know of the condemned pack alone, and not that a packet holds the chunk as well.
+    if is_condemned {
+        return Ok(false);
+    }
+    let mut statement = sql.prepare_cached("SELECT device FROM inline WHERE id = ?1")?;
+    let mut rows = statement.query([&id.0[..INLINE_KEY]])?;
+    match rows.next()? {
+        Some(row) => Ok(allowed.packet(row.get(0)?)),
+        None => Ok(false),
+    }
 }
 
 /// How many bits of an id choose one of a sieve's: it takes four MiB.

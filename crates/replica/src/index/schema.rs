@@ -13,7 +13,7 @@
 //! dir      the entries that are directories, by their own number
 //! packet   packets, sealed as long as they are kept; stage 0 waiting, 1 folded
 //! lane     per device the last folded packet, with its whole prerequisite
-//! pack     packs; state 0 pending, 1 stored, -1 damaged
+//! pack     packs; state 0 pending, 1 stored, 2 condemned, -1 damaged
 //! part     up to 16 chunks of a pack, see chunks.rs
 //! chunk    the first four bytes of a chunk's id, and a part that may hold it
 //! inline   chunks within packets, by the first 16 bytes of their id

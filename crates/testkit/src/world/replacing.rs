@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 
 use packetboat_engine::ignore_rules::IGNORE_FILE;
 
-use super::{Account, WorldOptions, content, fresh};
+use super::edits::{Account, fresh};
+use super::{WorldOptions, content};
 use crate::rng::Rng;
 use crate::sim_fs::{Node, SimFs};
 

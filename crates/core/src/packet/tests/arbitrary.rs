@@ -1,6 +1,7 @@
 //! Arbitrary sound bodies, drawn from small pools so that tables, batches and repeated chunks come up often.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::num::NonZeroU32;
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 use crate::body::PacketBody;
 use crate::change::{Change, MAX_TRAIL, Mark, Removed};
 use crate::content::{ChunkList, ChunkRef, Content, FileContent, MAX_CHUNK_BYTES, PackIndex, PackedChunk};
+use crate::garbage::Retention;
 use crate::ids::{ChunkId, ContentId, DeviceId, Dot, ItemId, PackId, PacketHash};
 use crate::keys::{DeviceKey, KeyId};
 use crate::knowledge::{Knowledge, Learned};
@@ -111,6 +113,15 @@ fn any_membership() -> impl Strategy<Value = Change> {
         (any_device(), any_number()).prop_map(|(device, cut)| Change::Retire { device, cut }),
         (vec(any::<[u8; 32]>().prop_map(PackId), 0..3), history)
             .prop_map(|(packs, history)| Change::Condemn { packs, history: knowledge(history) }),
+        any_retention().prop_map(|retention| Change::Retain { retention }),
+    ]
+}
+
+fn any_retention() -> impl Strategy<Value = Retention> {
+    prop_oneof![
+        Just(Retention::All),
+        (0..5000u32).prop_map(Retention::Days),
+        (1..5000u32).prop_map(|versions| Retention::Versions(NonZeroU32::new(versions).unwrap())),
     ]
 }
 

@@ -323,3 +323,39 @@ fn moving_a_directory_out_of_one_that_an_unseen_move_revived_takes_what_it_holds
     world.place(0, b, ROOT, "out");
     check(&world, &["moved", "out", "out/f"]);
 }
+
+#[test]
+fn what_a_device_made_is_at_rest_on_its_disk_only_where_nothing_seen_beside_it_has_its_name() {
+    // Both `d` are seen as one, and both `d/e`. A disk has them in one directory, or is about to.
+    let mut world = World::new(2);
+    let (one, other) = (world.directory(0, ROOT, "d"), world.directory(1, ROOT, "d"));
+    let (inner, other_inner) = (world.directory(0, one, "e"), world.directory(1, other, "e"));
+    world.file(1, other_inner, "f");
+    world.sync_all();
+    let before = world.devices[0].tree.clone();
+    let touched = |world: &mut World, made: &[(ItemId, &str, bool)]| -> Vec<bool> {
+        let items: Vec<ItemId> = made.iter().map(|_| world.new_item()).collect();
+        let content = |directory: bool| if directory { Content::Directory } else { text("new") };
+        // A parent without an item of its own is what was made just before.
+        let parent = |at: usize| if made[at].0 == NEWEST { items[at - 1] } else { made[at].0 };
+        let changes = (0..made.len()).map(|at| create(items[at], parent(at), made[at].1, content(made[at].2)));
+        world.publish(0, changes.collect());
+        let packet = &world.packets.last().unwrap().packet;
+        let mut tree = before.clone();
+        tree.take_touched();
+        fold_packet(&mut tree, packet, Folding::Own).unwrap();
+        items.iter().map(|item| tree.touched().contains(item)).collect()
+    };
+    assert_eq!(touched(&mut world, &[(inner, "f", false)]), [true], "the other `e` has an `f`");
+    assert_eq!(touched(&mut world, &[(inner, "g", false)]), [false]);
+    assert_eq!(touched(&mut world, &[(one, "f", false)]), [false], "it lies above");
+    let copy = "f (conflict device1 2026-11-18 abab)";
+    assert_eq!(touched(&mut world, &[(inner, copy, false)]), [true], "a copy of `f` may be shown under this name");
+    let made = [(inner, "new", true), (NEWEST, "f", false), (inner, "f", true)];
+    assert_eq!(touched(&mut world, &made), [false, false, true], "a new directory is seen as one with no other");
+    let made = [(inner, "g", false), (one, "e", true), (NEWEST, "h", false), (inner, "h", false)];
+    assert_eq!(touched(&mut world, &made), [false, true, false, true], "a third `e` is seen as one with both");
+}
+
+/// Stands for the item that the change before makes.
+const NEWEST: ItemId = ItemId([0xdd; 16]);

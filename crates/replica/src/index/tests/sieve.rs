@@ -4,7 +4,7 @@ use packetboat_core::content::{PackIndex, PackedChunk};
 use packetboat_core::ids::PackId;
 
 use super::*;
-use crate::index::PackState;
+use crate::index::{PackState, Referable};
 
 /// Ids that are spread as keyed hashes are.
 fn chunk_id(n: u32) -> ChunkId {
@@ -31,7 +31,7 @@ fn a_sieve_holds_every_chunk_that_is_stored_and_few_others() {
         index.put_inline_chunk(&chunk_id(n), dot(1, 1)).unwrap();
     }
     index.commit().unwrap();
-    let lookup = index.chunk_lookup().unwrap();
+    let lookup = index.chunk_lookup(&Referable::All).unwrap();
     let mut sieve = lookup.sieve().unwrap();
     assert!((0..6100).all(|n| sieve.may_hold(&chunk_id(n))));
     let wrong = (10_000..20_000).filter(|n| sieve.may_hold(&chunk_id(*n))).count();
@@ -45,7 +45,7 @@ fn a_sieve_holds_every_chunk_that_is_stored_and_few_others() {
 fn a_sieve_made_later_holds_what_was_committed_before() {
     let place = tempfile::tempdir().unwrap();
     let mut index = Index::open(&place.path().join("index.db")).unwrap();
-    let lookup = index.chunk_lookup().unwrap();
+    let lookup = index.chunk_lookup(&Referable::All).unwrap();
     index.begin().unwrap();
     index.put_pack(&pack(1, 0..100), PackState::Pending).unwrap();
     assert!(!lookup.sieve().unwrap().may_hold(&chunk_id(7)), "it is not committed yet");
@@ -56,5 +56,5 @@ fn a_sieve_made_later_holds_what_was_committed_before() {
 
 #[test]
 fn an_index_in_memory_has_no_sieve() {
-    assert!(Index::in_memory().unwrap().chunk_lookup().unwrap().sieve().is_none());
+    assert!(Index::in_memory().unwrap().chunk_lookup(&Referable::All).unwrap().sieve().is_none());
 }

@@ -270,6 +270,63 @@ fn chunks_are_found_in_their_packs() {
 }
 
 #[test]
+fn a_chunk_of_a_condemned_pack_is_stored_anew_though_a_packet_holds_it() {
+    let mut index = Index::in_memory().unwrap();
+    let packed = pack(1, [7]);
+    let id = packed.chunks[0].id;
+    index.put_inline_chunk(&id, dot(3, 4)).unwrap();
+    index.put_pack(&packed, PackState::Stored).unwrap();
+    let is_stored = |index: &Index| index.chunk_lookup(&Referable::All).unwrap().is_stored(&id);
+    assert!(is_stored(&index));
+    index.set_pack_state(&packed.pack, PackState::Condemned).unwrap();
+    assert!(!is_stored(&index), "others may know of the pack alone");
+    index.remove_pack(&packed.pack).unwrap();
+    assert!(is_stored(&index));
+}
+
+#[test]
+fn forgetting_packets_forgets_what_lies_inside_them_and_in_no_others() {
+    let mut index = Index::in_memory().unwrap();
+    // More than are looked at in one go.
+    let chunk = |n: u32| ChunkId(super::measure::scrambled(n.into()));
+    index.begin().unwrap();
+    for n in 0..3000 {
+        index.put_inline_chunk(&chunk(n), dot(3 + (n % 3) as u8, u64::from(n / 300) + 1)).unwrap();
+    }
+    let mut history = Knowledge::new();
+    for (device, counter) in [(3, 4), (4, 10)] {
+        let Dot { device, counter } = dot(device, counter);
+        history.advance(device, Learned { counter, hash: PacketHash([7; 32]) });
+    }
+    index.forget_packets(&history).unwrap();
+    for n in 0..3000 {
+        let (device, counter) = (3 + n % 3, n / 300 + 1);
+        let is_forgotten = device == 3 && counter <= 4 || device == 4;
+        assert_eq!(index.chunk_place(&chunk(n)).unwrap().is_none(), is_forgotten, "chunk {n}");
+    }
+    index.commit().unwrap();
+}
+
+#[test]
+fn a_chunk_in_use_is_looked_for_in_no_pack_of_which_nothing_told() {
+    // Else a damaged pack would be let go because a pack that only this device knows of holds the same.
+    let mut index = Index::in_memory().unwrap();
+    let (damaged, pending) = (pack(1, [7]), pack(2, [7]));
+    let id = damaged.chunks[0].id;
+    index.put_pack(&damaged, PackState::Damaged).unwrap();
+    index.put_pack(&pending, PackState::Pending).unwrap();
+    let in_use = |index: &Index| {
+        let mut used = Used::default();
+        index.mark_used(&id, &mut used).unwrap();
+        let packs = index.packs_in_use(None, 10, &used).unwrap();
+        packs.into_iter().filter(|pack| pack.used > 0).map(|pack| pack.pack).collect::<Vec<_>>()
+    };
+    assert_eq!(in_use(&index), [damaged.pack]);
+    index.set_pack_state(&pending.pack, PackState::Stored).unwrap();
+    assert_eq!(in_use(&index), [pending.pack]);
+}
+
+#[test]
 fn inline_chunks_are_found_in_their_packets_unless_a_pack_has_them() {
     let mut index = Index::in_memory().unwrap();
     let packed = pack(1, [7]);
@@ -278,6 +335,12 @@ fn inline_chunks_are_found_in_their_packets_unless_a_pack_has_them() {
     assert_eq!(index.chunk_place(&id).unwrap(), Some(ChunkPlace::Packet { dot: dot(3, 4) }));
     index.put_pack(&packed, PackState::Stored).unwrap();
     assert!(matches!(index.chunk_place(&id).unwrap(), Some(ChunkPlace::Pack { .. })));
+    for doubtful in [PackState::Condemned, PackState::Damaged] {
+        index.set_pack_state(&packed.pack, doubtful).unwrap();
+        let places = index.chunk_places(&id).unwrap();
+        assert!(matches!(places[..], [ChunkPlace::Packet { .. }, ChunkPlace::Pack { .. }]), "{places:?}");
+        assert_eq!(index.chunk_place(&id).unwrap().as_ref(), places.first(), "the pack may be gone");
+    }
     index.remove_pack(&packed.pack).unwrap();
     index.remove_inline_chunk(&id).unwrap();
     assert_eq!(index.chunk_place(&id).unwrap(), None);

@@ -1,0 +1,83 @@
+//! Whether this device can follow no more: it has no key, and the packets that might have brought one were let go.
+//!
+//! Whoever is waited for has learned of a revocation before the packet that tells of it goes. Who was revoked, or retired
+//! while the key was renewed, is not waited for: it may find nothing but what the others sealed since, and no word why.
+//! Then nothing that it could do by itself would help, and its user is told.
+//!
+//! It is told only where three things agree: tips that their devices signed do not open, the marker gives no key to whoever
+//! holds what is held here, and no packet is there that could still bring one. The last is seen by a lane that begins later
+//! than it was read, since history was let go then and no single packet is lost; or by all lanes of those tips, where the
+//! packet to be read next does not open either or waits for some that are gone, or none is left of a lane never read.
+//! Nothing is recorded: whoever sees more another day goes on.
+//!
+//! Left out: lanes of which no packet is left and that were read in part, since one that was read to its end looks the same.
+
+use std::collections::BTreeSet;
+
+use packetboat_core::ids::{Counter, DeviceId};
+
+use super::{LearnError, Learner, counter_of};
+use crate::error::SyncError;
+
+impl Learner<'_> {
+    /// Whether there is a device whose key is not held here, and of whose packets those are gone that were to be read next.
+    pub(super) fn is_cut_off(&mut self) -> Result<bool, SyncError> {
+        let locked = self.learned.locked.iter().copied().filter(|device| *device != self.own_device);
+        let locked: Vec<DeviceId> = locked.collect();
+        if locked.is_empty() || !crate::epochs::is_marker_locked(self.store, self.keys)? {
+            return Ok(false);
+        }
+        let mut exhausted = true;
+        for device in locked {
+            let known = self.index.knowledge().counter(&device);
+            let listed = self.store.list(&format!("lanes/{device}"))?;
+            let listed: BTreeSet<Counter> =
+                listed.iter().filter_map(|listed| counter_of(listed.name.as_str())).collect();
+            // A listing may be stale: what is not listed is asked for.
+            let next = self.next_of(device, known + 1)?;
+            if listed.first().is_some_and(|first| *first > known + 1) && next == Next::Gone {
+                return Ok(true);
+            }
+            exhausted &= match next {
+                Next::Locked => true,
+                Next::Gone => known == 0 && listed.is_empty(),
+                Next::Other => self.awaits_what_is_gone()?,
+            };
+        }
+        Ok(exhausted)
+    }
+
+    /// Whether packets that were read wait for some that are not there.
+    fn awaits_what_is_gone(&mut self) -> Result<bool, SyncError> {
+        for (device, run) in self.waiting.missing(self.index.knowledge()) {
+            if self.next_of(device, *run.start())? == Next::Gone {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What is there of the packet that is to be read next of a lane.
+    fn next_of(&mut self, device: DeviceId, counter: Counter) -> Result<Next, SyncError> {
+        let missing = std::mem::replace(&mut self.learned.missing, false);
+        let read = self.read(device, counter);
+        let is_gone = std::mem::replace(&mut self.learned.missing, missing);
+        match read {
+            Err(LearnError::Sync(error)) => Err(error),
+            Err(LearnError::Locked(_)) => Ok(Next::Locked),
+            _ if is_gone => Ok(Next::Gone),
+            _ => Ok(Next::Other),
+        }
+    }
+}
+
+/// What is there of the packet that is to be read next of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// Nothing.
+    Gone,
+    /// A packet under a key that is not held here.
+    Locked,
+    /// One that opens, or that is damaged.
+    Other,
+}

@@ -1,0 +1,428 @@
+//! What is let go, when, and what never is.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::atomic::Ordering;
+
+use packetboat_core::garbage::Retention;
+use packetboat_core::store::{ObjectName, StoreError};
+use packetboat_engine::PruneOptions;
+use packetboat_engine::error::{QueryError, SyncError};
+use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::SyncOptions;
+use support::letting_go::{
+    LARGE, assert_sound, count, keep, let_go_until_nothing_moves, noise, packets, prune, shown, three_versions,
+};
+use support::{Device, Pair, Watcher};
+
+#[test]
+fn what_nothing_needs_is_deleted_once_all_have_answered() {
+    let (mut pair, times) = three_versions();
+    let before = pair.store.size();
+    let report = keep(&mut pair.laptop, Retention::Days(0));
+    assert!(report.packs >= 2 && report.packets > 0, "{report:?}");
+    assert_eq!(report.waiting_for, ["desk"]);
+    assert_eq!(report.deleted, 0, "nothing goes before the desk has answered");
+    pair.desk.sync();
+    pair.laptop.sync();
+    assert!(pair.store.size() < before / 2, "{} of {before}", pair.store.size());
+    pair.settle();
+    prune(&mut pair.desk);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
+        assert_sound(device);
+        assert!(matches!(shown(device, "large", &times[0]), Err(QueryError::Sync(SyncError::HistoryEnds))));
+    }
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("large").unwrap(), noise(3, LARGE));
+    assert_eq!(third.fs.read("small").unwrap(), b"version 3");
+}
+
+#[test]
+fn what_the_retention_keeps_stays_and_what_is_older_goes() {
+    let (mut pair, times) = three_versions();
+    // The first version was replaced more than two days ago, the second less.
+    keep(&mut pair.laptop, Retention::Days(2));
+    for _ in 0..2 {
+        pair.desk.sync();
+        pair.laptop.sync();
+    }
+    prune(&mut pair.desk);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        for (version, time) in (2..).zip(&times[1..]) {
+            assert_eq!(shown(device, "large", time).unwrap(), noise(version, LARGE), "version {version}");
+            assert_eq!(shown(device, "small", time).unwrap(), format!("version {version}").as_bytes());
+        }
+        assert!(shown(device, "large", &times[0]).is_err());
+        assert_sound(device);
+    }
+}
+
+#[test]
+fn versions_are_kept_by_number() {
+    let (mut pair, times) = three_versions();
+    keep(&mut pair.laptop, Retention::Versions(NonZeroU32::new(2).unwrap()));
+    pair.desk.sync();
+    pair.laptop.sync();
+    assert_eq!(shown(&mut pair.laptop, "large", &times[1]).unwrap(), noise(2, LARGE));
+    assert!(matches!(shown(&mut pair.laptop, "large", &times[0]), Err(QueryError::ContentMissing { .. })));
+    assert_sound(&mut pair.laptop);
+    assert_sound(&mut pair.desk);
+}
+
+#[test]
+fn where_everything_is_kept_nothing_goes() {
+    let (mut pair, times) = three_versions();
+    let report = keep(&mut pair.laptop, Retention::All);
+    assert_eq!((report.packs, report.packets), (0, 0));
+    pair.settle();
+    assert_eq!(shown(&mut pair.desk, "large", &times[0]).unwrap(), noise(1, LARGE));
+    assert_eq!(pair.desk.replica.retention().unwrap(), Retention::All);
+}
+
+#[test]
+fn a_dry_run_tells_what_would_go_and_changes_nothing() {
+    let (mut pair, _) = three_versions();
+    let before = pair.store.names();
+    let options = PruneOptions { keep: Some(Retention::Days(0)), dry_run: true };
+    let would = pair.laptop.replica.prune(options, &mut Silent).unwrap();
+    assert_eq!(pair.store.names(), before);
+    assert_eq!(pair.laptop.replica.retention().unwrap(), Retention::Days(90));
+    let did = keep(&mut pair.laptop, Retention::Days(0));
+    assert_eq!(would.packs, did.packs);
+    assert_eq!(would.pack_bytes, did.pack_bytes);
+    assert!(would.pack_bytes > LARGE as u64);
+}
+
+#[test]
+fn what_is_in_use_of_a_wasteful_pack_is_stored_anew() {
+    let mut pair = Pair::new();
+    // Both lie in one pack, since they are stored in one round.
+    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("goes").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    let report = keep(&mut pair.laptop, Retention::Days(0));
+    assert_eq!((report.packs, report.repacked), (1, 1), "{report:?}");
+    pair.desk.sync();
+    pair.laptop.sync();
+    assert!(pair.store.size() < 2 * LARGE as u64);
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("stays").unwrap(), noise(1, LARGE));
+    assert!(third.fs.read("goes").is_err());
+    prune(&mut pair.desk);
+    assert_sound(&mut pair.desk);
+    assert_sound(&mut pair.laptop);
+}
+
+#[test]
+fn an_edit_that_refers_to_what_is_condemned_keeps_it() {
+    let (mut pair, _) = three_versions();
+    let old = noise(1, LARGE);
+    // The desk brings the oldest content back, and has not heard yet that it is condemned.
+    keep(&mut pair.laptop, Retention::Days(0));
+    let out_of_reach = pair.store.clone();
+    pair.desk.fs.write("again", &old).unwrap();
+    pair.desk.sync();
+    drop(out_of_reach);
+    pair.settle();
+    prune(&mut pair.laptop);
+    pair.settle();
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(device.fs.read("again").unwrap(), old);
+        assert_sound(device);
+    }
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("again").unwrap(), old);
+}
+
+#[test]
+fn answers_are_not_answered() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    pair.settle();
+    let before = packets(&pair.store);
+    for _ in 0..3 {
+        pair.settle();
+    }
+    assert_eq!(packets(&pair.store), before);
+}
+
+#[test]
+fn history_that_is_let_go_leaves_the_lanes() {
+    let (mut pair, _) = three_versions();
+    let before = packets(&pair.store);
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    assert!(packets(&pair.store) < before, "{} of {before}", packets(&pair.store));
+    // Both go on, and a third device begins from the checkpoint.
+    pair.desk.fs.write("small", b"after").unwrap();
+    pair.settle();
+    let mut third = pair.third();
+    third.fs.write("from the third", b"hello").unwrap();
+    third.sync();
+    pair.settle();
+    assert_eq!(pair.laptop.fs.read("from the third").unwrap(), b"hello");
+    assert_eq!(third.fs.read("small").unwrap(), b"after");
+}
+
+#[test]
+fn tombstones_go_with_the_history_that_they_are_from() {
+    let mut pair = Pair::new();
+    for n in 0..15 {
+        pair.laptop.fs.write(format!("gone/{n}"), format!("text {n}").as_bytes()).unwrap();
+    }
+    pair.laptop.fs.write("stays", b"here").unwrap();
+    pair.settle();
+    for n in 0..15 {
+        pair.laptop.fs.remove(format!("gone/{n}")).unwrap();
+    }
+    pair.settle();
+    pair.pass_days(1);
+    let before = pair.laptop.replica.index().count_items().unwrap();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    prune(&mut pair.desk);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert!(device.replica.index().count_items().unwrap() + 15 <= before);
+        assert!(device.fs.read("stays").is_ok());
+    }
+}
+
+#[test]
+fn a_run_that_is_cut_short_at_any_call_is_finished_by_the_next() {
+    for calls in 0.. {
+        let (mut pair, times) = three_versions();
+        pair.fuse.store(calls, Ordering::SeqCst);
+        let options = PruneOptions { keep: Some(Retention::Days(2)), dry_run: false };
+        let first = pair.laptop.replica.prune(options, &mut Silent);
+        let was_cut = pair.out.load(Ordering::SeqCst);
+        let after = |pair: &mut Pair| {
+            pair.fuse.store(-1, Ordering::SeqCst);
+            pair.out.store(false, Ordering::SeqCst);
+        };
+        after(&mut pair);
+        assert!(was_cut || first.is_ok());
+        keep(&mut pair.laptop, Retention::Days(2));
+        pair.desk.sync();
+        pair.fuse.store(calls, Ordering::SeqCst);
+        let _ = pair.laptop.replica.prune(PruneOptions::default(), &mut Silent);
+        let was_cut_again = pair.out.load(Ordering::SeqCst);
+        after(&mut pair);
+        for _ in 0..2 {
+            pair.settle();
+            prune(&mut pair.laptop);
+            prune(&mut pair.desk);
+        }
+        for device in [&mut pair.laptop, &mut pair.desk] {
+            assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
+            assert_eq!(shown(device, "large", &times[1]).unwrap(), noise(2, LARGE), "cut at {calls}");
+            assert_sound(device);
+        }
+        if !was_cut && !was_cut_again {
+            assert!(calls > 5, "{calls} calls");
+            return;
+        }
+    }
+}
+
+#[test]
+fn an_unseen_move_of_what_was_deleted_and_condemned_keeps_its_content() {
+    let (mut pair, _) = three_versions();
+    pair.laptop.fs.write("moved", &noise(7, LARGE)).unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("moved").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    // The desk has heard of neither, and answers with its move.
+    pair.desk.fs.rename("moved", "elsewhere").unwrap();
+    pair.desk.sync();
+    pair.settle();
+    prune(&mut pair.laptop);
+    pair.settle();
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(device.fs.read("elsewhere").unwrap(), noise(7, LARGE));
+        assert_sound(device);
+    }
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("elsewhere").unwrap(), noise(7, LARGE));
+}
+
+#[test]
+fn what_takes_the_place_of_something_that_was_let_go_keeps_its_record() {
+    // A disk still showed a file that the vault had deleted before history begins. Its user moved it and made a directory
+    // in its place, with more in it than one packet holds: the directory was recorded before the file was forgotten, and
+    // its record was taken for the file's, so that all that it held hung on nothing.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("place", b"deleted long ago").unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("place").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    prune(&mut pair.desk);
+    prune(&mut pair.laptop);
+    prune(&mut pair.desk);
+    pair.desk.fs.rename("place", "aside").unwrap();
+    for n in 0..MORE_THAN_A_PACKET {
+        pair.desk.fs.write(format!("place/{n}"), b"").unwrap();
+    }
+    let before = packets(&pair.store);
+    pair.desk.sync();
+    assert!(packets(&pair.store) > before + 1, "one packet held all of it");
+    pair.settle();
+    assert_eq!(pair.desk.files().len(), MORE_THAN_A_PACKET + 1);
+    assert_eq!(pair.laptop.files(), pair.desk.files());
+    assert_eq!(pair.laptop.fs.read("aside").unwrap(), b"deleted long ago");
+}
+
+#[test]
+fn what_was_read_of_something_that_was_let_go_is_there_for_what_is_published_of_it() {
+    // A file that the vault had deleted before history begins was moved on a disk that still showed it. It is published in
+    // the round after, but what it held went inside a packet at once: the other device knew it from an older packet, kept
+    // no note of the new one, and let the older one go.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("place", b"deleted long ago").unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("place").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    prune(&mut pair.desk);
+    pair.desk.fs.rename("place", "aside").unwrap();
+    pair.desk.fs.write("other", b"deleted long ago").unwrap();
+    pair.desk.sync();
+    pair.laptop.sync();
+    assert_eq!(pair.laptop.fs.read("other").unwrap(), b"deleted long ago");
+    pair.settle();
+    pair.assert_files(&[("aside", "deleted long ago"), ("other", "deleted long ago")]);
+    assert_sound(&mut pair.laptop);
+}
+
+#[test]
+fn a_run_reads_no_pack_that_it_does_not_store_anew() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    for n in 3..8 {
+        pair.laptop.fs.write(format!("other {n}"), &noise(n, LARGE)).unwrap();
+        pair.settle();
+    }
+    pair.laptop.fs.remove("goes").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    let all = count(&pair.store, "packs/");
+    let mut desk = pair.take_desk();
+    let read = pair.watch_reads(&mut desk);
+    let report = keep(&mut desk, Retention::Days(0));
+    assert_eq!((report.packs, report.repacked), (1, 1), "{report:?}");
+    pair.laptop.sync();
+    desk.sync();
+    let read: BTreeSet<ObjectName> = read.lock().unwrap().iter().cloned().collect();
+    let of_packs = read.iter().filter(|name| name.as_str().starts_with("packs/"));
+    // The one that is stored anew, and those with the segments of the checkpoint that is read back.
+    let segments = of_packs.filter(|name| !content_packs(&desk).contains(name)).count();
+    let contents = read.iter().filter(|name| content_packs(&desk).contains(name)).count();
+    assert_eq!(contents, 0, "of {all} packs these were read: {read:?}");
+    assert!(segments <= 3, "{read:?}");
+}
+
+/// The packs of contents that a device knows.
+fn content_packs(device: &Device) -> BTreeSet<ObjectName> {
+    let packs = device.replica.index().packs(None, 1000).unwrap();
+    packs.iter().map(|row| packetboat_storage::pack::object_name(&row.pack)).collect()
+}
+
+#[test]
+fn rounds_let_go_only_where_they_were_asked_to_and_an_idle_one_puts_nothing() {
+    let mut pair = Pair::new();
+    for version in 0..80 {
+        pair.laptop.fs.write("small", format!("version {version}").as_bytes()).unwrap();
+        pair.laptop.sync();
+        pair.pass();
+    }
+    pair.pass_days(91);
+    pair.laptop.fs.write("small", b"the last").unwrap();
+    pair.settle();
+    let names = pair.store.names();
+    for _ in 0..3 {
+        pair.pass_days(1);
+        pair.settle();
+    }
+    assert_eq!(pair.store.names(), names, "nobody asked for anything to go");
+    let mut desk = pair.take_desk();
+    pair.lets_go_by_itself(&mut desk);
+    let before = packets(&pair.store);
+    for _ in 0..2 {
+        desk.sync();
+        pair.laptop.sync();
+    }
+    assert!(packets(&pair.store) + 60 < before, "{} of {before} packets are left", packets(&pair.store));
+    let names = pair.store.names();
+    for _ in 0..5 {
+        pair.pass();
+        desk.sync();
+        pair.laptop.sync();
+    }
+    let changed: Vec<ObjectName> = pair.store.names().into_iter().filter(|name| !names.contains(name)).collect();
+    assert!(changed.is_empty(), "{changed:?}");
+    assert_sound(&mut desk);
+    assert_sound(&mut pair.laptop);
+}
+
+#[test]
+fn letting_go_comes_to_an_end_whatever_is_kept() {
+    let versions = Retention::Versions(NonZeroU32::new(1).unwrap());
+    for retention in [Retention::Days(0), Retention::Days(2), versions, Retention::All] {
+        let (mut pair, _) = three_versions();
+        let mut third = pair.third();
+        third.sync();
+        keep(&mut pair.laptop, retention);
+        let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+        for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+            assert_sound(device);
+        }
+    }
+}
+
+#[test]
+fn a_full_intermediary_loses_nothing_of_which_nobody_asked_that_it_goes() {
+    let (mut pair, times) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    let names = pair.store.names();
+    for asked in [false, true] {
+        let mut desk = pair.take_desk();
+        if asked {
+            pair.lets_go_by_itself(&mut desk);
+        }
+        pair.fill(&mut desk);
+        desk.fs.write("more", &noise(9, LARGE)).unwrap();
+        let mut watcher = Watcher::default();
+        let result = desk.replica.sync(SyncOptions::default(), &mut watcher);
+        assert!(matches!(result, Err(SyncError::Store(StoreError::Full))), "{result:?}");
+        assert!(
+            watcher.warnings.iter().any(|text| text.contains("intermediary") && text.contains(" full")),
+            "{:?}",
+            watcher.warnings
+        );
+        let gone = names.iter().filter(|name| !pair.store.names().contains(name)).count();
+        assert_eq!(gone > 0, asked, "{gone} objects are gone");
+        pair.desk = desk;
+    }
+    assert!(shown(&mut pair.desk, "large", &times[0]).is_err());
+}
+
+/// More files than one packet tells of.
+const MORE_THAN_A_PACKET: usize = 5_100;

@@ -1,0 +1,99 @@
+//! What tests of letting go begin from and look at.
+
+#![allow(dead_code, reason = "each file of tests uses its part")]
+
+use packetboat_core::garbage::Retention;
+use packetboat_engine::error::QueryError;
+use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::At;
+use packetboat_engine::{PruneOptions, PruneReport};
+use packetboat_storage::memory::MemoryStore;
+use packetboat_testkit::rng::Rng;
+
+use super::{Device, Pair, path};
+
+pub(crate) fn keep(device: &mut Device, retention: Retention) -> PruneReport {
+    let options = PruneOptions { keep: Some(retention), dry_run: false };
+    device.replica.prune(options, &mut Silent).unwrap()
+}
+
+pub(crate) fn prune(device: &mut Device) -> PruneReport {
+    device.replica.prune(PruneOptions::default(), &mut Silent).unwrap()
+}
+
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    Rng::new(seed).bytes(len)
+}
+
+pub(crate) fn shown(device: &mut Device, of: &str, at: &At) -> Result<Vec<u8>, QueryError> {
+    let mut out = Vec::new();
+    device.replica.show(&path(of), Some(at), &mut out)?;
+    Ok(out)
+}
+
+pub(crate) fn count(store: &MemoryStore, folder: &str) -> usize {
+    store.names().iter().filter(|name| name.as_str().starts_with(folder)).count()
+}
+
+pub(crate) fn packets(store: &MemoryStore) -> usize {
+    count(store, "lanes/")
+}
+
+#[track_caller]
+pub(crate) fn assert_sound(device: &mut Device) {
+    let report = device.replica.verify(true, &mut Silent).unwrap();
+    let name = device.replica.device_name().unwrap();
+    assert!(report.faults.is_empty(), "{name}: {:?}", report.faults);
+}
+
+/// Two devices and a large file that was written three times, a day apart; times are after each.
+pub(crate) fn three_versions() -> (Pair, [At; 3]) {
+    let mut pair = Pair::new();
+    let times = [1, 2, 3].map(|version| {
+        pair.laptop.fs.write("large", &noise(version, LARGE)).unwrap();
+        pair.laptop.fs.write("small", format!("version {version}").as_bytes()).unwrap();
+        pair.settle();
+        let time = At::Time(pair.pass());
+        pair.pass_days(1);
+        time
+    });
+    (pair, times)
+}
+
+/// Bytes of a file that does not travel inside packets.
+pub(crate) const LARGE: usize = 600 * 1024;
+
+/// Lets all that are there synchronise and let go, a day apart, until a run of each publishes and deletes nothing; panics
+/// where that takes too long, where something waits in the end, or where the next run finds something all the same.
+#[track_caller]
+pub(crate) fn let_go_until_nothing_moves(pair: &mut Pair, others: &mut [&mut Device]) {
+    for run in 0.. {
+        assert!(run <= RUNS_TO_REST, "letting go never comes to rest");
+        for _ in 0..2 {
+            pair.settle();
+            others.iter_mut().for_each(|other| drop(other.sync()));
+        }
+        pair.pass_days(1);
+        let names = pair.store.names();
+        let devices = |pair: &mut Pair, others: &mut [&mut Device]| -> Vec<PruneReport> {
+            let pair = [&mut pair.laptop, &mut pair.desk].into_iter();
+            pair.chain(others.iter_mut().map(|other| &mut **other)).map(prune).collect()
+        };
+        let reports = devices(pair, others);
+        if pair.store.names() != names {
+            continue;
+        }
+        for report in &reports {
+            assert_eq!((report.packets, report.packs), (0, 0), "{report:?}");
+        }
+        for report in devices(pair, others) {
+            assert_eq!(report.waiting_for, Vec::<String>::new());
+            assert_eq!((report.packets, report.packs, report.deleted), (0, 0, 0), "{report:?}");
+        }
+        assert_eq!(pair.store.names(), names, "a run after one that found nothing published something");
+        return;
+    }
+}
+
+/// One to condemn, one to delete, one for the segments that the new checkpoint leaves, and one for each more device.
+const RUNS_TO_REST: usize = 6;
