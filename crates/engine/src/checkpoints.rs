@@ -42,10 +42,6 @@ impl Replica {
         if !is_due(&parts.index, &self.keys)? || !is_worth_another_try(&parts.index)? {
             return Ok(());
         }
-        // Whoever began from a checkpoint of a device that all refuse would be refused as well.
-        if !crate::garbage::Standing::load(&parts.index, self.keys.device.device())?.is_known_to_somebody() {
-            return Ok(());
-        }
         adopt_newer(&mut parts.index, &*parts.store, &self.keys)?;
         if !is_due(&parts.index, &self.keys)? {
             return Ok(());

@@ -149,14 +149,6 @@ impl Standing {
         garbage::is_known_to_all(&self.own, &self.awaited, |device| self.prerequisites.get(device))
     }
 
-    /// Whether somebody says that this device exists, or nobody else is there. Then all will fold what it makes: whoever knew
-    /// of it before it answered a condemnation carries it.
-    pub(crate) fn is_known_to_somebody(&self) -> bool {
-        let introduction = Dot { device: self.own, counter: 1 };
-        let mut others = self.prerequisites.iter().filter(|(device, _)| **device != self.own).peekable();
-        others.peek().is_none() || others.any(|(_, known)| known.contains(&introduction))
-    }
-
     /// Whether this device owes an empty packet.
     pub(crate) fn owes_an_answer(&self, garbage: &Garbage) -> bool {
         let own = self.prerequisites.get(&self.own).cloned().unwrap_or_default();

@@ -198,11 +198,7 @@ impl Replica {
             }
             report.add(self.carry_out(|_| true, observer)?);
         }
-        if !Standing::load(&self.parts.index, own)?.is_known_to_somebody() {
-            let text = "this device has just joined, and no other has said yet that it knows it: \
-                        packs and history are left to others";
-            report.notes.push(text.to_owned());
-        } else if !self.knows_all_history()? {
+        if !self.knows_all_history()? {
             let text = "this device joined later and does not know all that past versions need: \
                         packs and history are left to a device that does";
             report.notes.push(text.to_owned());

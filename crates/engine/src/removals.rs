@@ -15,7 +15,7 @@
 //! mistake comes back by itself and loses nothing.
 
 use packetboat_core::change::Change;
-use packetboat_core::checkpoint::CheckpointRef;
+use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Epoch};
 use packetboat_core::local::{DirId, EntryState, LocalEntry};
 use packetboat_core::members::{Members, Standing};
@@ -383,8 +383,13 @@ impl Replica {
             }
             let was_passed_over = self.was_passed_over()?;
             if was_passed_over {
-                // Nobody is to look into a lane of which nothing is ever folded.
+                // Nobody is to look into a lane of which nothing is ever folded, nor to begin from what its device folded.
                 self.parts.store.delete(&Tip::name(&own))?;
+                for listed in self.parts.store.list(CHECKPOINTS_FOLDER)? {
+                    if CheckpointRef::from_name(&listed.name).is_some_and(|checkpoint| checkpoint.device == own) {
+                        self.parts.store.delete(&listed.name)?;
+                    }
+                }
             }
             let name = self.device_name()?;
             let last = self.parts.index.knowledge().counter(&own);

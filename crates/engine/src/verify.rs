@@ -261,7 +261,13 @@ impl Verifier<'_> {
         let replica = self.replica;
         let listed = replica.parts.store.list(CHECKPOINTS_FOLDER)?;
         let expected = crate::checkpoints::newest(&replica.parts.index)?;
-        let missing = expected.filter(|expected| listed.iter().all(|listed| listed.name != expected.name()));
+        let members = crate::members::load(&replica.parts.index)?;
+        // Whoever began anew has taken its own away.
+        let is_member =
+            |device: &DeviceId| members.get(device).is_some() && matches!(members.standing(device), Standing::Active);
+        let missing = expected.filter(|expected| {
+            is_member(&expected.device) && listed.iter().all(|listed| listed.name != expected.name())
+        });
         // Another that contains as much stands in its place: it was let go.
         let held = crate::checkpoints::held::knowledge(&replica.parts.index)?;
         let mut is_superseded = false;

@@ -372,8 +372,9 @@ fn whoever_joins_while_others_let_go_is_heard_or_told_that_it_was_left_out() {
 fn nobody_builds_on_a_device_that_others_refuse() {
     // Newcomers folded, or began from a checkpoint of, a device that had joined while history was let go and that all others
     // refused; so they were refused as well. In 13571 the device that had let go was restored from a backup, and no
-    // checkpoint said where history begins.
-    for seed in [13_571, 13_898, 13_955, 13_969] {
+    // checkpoint said where history begins. The others went wrong where newcomers wrote no checkpoints: after a revocation
+    // there was none to begin from.
+    for seed in [13_571, 13_898, 13_955, 13_969, 13_081, 13_132, 13_192, 13_954] {
         World::run(seed, letting_go_meanwhile(seed));
     }
 }
