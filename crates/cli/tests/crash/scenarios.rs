@@ -27,12 +27,28 @@ pub(crate) struct Scenario {
 const SYNC: Scenario =
     Scenario { name: "", prepare: fill, device: LAPTOP, arguments: &["sync"], reaches: &[], again: false };
 
-pub(crate) const SCENARIOS: [Scenario; 6] = [
+pub(crate) const SCENARIOS: [Scenario; 8] = [
     Scenario { name: "first sync", reaches: &["/packs/", "/lanes/", "/tips/", "registry.json"], ..SYNC },
     Scenario { name: "join", prepare: one_device, device: DESKTOP, reaches: &["/stage/", "/tips/"], ..SYNC },
     Scenario { name: "publish", prepare: changed_here, reaches: &["/packs/", "/lanes/", "/tips/"], ..SYNC },
     Scenario { name: "apply", prepare: changed_there, device: DESKTOP, reaches: &["/stage", "index.db-wal"], ..SYNC },
     Scenario { name: "conflict", prepare: changed_on_both, device: DESKTOP, reaches: &["/stage", "/lanes/"], ..SYNC },
+    Scenario {
+        name: "prune",
+        prepare: undoable,
+        arguments: &["prune", "--keep", "0d"],
+        reaches: &["/checkpoints/", "/packs/", "/lanes/"],
+        again: true,
+        ..SYNC
+    },
+    Scenario {
+        name: "delete",
+        prepare: condemned,
+        arguments: &["prune"],
+        reaches: &["/packs/", "/lanes/"],
+        again: true,
+        ..SYNC
+    },
     Scenario { name: "undo", prepare: undoable, arguments: &["undo"], reaches: &["/stage", "/lanes/"], ..SYNC },
 ];
 
@@ -119,6 +135,13 @@ fn undoable(ground: &Ground) {
     changed_there(ground);
     ground.sync(DESKTOP);
     ground.sync(LAPTOP);
+}
+
+/// The laptop has let go of all that is past, and the desktop has said that it knows.
+fn condemned(ground: &Ground) {
+    undoable(ground);
+    ground.must(LAPTOP, &["prune", "--keep", "0d"]);
+    ground.sync(DESKTOP);
 }
 
 /// Writes a file whose bytes do not compress and are in no other; its time is long ago, so that it is not read again.
