@@ -209,6 +209,7 @@ pub(crate) fn referable(index: &Index, keys: &Keys) -> Result<Referable, SyncErr
 pub(crate) fn in_words(retention: Retention) -> String {
     match retention {
         Retention::All => "everything for ever".to_owned(),
+        Retention::Days(0) => "nothing past".to_owned(),
         Retention::Days(1) => "1 day of history".to_owned(),
         Retention::Days(days) => format!("{days} days of history"),
         Retention::Versions(versions) if versions.get() == 1 => "the last version of each file".to_owned(),

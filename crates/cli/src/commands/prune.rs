@@ -74,6 +74,7 @@ fn retention(text: &str) -> Result<Retention, String> {
 pub(super) fn kept(retention: Retention) -> String {
     match retention {
         Retention::All => "everything for ever".to_owned(),
+        Retention::Days(0) => "what stands, and nothing past".to_owned(),
         Retention::Days(days) => format!("the last {}", text::count(days.into(), "day", "days")),
         Retention::Versions(versions) => {
             format!("the last {} of each file", text::count(versions.get().into(), "version", "versions"))
