@@ -159,7 +159,9 @@ fn index_hint(error: &IndexError) -> Option<&'static str> {
         IndexError::Full => {
             "free some space on the disk that holds packetboat's state, and run again; nothing was lost"
         }
-        IndexError::Disk { .. } => "look at the disk that holds packetboat's state, and run again",
+        IndexError::Disk { .. } => {
+            "look at the disk that holds packetboat's state, whether it is full and who may write there, and run again"
+        }
         IndexError::Damaged { .. } => DAMAGED_INDEX,
         IndexError::Newer { .. } => "use the newer packetboat that was used on this computer before",
         IndexError::Busy => "wait until the other process has ended, and run again",

@@ -245,7 +245,10 @@ impl From<rusqlite::Error> for IndexError {
             }
             error => match error.sqlite_error_code() {
                 Some(ErrorCode::DiskFull) => Self::Full,
-                Some(ErrorCode::SystemIoFailure) => Self::Disk { source: Box::new(error) },
+                // A file of it that cannot be made or written to, its temporary ones among them.
+                Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+                    Self::Disk { source: Box::new(error) }
+                }
                 Some(ErrorCode::DatabaseCorrupt) => Self::Damaged { what: "a page" },
                 Some(ErrorCode::NotADatabase) => Self::Damaged { what: "the file" },
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
