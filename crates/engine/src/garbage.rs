@@ -166,11 +166,34 @@ impl Standing {
     }
 }
 
+/// Whether a device did not know of something condemned when it joined, and nobody is known to have known of it: its
+/// introduction is not folded then ([`packetboat_core::garbage`]).
+pub(crate) fn is_passed_over(
+    index: &Index,
+    ring: &KeyRing,
+    record: &Garbage,
+    members: &Members,
+    device: &DeviceId,
+) -> Result<bool, SyncError> {
+    // Where the introduction is let go itself, all knew of it.
+    let introduction = Dot { device: *device, counter: 1 };
+    let Some(introduction) = index.sealed_packet(introduction)? else { return Ok(false) };
+    let known = introduction.open(ring)?.body.prerequisite;
+    // Others fold an introduction that knows all that is condemned, whenever they answered.
+    let unknown = |dot: &Dot| dot.device != *device && !known.contains(dot);
+    for (dot, _) in record.standing().filter(|(dot, condemnation)| unknown(dot) && !condemnation.is_void()) {
+        if is_unknown_to_all(index, members, dot, device)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether a device is known to nobody whom the author of a condemnation knows of, directly or by others, as far as their
 /// packets say.
 ///
 /// Who has not answered may have folded its introduction and would carry it; that one may as well be gone for good.
-pub(crate) fn is_unknown_to_all(
+fn is_unknown_to_all(
     index: &Index,
     members: &Members,
     condemnation: &Dot,

@@ -245,9 +245,8 @@ impl Learner<'_> {
         if device == self.own_device {
             return Ok(());
         }
-        let present = packets_present(self.store, &device)?;
+        let present = counters_present(self.store, &device)?;
         let known = self.index.knowledge().counter(&device);
-        let present: BTreeSet<Counter> = present.iter().filter_map(|name| counter_of(name.as_str())).collect();
         // What was let go before the first is for a checkpoint to bring, and what is lost for those who build on it.
         let first = present.range(known + 1..).next().copied();
         let run = first.into_iter().flat_map(|first| (first..).take_while(|counter| present.contains(counter)));
@@ -732,6 +731,11 @@ pub(crate) fn unusable<T>(result: Result<T, StoreError>) -> Result<T, LearnError
 /// The names of the packets of a device that the intermediary lists.
 pub(crate) fn packets_present(store: &dyn Store, device: &DeviceId) -> Result<HashSet<ObjectName>, StoreError> {
     Ok(store.list(&format!("lanes/{device}"))?.into_iter().map(|listed| listed.name).collect())
+}
+
+/// The numbers of the packets of a device that the intermediary lists.
+fn counters_present(store: &dyn Store, device: &DeviceId) -> Result<BTreeSet<Counter>, StoreError> {
+    Ok(packets_present(store, device)?.iter().filter_map(|name| counter_of(name.as_str())).collect())
 }
 
 /// The name of a packet at an intermediary.

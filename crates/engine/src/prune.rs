@@ -20,6 +20,7 @@ mod sweep;
 use std::collections::{BTreeSet, HashSet};
 
 use packetboat_core::change::Change;
+use packetboat_core::content::PackIndex;
 use packetboat_core::garbage::Retention;
 use packetboat_core::ids::{DeviceId, Dot, PackId};
 use packetboat_core::knowledge::Knowledge;
@@ -207,8 +208,6 @@ impl Replica {
         }
         if !options.dry_run {
             self.look_at_size(true, observer)?;
-        }
-        if !options.dry_run {
             report.add(self.carry_out(|_| true, observer)?);
         }
         report.waiting_for = self.silent_devices()?;
@@ -286,7 +285,7 @@ impl Replica {
         }
         wants::note(&mut parts.index, &unreadable, parts.clock.now_ms())?;
         repacking.put(&mut parts.index, &mut *parts.entropy)?;
-        let mut told = repacking.told;
+        let told = repacking.told;
         let mut history = Knowledge::new();
         if let Some(cut) = &mut cut {
             let (store, entropy) = (&*parts.store, &mut *parts.entropy);
@@ -299,10 +298,7 @@ impl Replica {
             return Ok(());
         }
         held::tell(&mut parts.index, relied_on.iter().copied())?;
-        for pack in held::untold(&parts.index)? {
-            told.extend(parts.index.pack_index(&pack)?);
-        }
-        relied_on.retain(|pack| !condemned.contains(pack) && told.iter().all(|told| told.pack != *pack));
+        relied_on.retain(|pack| !condemned.contains(pack));
         let draft = Draft {
             needs: relied_on.into_iter().collect(),
             packs: Vec::new(),
@@ -316,14 +312,15 @@ impl Replica {
         Ok(())
     }
 
-    /// Tells of packs, in several packets where they hold many chunks, and condemns in the last: one transaction.
-    fn tell_and_condemn(
-        &mut self,
-        told: Vec<packetboat_core::content::PackIndex>,
-        mut draft: Draft,
-    ) -> Result<(), SyncError> {
+    /// Tells of packs and of all of which no packet has told, in several packets where they hold many chunks, and condemns in
+    /// the last: one transaction. What is told of is not needed besides.
+    fn tell_and_condemn(&mut self, mut told: Vec<PackIndex>, mut draft: Draft) -> Result<(), SyncError> {
         let now = self.parts.clock.now_ms();
         let index = &mut self.parts.index;
+        for pack in held::untold(index)? {
+            told.extend(index.pack_index(&pack)?);
+        }
+        draft.needs.retain(|pack| told.iter().all(|told| told.pack != *pack));
         index.begin()?;
         held::all_are_told(index)?;
         let (mut chunks, mut packs) = (HashSet::new(), Vec::new());

@@ -322,24 +322,13 @@ impl Replica {
     /// Somebody who has not been heard yet may carry it all the same. To wait for that one is no way out, since it may
     /// never come: this device retires what it was before, and whatever is carried of that later is there twice and equal.
     fn was_passed_over(&self) -> Result<bool, SyncError> {
-        let own = self.keys.device.device();
         let index = &self.parts.index;
         let record = garbage::load(index)?;
         if record.standing().next().is_none() {
             return Ok(false);
         }
-        // Where the introduction is let go itself, all knew of it.
-        let Some(introduction) = index.sealed_packet(Dot { device: own, counter: 1 })? else { return Ok(false) };
-        let known = introduction.open(&self.keys.ring)?.body.prerequisite;
         let members = members::load(index)?;
-        // The others fold an introduction that knows all that is condemned, whenever they answered.
-        let unknown = |dot: &Dot| dot.device != own && !known.contains(dot);
-        for (dot, _) in record.standing().filter(|(dot, condemnation)| unknown(dot) && !condemnation.is_void()) {
-            if garbage::is_unknown_to_all(index, &members, dot, &own)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        garbage::is_passed_over(index, &self.keys.ring, &record, &members, &self.keys.device.device())
     }
 
     /// A checkpoint by which this device was removed, or history begins later than what it has learned.
@@ -425,6 +414,10 @@ impl Replica {
     pub(crate) fn is_to_learn_anew(&mut self) -> Result<bool, SyncError> {
         let own = self.keys.device.device();
         let index = &mut self.parts.index;
+        // Whoever has introduced itself refuses such a device like any other; asked first, since each round comes here.
+        if index.knowledge().counter(&own) > 0 {
+            return Ok(false);
+        }
         // Only where nothing here hangs on what is forgotten, or all is looked at afterwards.
         if index.meta(COMING_BACK)?.is_none() && index.count_entries()? > 0 {
             return Ok(false);

@@ -258,11 +258,8 @@ fn an_unseen_move_of_what_was_deleted_and_condemned_keeps_its_content() {
     assert_eq!(third.fs.read("elsewhere").unwrap(), noise(7, LARGE));
 }
 
-#[test]
-fn what_takes_the_place_of_something_that_was_let_go_keeps_its_record() {
-    // A disk still showed a file that the vault had deleted before history begins. Its user moved it and made a directory
-    // in its place, with more in it than one packet holds: the directory was recorded before the file was forgotten, and
-    // its record was taken for the file's, so that all that it held hung on nothing.
+/// Two devices, of which the desk still shows at `place` what the vault deleted before history begins.
+fn deleted_long_ago() -> Pair {
     let mut pair = Pair::new();
     pair.laptop.fs.write("place", b"deleted long ago").unwrap();
     pair.settle();
@@ -271,6 +268,15 @@ fn what_takes_the_place_of_something_that_was_let_go_keeps_its_record() {
     pair.pass_days(1);
     keep(&mut pair.laptop, Retention::Days(0));
     prune(&mut pair.desk);
+    pair
+}
+
+#[test]
+fn what_takes_the_place_of_something_that_was_let_go_keeps_its_record() {
+    // A disk still showed a file that the vault had deleted before history begins. Its user moved it and made a directory
+    // in its place, with more in it than one packet holds: the directory was recorded before the file was forgotten, and
+    // its record was taken for the file's, so that all that it held hung on nothing.
+    let mut pair = deleted_long_ago();
     prune(&mut pair.laptop);
     prune(&mut pair.desk);
     pair.desk.fs.rename("place", "aside").unwrap();
@@ -291,14 +297,7 @@ fn what_was_read_of_something_that_was_let_go_is_there_for_what_is_published_of_
     // A file that the vault had deleted before history begins was moved on a disk that still showed it. It is published in
     // the round after, but what it held went inside a packet at once: the other device knew it from an older packet, kept
     // no note of the new one, and let the older one go.
-    let mut pair = Pair::new();
-    pair.laptop.fs.write("place", b"deleted long ago").unwrap();
-    pair.settle();
-    pair.laptop.fs.remove("place").unwrap();
-    pair.laptop.sync();
-    pair.pass_days(1);
-    keep(&mut pair.laptop, Retention::Days(0));
-    prune(&mut pair.desk);
+    let mut pair = deleted_long_ago();
     pair.desk.fs.rename("place", "aside").unwrap();
     pair.desk.fs.write("other", b"deleted long ago").unwrap();
     pair.desk.sync();

@@ -178,25 +178,8 @@ fn pack_inline_content(
 ) -> Result<(), SyncError> {
     let known = index.knowledge().clone();
     let packed = held::packed(index)?;
-    let mut packing = Packing::new(store, keys);
-    for (device, learned) in known.iter() {
-        for counter in packed.counter(device) + 1..=learned.counter {
-            let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
-            for (id, plain) in sealed.open(&keys.ring)?.body.inline {
-                // A pack that is damaged or condemned holds nothing for whoever begins from here.
-                if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
-                    && is_known_to_others(index, &pack)?
-                {
-                    continue;
-                }
-                packing.add(id, &plain, entropy)?;
-                if packing.pack.is_full() {
-                    record(index, packing.put(entropy)?)?;
-                }
-            }
-        }
-    }
-    record(index, packing.put(entropy)?)?;
+    // A pack that is damaged or condemned holds nothing for whoever begins from here.
+    pack_what_lies_inside(index, &packed, &known, Packing::new(store, keys), entropy, is_known_to_others)?;
     held::set_packed(index, &known)
 }
 
@@ -213,19 +196,32 @@ pub(super) fn pack_content_of_history(
     entropy: &mut dyn Entropy,
 ) -> Result<(), SyncError> {
     let garbage = crate::garbage::load(index)?;
-    let named = held::named_by_checkpoint(index)?;
-    let mut packing = Packing::new(store, keys);
-    let mut to_tell = BTreeSet::new();
-    for (device, learned) in history.iter() {
-        for counter in garbage.horizon().counter(device) + 1..=learned.counter {
+    let mut relied_on = BTreeSet::new();
+    let packing = Packing::new(store, keys);
+    pack_what_lies_inside(index, garbage.horizon(), history, packing, entropy, |index, pack| {
+        let stays = garbage.may_refer(pack) && !going.contains(pack) && is_known_to_others(index, pack)?;
+        relied_on.extend(Some(*pack).filter(|_| stays));
+        Ok(stays)
+    })?;
+    held::tell(index, relied_on)
+}
+
+/// Stores in packs what lies inside the packets after one point and up to another, unless it lies in a pack that will do.
+fn pack_what_lies_inside(
+    index: &mut Index,
+    after: &Knowledge,
+    until: &Knowledge,
+    mut packing: Packing<'_>,
+    entropy: &mut dyn Entropy,
+    mut will_do: impl FnMut(&Index, &PackId) -> Result<bool, SyncError>,
+) -> Result<(), SyncError> {
+    for (device, learned) in until.iter() {
+        for counter in after.counter(device) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
-            for (id, plain) in sealed.open(&keys.ring)?.body.inline {
-                let stays = |pack: &PackId| garbage.may_refer(pack) && !going.contains(pack);
+            for (id, plain) in sealed.open(&packing.keys.ring)?.body.inline {
                 if let Some(ChunkPlace::Pack { pack, .. }) = index.chunk_place(&id)?
-                    && stays(&pack)
-                    && is_known_to_others(index, &pack)?
+                    && will_do(index, &pack)?
                 {
-                    to_tell.extend(Some(pack).filter(|pack| named.contains(pack)));
                     continue;
                 }
                 packing.add(id, &plain, entropy)?;
@@ -235,7 +231,6 @@ pub(super) fn pack_content_of_history(
             }
         }
     }
-    held::tell(index, to_tell)?;
     record(index, packing.put(entropy)?)
 }
 

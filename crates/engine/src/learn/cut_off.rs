@@ -12,11 +12,9 @@
 //!
 //! Left out: lanes of which no packet is left and that were read in part, since one that was read to its end looks the same.
 
-use std::collections::BTreeSet;
-
 use packetboat_core::ids::{Counter, DeviceId};
 
-use super::{LearnError, Learner, counter_of};
+use super::{LearnError, Learner, counters_present};
 use crate::error::SyncError;
 
 impl Learner<'_> {
@@ -30,9 +28,7 @@ impl Learner<'_> {
         let mut exhausted = true;
         for device in locked {
             let known = self.index.knowledge().counter(&device);
-            let listed = self.store.list(&format!("lanes/{device}"))?;
-            let listed: BTreeSet<Counter> =
-                listed.iter().filter_map(|listed| counter_of(listed.name.as_str())).collect();
+            let listed = counters_present(self.store, &device)?;
             // A listing may be stale: what is not listed is asked for.
             let next = self.next_of(device, known + 1)?;
             if listed.first().is_some_and(|first| *first > known + 1) && next == Next::Gone {

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use packetboat_core::ids::{DeviceId, Dot};
+use packetboat_core::ids::DeviceId;
 use packetboat_core::keys::KeyRing;
 use packetboat_replica::index::Index;
 
@@ -27,23 +27,18 @@ pub(super) fn of(index: &Index, own: DeviceId) -> Result<BTreeSet<DeviceId>, Syn
 
 /// Looks for more among the devices whose introduction was folded; whether there are any, and they are noted then.
 ///
-/// Within the caller's transaction.
+/// For a device that has not introduced itself. Within the caller's transaction.
 pub(crate) fn find(index: &mut Index, ring: &KeyRing, own: DeviceId) -> Result<bool, SyncError> {
     let record = garbage::load(index)?;
-    if index.knowledge().counter(&own) > 0 || record.standing().next().is_none() {
+    if record.standing().next().is_none() {
         return Ok(false);
     }
     let members = crate::members::load(index)?;
     let mut found = of(index, own)?;
     let before = found.len();
     for member in members.active() {
-        let Some(introduction) = index.sealed_packet(Dot { device: member.device, counter: 1 })? else { continue };
-        let known = introduction.open(ring)?.body.prerequisite;
-        let unknown = |dot: &Dot| dot.device != member.device && !known.contains(dot);
-        for (dot, _) in record.standing().filter(|(dot, condemnation)| unknown(dot) && !condemnation.is_void()) {
-            if garbage::is_unknown_to_all(index, &members, dot, &member.device)? {
-                found.insert(member.device);
-            }
+        if garbage::is_passed_over(index, ring, &record, &members, &member.device)? {
+            found.insert(member.device);
         }
     }
     if found.len() == before {

@@ -238,11 +238,8 @@ impl Replica {
             }
         }
         repacking.put(&mut parts.index, &mut *parts.entropy)?;
-        let mut told = repacking.told;
+        let told = repacking.told;
         if !told.is_empty() {
-            for pack in held::untold(&parts.index)? {
-                told.extend(parts.index.pack_index(&pack)?);
-            }
             self.tell_and_condemn(told, Draft::default())?;
             if self.publish(false)? == Published::Forked {
                 return Ok(false);

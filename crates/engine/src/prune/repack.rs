@@ -29,14 +29,12 @@ pub(super) struct Repacking<'a> {
     taken: HashSet<ChunkId>,
     /// The packs that were put.
     pub(super) told: Vec<PackIndex>,
-    /// Bytes of these.
-    pub(super) bytes: u64,
 }
 
 impl<'a> Repacking<'a> {
     pub(super) fn new(store: &'a dyn Store, keys: &'a Keys) -> Self {
         let pack = PackWriter::new(keys.ring.vault(), keys.ring.current());
-        Self { store, keys, codec: ChunkCodec::new(), pack, taken: HashSet::new(), told: Vec::new(), bytes: 0 }
+        Self { store, keys, codec: ChunkCodec::new(), pack, taken: HashSet::new(), told: Vec::new() }
     }
 
     /// Takes over what is in use of a pack; whether all of it could be.
@@ -72,13 +70,7 @@ impl<'a> Repacking<'a> {
             sound.push(chunk);
         }
         for chunk in sound {
-            if !self.taken.insert(chunk.id) {
-                continue;
-            }
-            self.pack.push(&chunk)?;
-            if self.pack.is_full() {
-                self.put(index, entropy)?;
-            }
+            self.push(index, &chunk, entropy)?;
         }
         Ok(true)
     }
@@ -97,13 +89,19 @@ impl<'a> Repacking<'a> {
         let Ok(sealed) = seal_known_chunk(&self.keys.ring, &mut self.codec, id, &plain, entropy.nonce()) else {
             return Ok(false);
         };
-        if self.taken.insert(id) {
-            self.pack.push(&sealed)?;
+        self.push(index, &sealed, entropy)?;
+        Ok(true)
+    }
+
+    /// Takes a sealed chunk into the pack, unless one took it already.
+    fn push(&mut self, index: &mut Index, chunk: &SealedChunk, entropy: &mut dyn Entropy) -> Result<(), SyncError> {
+        if self.taken.insert(chunk.id) {
+            self.pack.push(chunk)?;
             if self.pack.is_full() {
                 self.put(index, entropy)?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A chunk as it was sealed, proven, or sealed anew where it was in an earlier epoch.
@@ -127,7 +125,6 @@ impl<'a> Repacking<'a> {
         let (pack, bytes) = std::mem::replace(&mut self.pack, fresh).finish(ring, entropy.nonce())?;
         self.store.put_new(&object_name(&pack.pack), &bytes)?;
         index.put_pack(&pack, PackState::Pending)?;
-        self.bytes += u64::from(pack.size);
         self.told.push(pack);
         Ok(())
     }
