@@ -35,6 +35,7 @@ use crate::error::SyncError;
 use crate::paths::{RECORD_ONLY, is_record_only};
 use crate::ports::Entropy;
 use crate::prepare::{INLINE_CHUNK, KnownChunks, NewChunk};
+use crate::telling::tell_all_but_the_last;
 
 /// What the index records once a change is folded.
 #[derive(Debug)]
@@ -177,7 +178,11 @@ impl<'a> Builder<'a> {
         if !self.pack.is_empty() {
             self.begin_upload(entropy)?;
         }
-        self.await_stored(self.pack_number - 1)?;
+        // One after another: the changes of each go into packets before the next is told of.
+        while self.stored + 1 < self.pack_number {
+            self.await_stored(self.stored + 1)?;
+            self.release(entropy)?;
+        }
         self.release(entropy)?;
         self.seal(entropy)?;
         self.index.commit()?;
@@ -307,9 +312,10 @@ impl<'a> Builder<'a> {
         }
         let needs = needs.into_iter().filter(|pack| untold.iter().all(|told| told.pack != *pack)).collect();
         packs.extend(untold);
+        let told: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
+        let packs = tell_all_but_the_last(self.index, self.keys, self.now_ms, packs, entropy)?;
         let inline_ids: Vec<ChunkId> = inline.iter().map(|(id, _)| *id).collect();
         let body_changes = body.changes.len() as u64;
-        let told: Vec<PackId> = packs.iter().map(|pack| pack.pack).collect();
         let draft = Draft { needs, packs, inline, changes: body.changes };
         let packet = seal_own(self.index, self.keys, self.now_ms, draft, entropy)?;
         for pack in &told {
@@ -716,3 +722,6 @@ const COMMIT_PACKS: u64 = 4;
 /// meanwhile.
 const MAX_CHANGES: usize = 5_000;
 const MAX_WEIGHT: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

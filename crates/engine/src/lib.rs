@@ -38,6 +38,7 @@ pub mod restore_from;
 mod round;
 pub mod scan;
 mod status;
+mod telling;
 pub mod undo;
 mod unread;
 mod vault;

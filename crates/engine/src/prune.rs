@@ -17,7 +17,7 @@ mod size;
 mod superseded;
 mod sweep;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use packetboat_core::change::Change;
 use packetboat_core::content::PackIndex;
@@ -37,6 +37,7 @@ use crate::past::index_at;
 use crate::ports::{Note, Observer};
 use crate::publish::Published;
 use crate::replica::{At, Replica};
+use crate::telling::tell_all_but_the_last;
 use crate::wants;
 
 use carry_out::Deleted;
@@ -323,20 +324,10 @@ impl Replica {
         draft.needs.retain(|pack| told.iter().all(|told| told.pack != *pack));
         index.begin()?;
         held::all_are_told(index)?;
-        let (mut chunks, mut packs) = (HashSet::new(), Vec::new());
-        for pack in told {
-            // A packet names each chunk once: of two packs that hold the same one it tells in two.
-            let repeats = pack.chunks.iter().any(|chunk| chunks.contains(&chunk.id));
-            if repeats || chunks.len() > CHUNKS_TOLD_AT_ONCE {
-                let telling = Draft { packs: std::mem::take(&mut packs), ..Draft::default() };
-                seal_own(index, &self.keys, now, telling, &mut *self.parts.entropy)?;
-                chunks.clear();
-            }
+        for pack in &told {
             index.set_pack_state(&pack.pack, PackState::Stored)?;
-            chunks.extend(pack.chunks.iter().map(|chunk| chunk.id));
-            packs.push(pack);
         }
-        draft.packs = packs;
+        draft.packs = tell_all_but_the_last(index, &self.keys, now, told, &mut *self.parts.entropy)?;
         seal_own(index, &self.keys, now, draft, &mut *self.parts.entropy)?;
         Ok(index.commit()?)
     }
@@ -451,8 +442,6 @@ const BETWEEN_RUNS_MS: u64 = 24 * 3600 * 1000;
 const LEAST_PACKETS: u64 = 64;
 /// or so many bytes of them.
 const LEAST_BYTES: u64 = 4 * 1024 * 1024;
-/// Chunks of packs that one packet tells of.
-const CHUNKS_TOLD_AT_ONCE: usize = 100_000;
 const PAGE: usize = 256;
 /// Where the index keeps when a run was last begun.
 const LAST_RUN: &str = "last prune";

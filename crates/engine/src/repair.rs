@@ -34,6 +34,7 @@ use crate::error::{QueryError, SyncError};
 use crate::learn::{packet_name, packets_present};
 use crate::ports::{Entropy, Observer};
 use crate::replica::{RepairReport, Replica, SyncOptions};
+use crate::telling::tell_all_but_the_last;
 use crate::wants;
 
 /// What was put at the intermediary again.
@@ -345,6 +346,7 @@ impl Mender<'_> {
             for pack in &packs {
                 self.index.put_pack(pack, PackState::Stored)?;
             }
+            let packs = tell_all_but_the_last(self.index, self.keys, self.now_ms, packs, self.entropy)?;
             let draft = Draft { packs, ..Draft::default() };
             seal_own(self.index, self.keys, self.now_ms, draft, self.entropy)?;
             self.index.commit()?;

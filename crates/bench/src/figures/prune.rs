@@ -1,10 +1,11 @@
 //! Letting go of a fifth of a vault that lies among the rest, beside `restic prune` of the same data.
 //!
-//! Files of 256 KiB of random bytes; every fifth is deleted, so that packs are wasteful and none is free. What a vault of
-//! one device condemns, it carries out in the same run. restic forgets the first snapshot beforehand, which is not timed.
+//! Files of 256 KiB of random bytes in directories of some packs each. Of ten directories one is deleted, so that its packs
+//! are free, and of two every second file, so that theirs are wasteful. What a vault of one device condemns, it carries out
+//! in the same run. restic forgets the first snapshot beforehand, which is not timed, and is to leave nothing unused.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::lab::Lab;
 use crate::measure::Runs;
@@ -64,15 +65,32 @@ pub(crate) fn run(lab: &Lab, options: &Options) -> Result<Report> {
 }
 
 fn fill(folder: &Path, mib: u64) -> Result<()> {
-    fs::create_dir_all(folder)?;
     for number in 0..mib * 4 {
-        random_file(&folder.join(number.to_string()), SIZE, number + 1)?;
+        let file = file(folder, number);
+        if number % FILES_IN_A_DIRECTORY == 0 {
+            fs::create_dir_all(file.parent().expect("it is in a directory"))?;
+        }
+        random_file(&file, SIZE, number + 1)?;
     }
     Ok(())
 }
 
 fn thin_out(folder: &Path, mib: u64) -> Result<()> {
-    (0..mib * 4).step_by(5).try_for_each(|number| Ok(fs::remove_file(folder.join(number.to_string()))?))
+    for number in 0..mib * 4 {
+        let goes = match number / FILES_IN_A_DIRECTORY % 10 {
+            3 => true,
+            6 | 8 => number % 2 == 0,
+            _ => false,
+        };
+        if goes {
+            fs::remove_file(file(folder, number))?;
+        }
+    }
+    Ok(())
+}
+
+fn file(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("{:05}", number / FILES_IN_A_DIRECTORY)).join(number.to_string())
 }
 
 fn stored(vault: &Path) -> Result<u64> {
@@ -80,3 +98,5 @@ fn stored(vault: &Path) -> Result<u64> {
 }
 
 const SIZE: u64 = 256 * 1024;
+/// 48 MiB, some packs.
+const FILES_IN_A_DIRECTORY: u64 = 192;
