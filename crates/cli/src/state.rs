@@ -122,11 +122,11 @@ pub(crate) struct ReplicaDir {
 impl ReplicaDir {
     /// Makes it, for its owner alone.
     pub(crate) fn create(&self) -> Result<(), Failure> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
-            .map_err(|error| Failure::new(format!("cannot make {}", text::path(&self.path))).because(&error))
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(|error| {
+            Failure::new(format!("cannot make {}", text::path(&self.path)))
+                .because(&error)
+                .hint("look who may write there, and whether its disk is full; nothing was begun")
+        })
     }
 
     /// Removes it and all in it: only for one that no folder was bound to.

@@ -115,9 +115,9 @@ impl PackWriter {
         self.ids.contains(id)
     }
 
-    /// Whether it has reached [`TARGET_PACK_BYTES`] and should be finished.
+    /// Whether it has reached [`TARGET_PACK_BYTES`] or [`TARGET_PACK_CHUNKS`] and should be finished.
     pub fn is_full(&self) -> bool {
-        self.len() >= TARGET_PACK_BYTES as usize
+        is_full(self.bytes.len(), self.chunks.len())
     }
 
     /// Closes the pack: its index, which a replica records, and the object's bytes, at most [`MAX_PACK_BYTES`].
@@ -168,9 +168,9 @@ impl PackParts {
         self.chunks.is_empty()
     }
 
-    /// Whether a pack of them has reached [`TARGET_PACK_BYTES`] and should be written.
+    /// Whether a pack of them has reached [`TARGET_PACK_BYTES`] or [`TARGET_PACK_CHUNKS`] and should be written.
     pub fn is_full(&self) -> bool {
-        closed_len(HEADER_BYTES + self.bytes, self.chunks.len()) >= TARGET_PACK_BYTES as usize
+        is_full(HEADER_BYTES + self.bytes, self.chunks.len())
     }
 
     /// The pack, in the memory of `buffer`; see [`PackWriter::finish`].
@@ -182,6 +182,11 @@ impl PackParts {
         }
         writer.finish(ring, nonce)
     }
+}
+
+/// Whether a pack of which so many bytes and chunks are written should be finished.
+fn is_full(written: usize, chunks: usize) -> bool {
+    chunks >= TARGET_PACK_CHUNKS || closed_len(written, chunks) >= TARGET_PACK_BYTES as usize
 }
 
 /// The size before padding of a pack of which so many bytes and chunks are written, once its index and trailer are too.
@@ -461,6 +466,8 @@ pub enum PackError {
 
 /// A pack is finished when it reaches this size in bytes.
 pub const TARGET_PACK_BYTES: u32 = 16 * 1024 * 1024;
+/// Or when it holds so many chunks: what refers to them waits in memory until the pack is stored, and packets name each.
+pub const TARGET_PACK_CHUNKS: usize = 32_768;
 /// A full pack of small chunks with its index and padding.
 const USUAL_PACK_BYTES: usize = TARGET_PACK_BYTES as usize + (3 << 19);
 /// Greatest size of a pack in bytes, padding included.
