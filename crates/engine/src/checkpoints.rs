@@ -39,6 +39,9 @@ impl Replica {
     /// An intermediary that takes none ends no round: it is noted, and tried again when there is more to write.
     pub(crate) fn checkpoint(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let parts = &mut self.parts;
+        if is_owed(&parts.index)? {
+            return self.write_checkpoint(observer);
+        }
         if !is_due(&parts.index, &self.keys)? || !is_worth_another_try(&parts.index)? {
             return Ok(());
         }
@@ -55,6 +58,7 @@ impl Replica {
         match write::write(&mut parts.index, &*parts.store, &self.keys, &mut *parts.entropy, observer) {
             Ok(_) => {
                 parts.index.clear_problem(PROBLEM, b"own")?;
+                set_owed(&mut parts.index, false)?;
                 let now = parts.clock.now_ms();
                 crate::publish::write_tip(
                     &mut parts.index,
@@ -125,6 +129,16 @@ fn is_due(index: &Index, keys: &Keys) -> Result<bool, SyncError> {
         }
     }
     Ok(bytes > TAIL_BYTES * patience)
+}
+
+/// Whether others can learn only from a checkpoint of this device, which is not written yet, that history begins later.
+fn is_owed(index: &Index) -> Result<bool, SyncError> {
+    Ok(index.meta(OWED)?.is_some())
+}
+
+/// Notes that a checkpoint is to be written in this round or, where the storage takes none, in the next.
+pub(crate) fn set_owed(index: &mut Index, owed: bool) -> Result<(), SyncError> {
+    Ok(index.set_meta(OWED, owed.then_some(&[][..]))?)
 }
 
 /// Whether nothing failed lately.
@@ -240,6 +254,8 @@ const PROBLEM: &str = "checkpoint";
 /// Where the index keeps how many packets were learned when a checkpoint could not be written.
 const TRIED: &str = "checkpoint failed at";
 const RETRY_AFTER_PACKETS: u64 = 16;
+/// Where the index notes that a checkpoint is owed.
+const OWED: &str = "checkpoint owed";
 /// A checkpoint is due when more packets than this were folded since the last,
 const TAIL_PACKETS: u64 = 64;
 /// or more sealed bytes than this.

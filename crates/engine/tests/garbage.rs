@@ -234,6 +234,33 @@ fn a_run_that_is_cut_short_at_any_call_is_finished_by_the_next() {
     }
 }
 
+/// Told by single refused calls of the whole program: the checkpoint by which others learn that history begins later was
+/// refused, and no plain round tried it again while little else was to be told.
+#[test]
+fn the_checkpoint_that_tells_where_history_begins_is_written_by_a_plain_round_where_the_storage_took_none() {
+    let mut refused = 0;
+    for calls in 0.. {
+        let (mut pair, _) = three_versions();
+        keep(&mut pair.laptop, Retention::Days(0));
+        pair.desk.sync();
+        pair.fuse.store(calls, Ordering::SeqCst);
+        let _ = pair.laptop.replica.prune(PruneOptions::default(), &mut Silent);
+        let was_cut = pair.out.load(Ordering::SeqCst);
+        pair.fuse.store(-1, Ordering::SeqCst);
+        pair.out.store(false, Ordering::SeqCst);
+        refused += usize::from(!pair.laptop.replica.index().problems().unwrap().is_empty());
+        pair.settle();
+        for device in [&mut pair.laptop, &mut pair.desk] {
+            assert_eq!(device.replica.index().problems().unwrap(), [], "cut at {calls}");
+            assert_sound(device);
+        }
+        if !was_cut {
+            assert!(refused > 0, "no checkpoint was refused in {calls} calls");
+            return;
+        }
+    }
+}
+
 #[test]
 fn an_unseen_move_of_what_was_deleted_and_condemned_keeps_its_content() {
     let (mut pair, _) = three_versions();

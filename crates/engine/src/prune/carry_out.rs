@@ -142,13 +142,13 @@ impl Replica {
                 held::hold_at_least(index, &sound.1.knowledge, &sound, self.keys.ring.current())?;
             }
         }
-        if let Some(past) = &past
-            && !self.is_told_by_a_checkpoint(past.knowledge())?
-        {
-            // Whoever lacks what is gone now learns from it that it must begin anew.
-            self.write_checkpoint(observer)?;
+        match &past {
+            Some(past) if self.is_told_by_a_checkpoint(past.knowledge())? => {
+                checkpoints::set_owed(&mut self.parts.index, false)
+            }
+            Some(_) => self.write_checkpoint(observer),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether a checkpoint that devices are seen to name says that history begins here or later.
@@ -357,6 +357,8 @@ fn forget(index: &mut Index, dot: &Dot, gone: &BTreeSet<PackId>, past: Option<&I
     if let Some(past) = past {
         let history = past.knowledge().clone();
         sweep(index, &history, past)?;
+        // Whoever lacks what is gone now learns from a checkpoint that it must begin anew.
+        checkpoints::set_owed(index, true)?;
     }
     let mut record = garbage::load(index)?;
     record.finish(dot);
