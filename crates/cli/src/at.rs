@@ -24,7 +24,7 @@ impl AtText {
             if time > now.timestamp() {
                 return Err(AtError::Future { text: text.to_owned() });
             }
-            return Ok(Self::Time(time.as_millisecond()));
+            return Ok(Self::Time(time.as_millisecond() + rest_of_second(text)));
         }
         match text.rsplit_once(':') {
             Some((device, counter)) if !device.is_empty() && counter.parse::<u64>().is_ok() => {
@@ -66,6 +66,14 @@ fn time(text: &str, now: &Zoned) -> Result<Option<Timestamp>, AtError> {
         Ok(date) => local(date.at(0, 0, 0, 0), zone).map(Some),
         Err(_) => Ok(None),
     }
+}
+
+/// What is left of the second that a written time names, in milliseconds.
+///
+/// The log shows times to the second. Whoever copies one from it means what is listed there, and not what stood before.
+fn rest_of_second(text: &str) -> i64 {
+    let names_a_second = text.matches(':').count() >= 2 && !text.contains(['.', ',']);
+    if names_a_second { 999 } else { 0 }
 }
 
 fn local(time: DateTime, zone: &TimeZone) -> Result<Timestamp, AtError> {
@@ -139,7 +147,7 @@ mod tests {
 
     #[test]
     fn times_with_a_zone_are_taken_as_they_are() {
-        check("2026-03-14T15:09:26Z", "2026-03-14T15:09:26Z");
+        check("2026-03-14T15:09:26Z", "2026-03-14T15:09:26.999Z");
         check("2026-03-14T15:09:26.5+05:30", "2026-03-14T09:39:26.5Z");
     }
 
@@ -147,8 +155,18 @@ mod tests {
     fn times_without_a_zone_are_local() {
         check("2026-03-14", "2026-03-13T23:00:00Z");
         check("2026-03-14 15:09", "2026-03-14T14:09:00Z");
-        check("2026-03-14 15:09:26", "2026-03-14T14:09:26Z");
+        check("2026-03-14 15:09:26", "2026-03-14T14:09:26.999Z");
         check("2026-03-14T15:09", "2026-03-14T14:09:00Z");
+    }
+
+    /// Copied from the log, it had named the state before what the log lists for that second.
+    #[test]
+    fn a_time_as_the_log_shows_it_includes_the_second_that_it_names() {
+        check("2026-03-14 15:09:26", "2026-03-14T14:09:26.999Z");
+        check("2026-03-14T15:09:26", "2026-03-14T14:09:26.999Z");
+        check("2026-03-14T15:09:26+01:00", "2026-03-14T14:09:26.999Z");
+        check("2026-03-14T15:09:26.250Z", "2026-03-14T15:09:26.250Z");
+        check("2026-03-29 12:00:00", "2026-03-29T10:00:00.999Z");
     }
 
     #[test]

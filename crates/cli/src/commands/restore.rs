@@ -178,7 +178,7 @@ fn tell(context: &Context, received: &Received, target: Option<&Target>) {
 }
 
 /// Help for `--at`.
-pub(super) const AT: &str = "Point in history: '2026-03-14 15:09' (local; a date alone means its start), \
+pub(super) const AT: &str = "Point in history: '2026-03-14 15:09' (local; a date alone means its start, a second its end), \
 '2026-03-14T15:09:26Z', '3 days ago', 'yesterday', or a packet such as 'laptop:12' with all its device knew then";
 
 const JSON: &str = "JSON: restored (new, changed, moved, deleted, attributes), bytes_written, waiting.";
