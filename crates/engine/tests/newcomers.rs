@@ -3,7 +3,7 @@
 mod support;
 
 use packetboat_core::garbage::Retention;
-use packetboat_core::store::ObjectName;
+use packetboat_core::store::{ObjectName, Store};
 use packetboat_core::tip::Tip;
 use packetboat_engine::error::SyncError;
 use packetboat_engine::ports::Silent;
