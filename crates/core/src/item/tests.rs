@@ -211,3 +211,14 @@ fn a_branch_begins_after_what_any_other_came_from() {
     item.fold_content(head(dot(4, 1), 5, "d", &[root]), &[]);
     assert_eq!(item.seats()[0].began.dot, dot(3, 1));
 }
+
+#[test]
+fn an_edit_of_a_branch_that_parted_lately_names_each_version_of_its_line_once() {
+    let mut item = item();
+    let line: Vec<(Dot, Lamport)> = (1..=MAX_TRAIL as u64).rev().map(|n| (dot(1, n), n)).collect();
+    item.fold_content(head(dot(2, 1), 20, "b", &line), &[dot(1, 1)]);
+    item.fold_content(head(dot(3, 1), 21, "c", &line), &[]);
+    let trail = item.trail_after(&item.heads[0]);
+    let expected: Vec<Dot> = [dot(2, 1)].into_iter().chain(line.iter().map(|(dot, _)| *dot)).take(MAX_TRAIL).collect();
+    assert_eq!(trail.iter().map(|mark| mark.dot).collect::<Vec<_>>(), expected);
+}
