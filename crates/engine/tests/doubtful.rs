@@ -1,13 +1,14 @@
-//! Condemnations of which a device cannot tell whether they are void: it began from a checkpoint, and the packets that the
-//! condemnation did not know are not here.
+//! Devices that cannot tell what may go: one that began from a checkpoint, and lacks packets that a condemnation did not
+//! know or that past versions need, and one that the others wait for no more.
 
 mod support;
 
 use packetboat_core::garbage::Retention;
 use packetboat_core::store::ObjectName;
+use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
-    LARGE, assert_sound, bring, count, garbage, keep, let_go_until_nothing_moves, noise, prune, three_versions,
+    LARGE, assert_sound, bring, count, garbage, keep, let_go_until_nothing_moves, noise, prune, shown, three_versions,
 };
 use support::{Device, Pair};
 
@@ -82,6 +83,43 @@ fn what_is_condemned_goes_though_one_device_cannot_tell_whether_it_may() {
         assert_sound(device);
     }
     let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+}
+
+#[test]
+fn a_device_that_joined_later_leaves_all_to_those_that_know_what_past_versions_need() {
+    let (mut pair, times) = three_versions();
+    for number in 0..MORE_THAN_A_TAIL {
+        pair.desk.fs.write("counter", number.to_string().as_bytes()).unwrap();
+        pair.desk.sync();
+    }
+    assert_eq!(count(&pair.store, "checkpoints/"), 1);
+    let mut third = pair.third();
+    third.sync();
+    pair.pass_days(1);
+    let before = count(&pair.store, "packs/");
+    let report = keep(&mut third, Retention::Days(0));
+    assert_eq!((report.packs, report.packets, report.deleted), (0, 0, 0));
+    assert!(report.notes.iter().any(|note| note.contains("joined later")), "{:?}", report.notes);
+    assert_eq!(garbage(&third).standing().count(), 0);
+    assert_eq!(count(&pair.store, "packs/"), before);
+    pair.desk.sync();
+    assert_eq!(shown(&mut pair.desk, "large", &times[0]).unwrap(), noise(1, LARGE));
+    // Whoever has folded all of it lets go.
+    assert!(prune(&mut pair.desk).packets > 0);
+}
+
+#[test]
+fn a_device_that_was_retired_lets_nothing_go_before_it_has_come_back() {
+    let (mut pair, times) = three_versions();
+    let desk = pair.desk.replica.own_device();
+    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    pair.pass_days(1);
+    let before = pair.store.names();
+    let report = keep(&mut pair.desk, Retention::Days(0));
+    assert!(report.notes.iter().any(|note| note.contains("synchronise first")), "{:?}", report.notes);
+    assert_eq!((report.packs, report.packets, report.deleted), (0, 0, 0));
+    assert_eq!(pair.store.names(), before);
+    assert_eq!(shown(&mut pair.laptop, "large", &times[0]).unwrap(), noise(1, LARGE));
 }
 
 /// As many packets as make a checkpoint due.
