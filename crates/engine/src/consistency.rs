@@ -99,7 +99,8 @@ impl Findings<'_> {
                 self.entry(item, &entry)?;
             }
         }
-        if quiet {
+        // What items contradict has no plan, and where one lies within itself to ask for it would never end.
+        if quiet && self.texts.is_empty() {
             let ids: Vec<ItemId> = items.iter().map(|item| item.id).collect();
             let planned = plan(index, &ids)?;
             for planned in planned.steps.into_iter().chain(planned.removals) {

@@ -2,13 +2,16 @@
 
 mod support;
 
-use packetboat_core::local::{DirId, EntryState, LocalRead};
+use packetboat_core::item::Item;
+use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
+use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_engine::consistency::Check;
 use packetboat_engine::error::SyncError;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{Replica, SyncOptions};
 use packetboat_engine::scan::fingerprint;
+use packetboat_replica::index::Index;
 use support::{Device, Pair};
 
 /// Makes the record say that a file is as it was when it is not, as a disk that lies would.
@@ -58,4 +61,90 @@ fn a_change_that_shows_is_no_finding() {
         pair.settle();
     }
     assert_eq!(pair.laptop.files(), pair.desk.files());
+}
+
+/// What is found after a round of a device of whose index something is amiss.
+fn found_where(spoil: impl Fn(&mut Index)) -> String {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("dir/file", b"text").unwrap();
+    pair.laptop.fs.write("other", b"another").unwrap();
+    pair.settle();
+    let Device { fs: _, replica } = pair.laptop;
+    let mut parts = replica.into_parts();
+    spoil(&mut parts.index);
+    parts.settings.check = Check::Everything;
+    let names = pair.store.names();
+    let outcome = Replica::open(parts).unwrap().sync(SyncOptions::default(), &mut Silent);
+    assert_eq!(pair.store.names(), names);
+    match outcome {
+        Err(SyncError::Inconsistent { what, .. }) => what,
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+/// The item that stands at a name in the root.
+fn item_at(index: &Index, name: &str) -> Item {
+    let entry = index.entry_at(DirId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap().unwrap();
+    index.item(entry.seen.item).unwrap().unwrap()
+}
+
+/// Story: of an item within itself the check asked what is planned for it, which has no end, before it told of it.
+#[test]
+fn an_item_that_lies_in_what_is_no_directory_or_within_itself_is_found() {
+    let what = found_where(|index| {
+        let parent = item_at(index, "other").id;
+        let mut item = item_at(index, "dir");
+        item.at.parent = parent;
+        index.put_item(&item).unwrap();
+    });
+    assert_eq!(what, "an item lies in what is no directory");
+    let what = found_where(|index| {
+        let mut item = item_at(index, "dir");
+        item.at.parent = item.id;
+        index.put_item(&item).unwrap();
+    });
+    assert_eq!(what, "an item lies within itself");
+}
+
+#[test]
+fn an_entry_that_stands_for_nothing_known_is_found() {
+    let spoil = |spoil: fn(&mut LocalEntry)| {
+        move |index: &mut Index| {
+            let name = Name::new(*b"other").unwrap();
+            let mut entry = index.entry_at(DirId::ROOT, &name).unwrap().unwrap();
+            spoil(&mut entry);
+            index.put_entry(&entry).unwrap();
+        }
+    };
+    let unknown = spoil(|entry| entry.seen.heads[0].counter += 1000);
+    assert_eq!(found_where(unknown), "an entry stands for a version that is not known");
+    let nowhere = spoil(|entry| entry.dir = DirId(1000));
+    assert_eq!(found_where(nowhere), "an entry lies in a directory that is not recorded");
+}
+
+#[test]
+fn what_is_not_as_the_vault_shows_it_though_nothing_waits_is_found() {
+    let what = found_where(|index| {
+        let mut item = item_at(index, "other");
+        item.mode.as_mut().unwrap().value ^= 0o111;
+        index.put_item(&item).unwrap();
+    });
+    assert_eq!(what, "other is not as the vault shows it, and nothing waits (alive: true)");
+}
+
+#[test]
+fn what_is_ignored_here_and_changed_elsewhere_is_no_finding() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("file", b"text").unwrap();
+    pair.settle();
+    pair.laptop.fs.write(".packetboatignore", b"file\n").unwrap();
+    pair.laptop.replica.settings_mut().check = Check::Everything;
+    pair.laptop.sync();
+    pair.desk.fs.write("file", b"changed elsewhere").unwrap();
+    pair.pass();
+    pair.desk.sync();
+    for _ in 0..2 {
+        pair.laptop.sync();
+    }
+    assert_eq!(pair.laptop.fs.read("file").unwrap(), b"text");
 }

@@ -10,7 +10,7 @@ use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
 use support::Pair;
 use support::letting_go::{
-    LARGE, assert_sound, count, keep, let_go_until_nothing_moves, noise, packets, prune, three_versions,
+    LARGE, assert_sound, bring, count, keep, let_go_until_nothing_moves, noise, packets, prune, three_versions,
 };
 
 #[test]
@@ -53,14 +53,6 @@ fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
     third.fs.write("another copy", &noise(1, LARGE)).unwrap();
     third.sync();
     assert_eq!(count(&pair.store, "packs/"), before);
-}
-
-/// Copies what one store has and the other had not when `before` was listed.
-fn bring(from: &MemoryStore, before: &[ObjectName], to: &MemoryStore) {
-    for name in from.names().into_iter().filter(|name| !before.contains(name)) {
-        let bytes = from.get(&name, u64::MAX).unwrap();
-        to.put(&name, &bytes).unwrap();
-    }
 }
 
 #[test]

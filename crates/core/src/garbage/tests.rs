@@ -5,6 +5,8 @@ use crate::ids::{Counter, PacketHash};
 use crate::keys::PublicKey;
 use crate::knowledge::Learned;
 
+mod record;
+
 fn device(n: u8) -> DeviceId {
     DeviceId([n; 32])
 }

@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
-use packetboat_core::garbage::Retention;
+use packetboat_core::garbage::{Garbage, Retention};
+use packetboat_core::store::{ObjectName, Store};
+use packetboat_core::wire::Reader;
 use packetboat_engine::error::QueryError;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
@@ -39,11 +41,25 @@ pub(crate) fn packets(store: &MemoryStore) -> usize {
     count(store, "lanes/")
 }
 
+/// What a device has folded of garbage.
+pub(crate) fn garbage(device: &Device) -> Garbage {
+    let Some(bytes) = device.replica.index().meta("garbage").unwrap() else { return Garbage::new() };
+    Garbage::decode(&mut Reader::new(&bytes)).unwrap()
+}
+
 #[track_caller]
 pub(crate) fn assert_sound(device: &mut Device) {
     let report = device.replica.verify(true, &mut Silent).unwrap();
     let name = device.replica.device_name().unwrap();
     assert!(report.faults.is_empty(), "{name}: {:?}", report.faults);
+}
+
+/// Copies what one store has and the other had not when `before` was listed.
+pub(crate) fn bring(from: &MemoryStore, before: &[ObjectName], to: &MemoryStore) {
+    for name in from.names().into_iter().filter(|name| !before.contains(name)) {
+        let bytes = from.get(&name, u64::MAX).unwrap();
+        to.put(&name, &bytes).unwrap();
+    }
 }
 
 /// Two devices and a large file that was written three times, a day apart; times are after each.

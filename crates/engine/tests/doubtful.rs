@@ -1,0 +1,126 @@
+//! Devices that cannot tell what may go: one that began from a checkpoint, and lacks packets that a condemnation did not
+//! know or that past versions need, and one that the others wait for no more.
+
+mod support;
+
+use packetboat_core::garbage::Retention;
+use packetboat_core::store::ObjectName;
+use packetboat_engine::ports::Silent;
+use packetboat_storage::memory::MemoryStore;
+use support::letting_go::{
+    LARGE, assert_sound, bring, count, garbage, keep, let_go_until_nothing_moves, noise, prune, shown, three_versions,
+};
+use support::{Device, Pair};
+
+/// Two devices and a third that began from a checkpoint of the desk's, in which is contained what the laptop did not know
+/// when it condemned; all has been brought together. With the packs that the laptop condemned.
+fn in_doubt(before_the_checkpoint: impl Fn(&mut Device)) -> (Pair, Device, Vec<ObjectName>) {
+    let (mut pair, _) = three_versions();
+    let elsewhere = MemoryStore::new();
+    bring(&pair.store, &[], &elsewhere);
+    let before = elsewhere.names();
+    before_the_checkpoint(&mut pair.desk);
+    for number in 0..MORE_THAN_A_TAIL {
+        pair.pass();
+        pair.desk.fs.write("counter", number.to_string().as_bytes()).unwrap();
+        pair.desk.sync();
+    }
+    assert_eq!(count(&pair.store, "checkpoints/"), 1, "the desk's");
+    let mut third = pair.third();
+    third.sync();
+    let nobody = pair.third();
+    let laptop = std::mem::replace(&mut pair.laptop, nobody);
+    let mut laptop = pair.moved(laptop, &elsewhere, "memory");
+    assert!(keep(&mut laptop, Retention::Days(0)).packs >= 2);
+    let condemned = garbage(&laptop).condemned();
+    bring(&elsewhere, &before, &pair.store);
+    pair.laptop = pair.moved(laptop, &pair.store, "memory");
+    pair.laptop.sync();
+    third.sync();
+    let doubts: Vec<bool> = garbage(&third).standing().map(|(_, condemnation)| condemnation.is_doubtful).collect();
+    assert_eq!(doubts, [true]);
+    let condemned = condemned.iter().map(packetboat_storage::pack::object_name).collect();
+    (pair, third, condemned)
+}
+
+#[test]
+fn what_somebody_refers_to_is_not_deleted_by_a_device_that_cannot_know_of_it() {
+    let (mut pair, mut third, condemned) = in_doubt(|desk| {
+        // Not knowing that it is condemned, it refers to the pack in which this lies.
+        desk.fs.write("again", &noise(1, LARGE)).unwrap();
+        desk.sync();
+    });
+    pair.desk.sync();
+    pair.laptop.sync();
+    third.sync();
+    let before = pair.store.names();
+    prune(&mut third);
+    let gone: Vec<_> = before.iter().filter(|name| !pair.store.names().contains(name)).collect();
+    assert!(!gone.iter().any(|name| condemned.contains(name)), "{gone:?}");
+    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+    let left: Vec<_> = condemned.iter().filter(|name| pair.store.names().contains(name)).collect();
+    assert_eq!(left.len(), 1, "the one that is referred to, and no other");
+    let mut fourth = pair.joined(4, "fourth", b"secret");
+    fourth.sync();
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third, &mut fourth] {
+        assert_eq!(device.fs.read("again").unwrap(), noise(1, LARGE));
+        assert_sound(device);
+    }
+}
+
+#[test]
+fn what_is_condemned_goes_though_one_device_cannot_tell_whether_it_may() {
+    let (mut pair, mut third, condemned) = in_doubt(|_| {});
+    for _ in 0..3 {
+        pair.settle();
+        third.sync();
+    }
+    prune(&mut third);
+    assert!(condemned.iter().all(|name| !pair.store.names().contains(name)), "others could tell");
+    assert_eq!(garbage(&third).standing().count(), 0, "nor does the third wait for anything");
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
+        assert_sound(device);
+    }
+    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+}
+
+#[test]
+fn a_device_that_joined_later_leaves_all_to_those_that_know_what_past_versions_need() {
+    let (mut pair, times) = three_versions();
+    for number in 0..MORE_THAN_A_TAIL {
+        pair.desk.fs.write("counter", number.to_string().as_bytes()).unwrap();
+        pair.desk.sync();
+    }
+    assert_eq!(count(&pair.store, "checkpoints/"), 1);
+    let mut third = pair.third();
+    third.sync();
+    pair.pass_days(1);
+    let before = count(&pair.store, "packs/");
+    let report = keep(&mut third, Retention::Days(0));
+    assert_eq!((report.packs, report.packets, report.deleted), (0, 0, 0));
+    assert!(report.notes.iter().any(|note| note.contains("joined later")), "{:?}", report.notes);
+    assert_eq!(garbage(&third).standing().count(), 0);
+    assert_eq!(count(&pair.store, "packs/"), before);
+    pair.desk.sync();
+    assert_eq!(shown(&mut pair.desk, "large", &times[0]).unwrap(), noise(1, LARGE));
+    // Whoever has folded all of it lets go.
+    assert!(prune(&mut pair.desk).packets > 0);
+}
+
+#[test]
+fn a_device_that_was_retired_lets_nothing_go_before_it_has_come_back() {
+    let (mut pair, times) = three_versions();
+    let desk = pair.desk.replica.own_device();
+    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    pair.pass_days(1);
+    let before = pair.store.names();
+    let report = keep(&mut pair.desk, Retention::Days(0));
+    assert!(report.notes.iter().any(|note| note.contains("synchronise first")), "{:?}", report.notes);
+    assert_eq!((report.packs, report.packets, report.deleted), (0, 0, 0));
+    assert_eq!(pair.store.names(), before);
+    assert_eq!(shown(&mut pair.laptop, "large", &times[0]).unwrap(), noise(1, LARGE));
+}
+
+/// As many packets as make a checkpoint due.
+const MORE_THAN_A_TAIL: usize = 70;

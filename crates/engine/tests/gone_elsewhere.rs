@@ -1,0 +1,277 @@
+//! Packs and checkpoints that are to go and are not what they were: others deleted them first, a storage lost or damaged
+//! them, or something needs them again.
+
+mod support;
+
+use std::num::NonZeroU32;
+
+use packetboat_core::garbage::Retention;
+use packetboat_core::store::{ObjectName, Store};
+use packetboat_engine::ports::Silent;
+use packetboat_storage::memory::MemoryStore;
+use support::letting_go::{
+    LARGE, assert_sound, count, keep, let_go_until_nothing_moves, noise, packets, prune, shown, three_versions,
+};
+use support::{Device, Pair};
+
+/// Whether a device asks others for anything.
+fn misses_something(device: &Device) -> bool {
+    device.replica.index().meta("wanted").unwrap().is_some()
+}
+
+/// The names of all packs.
+fn packs(pair: &Pair) -> Vec<ObjectName> {
+    pair.store.names().into_iter().filter(|name| name.as_str().starts_with("packs/")).collect()
+}
+
+/// Writes a large file and synchronises both; the one pack that was stored for it.
+fn stored(pair: &mut Pair, path: &str, seed: u64) -> ObjectName {
+    let before = packs(pair);
+    pair.laptop.fs.write(path, &noise(seed, LARGE)).unwrap();
+    pair.settle();
+    let mut new = packs(pair).into_iter().filter(|name| !before.contains(name));
+    let pack = new.next().expect("a pack was stored");
+    assert_eq!(new.next(), None);
+    pack
+}
+
+/// Kinds of problems that a device tells its user of.
+fn problems(device: &Device) -> Vec<String> {
+    device.replica.index().problems().unwrap().into_iter().map(|problem| problem.kind).collect()
+}
+
+const ONE_VERSION: Retention = Retention::Versions(NonZeroU32::MIN);
+
+#[test]
+fn past_contents_that_others_let_go_before_more_was_kept_are_missed_by_nobody() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, ONE_VERSION);
+    // The desk answers and deletes, and the laptop hears of neither before its user wants all to be kept.
+    assert!(prune(&mut pair.desk).deleted > 0);
+    let report = keep(&mut pair.laptop, Retention::All);
+    assert_eq!(report.waiting_for, Vec::<String>::new());
+    assert!(!misses_something(&pair.laptop));
+    pair.settle();
+    assert!(!misses_something(&pair.desk));
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_sound(device);
+        assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
+    }
+}
+
+#[test]
+fn a_damaged_pack_that_holds_what_is_kept_now_stays_while_somebody_may_mend_it() {
+    let mut pair = Pair::new();
+    let old = stored(&mut pair, "large", 1);
+    stored(&mut pair, "large", 2);
+    pair.pass_days(1);
+    assert_eq!(keep(&mut pair.laptop, ONE_VERSION).packs, 1);
+    pair.desk.sync();
+    let whole = pair.store.get(&old, u64::MAX).unwrap();
+    pair.store.tamper(&old, |bytes| bytes[1000] ^= 1);
+    keep(&mut pair.laptop, Retention::All);
+    assert!(packs(&pair).contains(&old), "it may be mended yet");
+    assert!(misses_something(&pair.laptop), "others are asked for it");
+    // Its storage had only read it wrongly.
+    pair.store.put(&old, &whole).unwrap();
+    pair.pass_days(2);
+    prune(&mut pair.laptop);
+    pair.settle();
+    assert!(!packs(&pair).contains(&old));
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_sound(device);
+        let log = device.replica.log(Some(&support::path("large")), 9).unwrap();
+        assert_eq!(log.len(), 2);
+        let mut out = Vec::new();
+        let at = packetboat_engine::replica::At::Packet(log[1].packet);
+        device.replica.show(&support::path("large"), Some(&at), &mut out).unwrap();
+        assert_eq!(out, noise(1, LARGE));
+    }
+}
+
+/// A directory that the laptop deleted and condemned, and that the desk, which had heard of neither, renamed where nobody
+/// saw it yet; the pack with what lies in it.
+fn renamed_unseen() -> (Pair, ObjectName) {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("other", &noise(9, LARGE)).unwrap();
+    pair.settle();
+    let pack = stored(&mut pair, "dir/moved", 7);
+    let desk = pair.take_desk();
+    let mut desk = pair.moved(desk, &MemoryStore::new(), "nowhere");
+    desk.fs.rename("dir", "elsewhere").unwrap();
+    desk.sync();
+    pair.laptop.fs.remove("dir/moved").unwrap();
+    pair.laptop.fs.remove("dir").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).packs, 1);
+    pair.desk = pair.moved(desk, &pair.store, "memory");
+    (pair, pack)
+}
+
+#[test]
+fn what_an_unseen_rename_of_its_directory_brings_back_is_stored_anew_before_its_pack_goes() {
+    let (mut pair, pack) = renamed_unseen();
+    // It tells of the rename, and answers.
+    pair.desk.sync();
+    prune(&mut pair.laptop);
+    assert!(!packs(&pair).contains(&pack), "all have answered");
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("elsewhere/moved").unwrap(), noise(7, LARGE));
+    for _ in 0..2 {
+        pair.settle();
+    }
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_eq!(device.fs.read("elsewhere/moved").unwrap(), noise(7, LARGE));
+        assert!(!misses_something(device));
+        assert_sound(device);
+    }
+    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+}
+
+#[test]
+fn a_lost_pack_that_is_to_go_and_is_needed_again_is_asked_for() {
+    let (mut pair, pack) = renamed_unseen();
+    pair.desk.sync();
+    pair.store.delete(&pack).unwrap();
+    prune(&mut pair.laptop);
+    assert!(misses_something(&pair.laptop));
+    for _ in 0..3 {
+        pair.settle();
+        pair.pass_days(1);
+    }
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(device.fs.read("elsewhere/moved").unwrap(), noise(7, LARGE));
+        assert!(!misses_something(device));
+        assert_sound(device);
+    }
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("elsewhere/moved").unwrap(), noise(7, LARGE));
+}
+
+#[test]
+fn what_was_missed_and_is_let_go_is_missed_no_more() {
+    let mut pair = Pair::new();
+    let old = stored(&mut pair, "large", 1);
+    let now = stored(&mut pair, "large", 2);
+    let first = ObjectName::new(format!("lanes/{}/2", pair.laptop.id())).unwrap();
+    pair.pass_days(1);
+    for lost in [&old, &first] {
+        assert!(pair.store.names().contains(lost), "{lost}");
+        pair.store.delete(lost).unwrap();
+    }
+    assert_eq!(pair.laptop.replica.verify(false, &mut Silent).unwrap().faults.len(), 2);
+    assert!(misses_something(&pair.laptop));
+    keep(&mut pair.laptop, Retention::Days(0));
+    prune(&mut pair.desk);
+    prune(&mut pair.laptop);
+    assert!(!misses_something(&pair.laptop), "it was let go");
+    // What is not let go is missed on.
+    pair.store.delete(&now).unwrap();
+    pair.laptop.replica.verify(false, &mut Silent).unwrap();
+    pair.laptop.fs.write("small", b"more").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    prune(&mut pair.desk);
+    pair.settle();
+    pair.settle();
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("large").unwrap(), noise(2, LARGE));
+    assert_sound(&mut pair.laptop);
+}
+
+#[test]
+fn no_history_goes_while_the_checkpoint_at_which_it_would_begin_cannot_be_read() {
+    let (mut pair, times) = three_versions();
+    let before = packets(&pair.store);
+    keep(&mut pair.laptop, Retention::Days(0));
+    let roots = pair.store.names().into_iter().filter(|name| name.as_str().starts_with("checkpoints/"));
+    let roots: Vec<(ObjectName, Vec<u8>)> =
+        roots.map(|name| (name.clone(), pair.store.get(&name, u64::MAX).unwrap())).collect();
+    assert_eq!(roots.len(), 1);
+    pair.store.tamper(&roots[0].0, |bytes| bytes[100] ^= 1);
+    pair.desk.sync();
+    prune(&mut pair.laptop);
+    assert!(packets(&pair.store) > before, "{} of {before}", packets(&pair.store));
+    assert!(problems(&pair.laptop).contains(&"history".to_owned()), "{:?}", problems(&pair.laptop));
+    assert_eq!(pair.laptop.fs.read("large").unwrap(), noise(3, LARGE));
+    // It was read wrongly.
+    pair.store.put(&roots[0].0, &roots[0].1).unwrap();
+    prune(&mut pair.laptop);
+    assert!(packets(&pair.store) < before);
+    assert!(!problems(&pair.laptop).contains(&"history".to_owned()));
+    assert!(shown(&mut pair.laptop, "large", &times[0]).is_err());
+    pair.settle();
+    prune(&mut pair.desk);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_sound(device);
+    }
+}
+
+#[test]
+fn no_later_beginning_is_made_where_the_present_one_cannot_be_read() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    prune(&mut pair.desk);
+    pair.laptop.fs.write("small", b"after").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    for name in pair.store.names().into_iter().filter(|name| name.as_str().starts_with("checkpoints/")) {
+        pair.store.tamper(&name, |bytes| bytes[100] ^= 1);
+    }
+    let before = packets(&pair.store);
+    let report = prune(&mut pair.laptop);
+    assert_eq!(report.packets, 0);
+    assert!(report.notes.iter().any(|note| note.contains("history is left as it is")), "{:?}", report.notes);
+    assert_eq!(packets(&pair.store), before);
+    assert_eq!(pair.desk.fs.read("small").unwrap(), b"after");
+}
+
+#[test]
+fn a_wasteful_pack_that_cannot_be_read_is_left_and_asked_for() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("goes").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    let [pack] = &packs(&pair)[..] else { panic!("{:?}", packs(&pair)) };
+    // Every byte: some are of what goes, and nobody looks at these.
+    pair.store.tamper(pack, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    let report = keep(&mut pair.laptop, Retention::Days(0));
+    let what = format!("{} cannot be read", &pack.as_str()["packs/ab/".len()..][..8]);
+    assert!(report.notes.iter().any(|note| note.contains(&what)), "{what}: {:?}", report.notes);
+    assert!(packs(&pair).contains(pack));
+    assert!(misses_something(&pair.laptop), "others are asked for it");
+    pair.settle();
+    pair.pass_days(1);
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    assert!(!packs(&pair).contains(pack), "whoever has the content put it back, and the damaged pack went");
+    let mut third = pair.third();
+    third.sync();
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_eq!(device.fs.read("stays").unwrap(), noise(1, LARGE));
+        assert!(!misses_something(device));
+        assert_sound(device);
+    }
+}
+
+#[test]
+fn a_device_that_has_not_joined_yet_lets_nothing_go() {
+    let (pair, _) = three_versions();
+    let mut third = pair.third();
+    let before = pair.store.names();
+    let report = keep(&mut third, Retention::Days(0));
+    assert!(report.notes.iter().any(|note| note.contains("synchronise first")), "{:?}", report.notes);
+    assert_eq!((report.packs, report.packets, report.deleted), (0, 0, 0));
+    assert_eq!(pair.store.names(), before);
+    assert_eq!(count(&pair.store, "tips/"), 2);
+}

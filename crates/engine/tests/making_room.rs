@@ -1,0 +1,165 @@
+//! What rounds let go by themselves, and what is said where there is no room.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use packetboat_core::garbage::Retention;
+use packetboat_engine::replica::{At, SyncOptions};
+use support::letting_go::{LARGE, assert_sound, keep, noise, prune, shown, three_versions};
+use support::{Device, Pair, Watcher};
+
+/// The warnings of a round that finds no room for a large file.
+fn full(pair: &mut Pair, by_itself: bool) -> Vec<String> {
+    let mut desk = pair.take_desk();
+    if by_itself {
+        pair.lets_go_by_itself(&mut desk);
+    }
+    pair.fill(&mut desk);
+    desk.fs.write("more", &noise(9, LARGE)).unwrap();
+    let mut watcher = Watcher::default();
+    assert!(desk.replica.sync(SyncOptions::default(), &mut watcher).is_err());
+    pair.desk = desk;
+    watcher.warnings
+}
+
+#[test]
+fn a_full_intermediary_is_told_with_what_would_free_how_much_of_it() {
+    let (mut pair, _) = three_versions();
+    pair.pass_days(91);
+    let [what, past] = &full(&mut pair, false)[..] else { panic!() };
+    assert_eq!(what, "the intermediary is full: `packetboat prune` would free 1 MB of it");
+    assert_eq!(
+        past,
+        "of 1 MB in the vault 1 MB are past contents; it keeps 90 days of history, and `packetboat prune --keep` frees more"
+    );
+}
+
+#[test]
+fn a_full_intermediary_of_which_nothing_can_go_is_told_so() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("small", b"text").unwrap();
+    pair.settle();
+    for by_itself in [false, true] {
+        let warnings = full(&mut pair, by_itself);
+        assert_eq!(warnings, ["the intermediary is full, and nothing could be deleted at once"]);
+    }
+}
+
+#[test]
+fn a_full_intermediary_names_who_is_waited_for() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.desk, Retention::Days(0));
+    let warnings = full(&mut pair, false);
+    assert_eq!(warnings[0], "the intermediary is full, and nothing could be deleted at once");
+    assert_eq!(warnings[1], "more goes once these devices have synchronised: laptop");
+    assert!(warnings[2].ends_with("it keeps nothing past, and `packetboat prune --keep` frees more"), "{warnings:?}");
+}
+
+#[test]
+fn what_a_full_round_deleted_by_itself_is_told_with_its_size() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    let before = pair.store.names().len();
+    let warnings = full(&mut pair, true);
+    let gone = before - pair.store.names().len();
+    assert!(gone > 2);
+    let text = format!("the intermediary was full: {gone} objects that nobody needs were deleted (1 MB)");
+    assert!(warnings.contains(&text), "{text}: {warnings:?}");
+}
+
+#[test]
+fn status_tells_how_much_of_a_vault_is_past() {
+    let (mut pair, _) = three_versions();
+    let size = pair.laptop.replica.status().unwrap().size.unwrap();
+    let large = LARGE as u64;
+    assert!((3 * large..4 * large).contains(&size.stored), "{size:?}");
+    assert!((2 * large..3 * large).contains(&size.history), "{size:?}");
+    assert_eq!(size.as_of, pair.now_ms());
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    let size = pair.laptop.replica.status().unwrap().size.unwrap();
+    assert!((large..2 * large).contains(&size.stored) && size.history < 1000, "{size:?}");
+}
+
+#[test]
+fn a_round_lets_little_history_be_until_somebody_asks() {
+    let (mut pair, _) = three_versions();
+    pair.pass_days(91);
+    let mut desk = pair.take_desk();
+    pair.lets_go_by_itself(&mut desk);
+    let before = pair.store.names();
+    for _ in 0..3 {
+        desk.sync();
+        pair.laptop.sync();
+    }
+    assert_eq!(pair.store.names(), before);
+    assert!(shown(&mut desk, "small", &At::Time(pair.now_ms() - 91 * DAY_MS)).is_ok());
+    assert!(prune(&mut desk).packets > 0, "it goes where somebody asks");
+    assert_sound(&mut desk);
+}
+
+#[test]
+fn an_intermediary_that_fails_while_a_round_lets_go_ends_no_round() {
+    let mut failed = 0;
+    for calls in 0.. {
+        let (mut pair, _) = three_versions();
+        keep(&mut pair.laptop, Retention::Days(0));
+        pair.desk.sync();
+        pair.fuse.store(calls, Ordering::SeqCst);
+        let mut watcher = Watcher::default();
+        let result = pair.laptop.replica.sync(SyncOptions::default(), &mut watcher);
+        let was_cut = pair.out.load(Ordering::SeqCst);
+        pair.fuse.store(-1, Ordering::SeqCst);
+        pair.out.store(false, Ordering::SeqCst);
+        if was_cut && watcher.warnings.iter().any(|text| text.starts_with("nothing was let go")) {
+            assert!(result.is_ok(), "cut at {calls}: {result:?}");
+            failed += 1;
+        }
+        pair.settle();
+        prune(&mut pair.laptop);
+        pair.settle();
+        for device in [&mut pair.laptop, &mut pair.desk] {
+            assert_eq!(device.fs.read("large").unwrap(), noise(3, LARGE));
+            assert_sound(device);
+        }
+        if !was_cut {
+            assert!(failed > 3, "{failed} of {calls}");
+            return;
+        }
+    }
+}
+
+/// Whether a device finds a file in its log by a name that it had.
+fn is_found(device: &mut Device, name: &str) -> bool {
+    device.replica.log(Some(&support::path(name)), 9).is_ok_and(|log| !log.is_empty())
+}
+
+#[test]
+fn former_names_are_known_as_long_as_history_goes_and_no_longer() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("new", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("other", b"text").unwrap();
+    pair.settle();
+    for (from, to) in [("new", "first"), ("first", "second"), ("second", "third"), ("third", "last")] {
+        pair.pass_days(2);
+        pair.laptop.fs.rename(from, to).unwrap();
+        pair.settle();
+    }
+    for name in ["first", "second", "third", "last"] {
+        assert!(is_found(&mut pair.desk, name), "{name}");
+    }
+    // It was called second until four days ago, and third until a moment ago.
+    keep(&mut pair.laptop, Retention::Days(3));
+    pair.desk.sync();
+    prune(&mut pair.laptop);
+    prune(&mut pair.desk);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        let found = ["first", "second", "third", "last"].map(|name| is_found(device, name));
+        assert_eq!(found, [false, true, true, true]);
+        assert_sound(device);
+    }
+}
+
+const DAY_MS: i64 = 24 * 3_600_000;

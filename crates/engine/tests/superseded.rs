@@ -1,0 +1,239 @@
+//! Checkpoints that nobody needs any more go, with the packs of their segments; what somebody begins from stays.
+
+mod support;
+
+use packetboat_core::checkpoint::CheckpointRef;
+use packetboat_core::garbage::Retention;
+use packetboat_core::store::{ObjectName, Store};
+use packetboat_engine::ports::Silent;
+use packetboat_storage::memory::MemoryStore;
+use support::letting_go::{
+    LARGE, assert_sound, bring, garbage, keep, let_go_until_nothing_moves, noise, packets, prune,
+};
+use support::{Device, Pair};
+
+/// The checkpoints that are listed.
+fn roots(store: &MemoryStore) -> Vec<ObjectName> {
+    store.names().into_iter().filter(|name| name.as_str().starts_with("checkpoints/")).collect()
+}
+
+fn name(device: &Device, number: u64) -> ObjectName {
+    CheckpointRef { device: device.replica.own_device(), number }.name()
+}
+
+/// Two devices and some files, of which a directory was moved.
+fn vault() -> Pair {
+    let mut pair = Pair::new();
+    fill(&mut pair.laptop, "text");
+    pair.laptop.fs.write("moved 0/file", b"moved").unwrap();
+    pair.settle();
+    pair.laptop.fs.rename("moved 0", "moved 1").unwrap();
+    pair.settle();
+    pair
+}
+
+fn fill(device: &mut Device, text: &str) {
+    for file in 0..FILES {
+        device.fs.write(format!("dir/{file}"), format!("{text} {file}").as_bytes()).unwrap();
+    }
+}
+
+/// Changes every file, what was moved, and how many packs there are: no segment is as it was.
+fn change_all(device: &mut Device) {
+    fill(device, "changed");
+    let large = format!("large {}", device.files().len());
+    device.fs.write(&large, &noise(device.files().len() as u64, LARGE)).unwrap();
+    let moved = |number: usize| format!("moved {number}");
+    let last = (1..9).rev().find(|number| device.fs.read(moved(*number) + "/file").is_ok()).unwrap();
+    device.fs.rename(moved(last), moved(last + 1)).unwrap();
+    device.sync();
+}
+
+/// Has a device publish until it has written a checkpoint.
+fn checkpoint(device: &mut Device, store: &MemoryStore) {
+    let before = roots(store);
+    for number in 0..MORE_THAN_A_TAIL {
+        device.fs.write("counter", format!("{} {number}", before.len()).as_bytes()).unwrap();
+        device.sync();
+    }
+    assert_eq!(roots(store).iter().filter(|root| !before.contains(root)).count(), 1);
+}
+
+/// What nobody refers to, as a device sees it.
+fn orphans(device: &mut Device) -> Vec<String> {
+    device.replica.verify(true, &mut Silent).unwrap().orphans
+}
+
+#[test]
+fn older_checkpoints_of_a_device_go_with_the_packs_that_only_they_need() {
+    let mut pair = vault();
+    for _ in 0..3 {
+        checkpoint(&mut pair.laptop, &pair.store);
+        change_all(&mut pair.laptop);
+    }
+    checkpoint(&mut pair.desk, &pair.store);
+    let (condemned, deleted) = condemned(&mut pair.laptop);
+    assert_eq!(deleted, 2);
+    assert_eq!(roots(&pair.store), sorted([name(&pair.desk, 1), name(&pair.laptop, 3)]));
+    assert!(!condemned.is_empty());
+    assert!(condemned.iter().all(|pack| pair.store.names().contains(pack)), "nobody has answered");
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    assert!(!condemned.iter().any(|pack| pair.store.names().contains(pack)));
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.files(), pair.laptop.files());
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_sound(device);
+        assert_eq!(orphans(device), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_checkpoint_at_which_history_is_to_begin_stays_until_all_have_answered() {
+    let mut pair = vault();
+    pair.pass_days(1);
+    assert!(keep(&mut pair.laptop, Retention::Days(0)).packets > 0);
+    assert_eq!(roots(&pair.store), [name(&pair.laptop, 1)]);
+    checkpoint(&mut pair.laptop, &pair.store);
+    keep(&mut pair.laptop, Retention::All);
+    assert!(pair.store.names().contains(&name(&pair.laptop, 1)), "the desk has not answered");
+    let before = packets(&pair.store);
+    pair.desk.sync();
+    prune(&mut pair.laptop);
+    assert!(packets(&pair.store) < before, "history went");
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_sound(device);
+        let problems = device.replica.index().problems().unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_a_storage_broke_off_goes_and_one_that_may_be_somebodys_stays() {
+    let mut pair = vault();
+    for _ in 0..2 {
+        checkpoint(&mut pair.laptop, &pair.store);
+    }
+    let own = pair.laptop.replica.own_device();
+    let torn = |number| CheckpointRef { device: own, number }.name();
+    // One before a number that it wrote since, and one that it never took for written.
+    let (older, later) = (torn(1), torn(9));
+    let whole = pair.store.get(&older, u64::MAX).unwrap();
+    pair.store.tamper(&older, |bytes| bytes.truncate(50));
+    pair.store.put(&later, &whole[..50]).unwrap();
+    // The desk is there, and may be about to put it again.
+    let of_desk = name(&pair.desk, 4);
+    pair.store.put(&of_desk, &whole[..50]).unwrap();
+    keep(&mut pair.laptop, Retention::All);
+    assert_eq!(roots(&pair.store), sorted([torn(2), of_desk.clone()]));
+    // It is needed to know what nobody needs: so nothing more goes,
+    checkpoint(&mut pair.laptop, &pair.store);
+    prune(&mut pair.laptop);
+    assert!(pair.store.names().contains(&name(&pair.laptop, 2)));
+    // unless its author is gone.
+    let desk = pair.desk.replica.own_device();
+    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    prune(&mut pair.laptop);
+    assert!(!pair.store.names().contains(&of_desk));
+    prune(&mut pair.laptop);
+    assert_eq!(roots(&pair.store).len(), 1);
+    assert_sound(&mut pair.laptop);
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.files(), pair.laptop.files());
+}
+
+#[test]
+fn the_newest_checkpoint_of_a_device_stays_though_it_cannot_be_read_just_now() {
+    let mut pair = vault();
+    for _ in 0..2 {
+        checkpoint(&mut pair.laptop, &pair.store);
+    }
+    let newest = name(&pair.laptop, 2);
+    let whole = pair.store.get(&newest, u64::MAX).unwrap();
+    pair.store.tamper(&newest, |bytes| bytes[60] ^= 1);
+    keep(&mut pair.laptop, Retention::All);
+    assert_eq!(roots(&pair.store).len(), 2, "what it needs is not known, nor whether the older one is needed");
+    pair.store.put(&newest, &whole).unwrap();
+    prune(&mut pair.laptop);
+    assert_eq!(roots(&pair.store), [newest]);
+}
+
+#[test]
+fn a_checkpoint_of_a_device_that_is_gone_goes_once_another_contains_it() {
+    let mut pair = vault();
+    checkpoint(&mut pair.desk, &pair.store);
+    let of_desk = name(&pair.desk, 1);
+    pair.laptop.sync();
+    let desk = pair.desk.replica.own_device();
+    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    keep(&mut pair.laptop, Retention::All);
+    assert_eq!(roots(&pair.store), std::slice::from_ref(&of_desk), "nobody else has written one");
+    checkpoint(&mut pair.laptop, &pair.store);
+    prune(&mut pair.laptop);
+    assert_eq!(roots(&pair.store), [name(&pair.laptop, 1)]);
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.files(), pair.laptop.files());
+    prune(&mut pair.laptop);
+    assert_sound(&mut pair.laptop);
+    assert_sound(&mut third);
+}
+
+#[test]
+fn what_another_checkpoint_shares_with_a_superseded_one_stays() {
+    let mut pair = vault();
+    checkpoint(&mut pair.laptop, &pair.store);
+    change_all(&mut pair.laptop);
+    checkpoint(&mut pair.laptop, &pair.store);
+    pair.desk.sync();
+    // The desk goes where it hears of nothing, and writes a checkpoint that shares segments with the laptop's second.
+    let elsewhere = MemoryStore::new();
+    bring(&pair.store, &[], &elsewhere);
+    let before = elsewhere.names();
+    let desk = pair.take_desk();
+    let mut desk = pair.moved(desk, &elsewhere, "memory");
+    checkpoint(&mut desk, &elsewhere);
+    // Meanwhile little of that one is left in the laptop's third.
+    change_all(&mut pair.laptop);
+    checkpoint(&mut pair.laptop, &pair.store);
+    let (condemned, _) = condemned(&mut pair.laptop);
+    assert!(!condemned.is_empty());
+    bring(&elsewhere, &before, &pair.store);
+    pair.desk = pair.moved(desk, &pair.store, "memory");
+    let of_desk = name(&pair.desk, 1);
+    pair.desk.sync();
+    prune(&mut pair.laptop);
+    assert!(condemned.iter().any(|pack| pair.store.names().contains(pack)), "the desk's checkpoint needs it");
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_sound(device);
+    }
+    for root in roots(&pair.store).into_iter().filter(|root| *root != of_desk) {
+        pair.store.delete(&root).unwrap();
+    }
+    let mut third = pair.third();
+    let read = pair.watch_reads(&mut third);
+    third.sync();
+    let read = read.lock().unwrap();
+    assert!(
+        !read.iter().any(|name| name.as_str() == format!("lanes/{}/1", pair.laptop.id())),
+        "it began from the desk's"
+    );
+    assert_eq!(third.fs.read("dir/1").unwrap(), b"changed 1");
+}
+
+/// Has a device take its superseded checkpoints away: the packs that it condemns with them, and how many objects went.
+fn condemned(device: &mut Device) -> (Vec<ObjectName>, u64) {
+    let report = keep(device, Retention::All);
+    (garbage(device).condemned().iter().map(packetboat_storage::pack::object_name).collect(), report.deleted)
+}
+
+fn sorted<const N: usize>(mut names: [ObjectName; N]) -> [ObjectName; N] {
+    names.sort();
+    names
+}
+
+const FILES: usize = 20;
+/// As many packets as make a checkpoint due.
+const MORE_THAN_A_TAIL: usize = 70;
