@@ -84,6 +84,7 @@ pub(crate) fn learn(
 ) -> Result<Learned, SyncError> {
     crate::checkpoints::start_over_if_cut_short(index)?;
     let listing = store.list("tips")?;
+    let before = index.knowledge().clone();
     let mut learner = Learner {
         own_device: keys.device.device(),
         members: crate::members::load(index)?,
@@ -97,6 +98,7 @@ pub(crate) fn learn(
         tips_read: Vec::new(),
         stuck: false,
         named: Knowledge::new(),
+        told: Vec::new(),
         checkpoints: BTreeSet::new(),
         learned: Learned::default(),
         index,
@@ -122,6 +124,7 @@ pub(crate) fn learn(
     learner.report_locked()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
     learner.note_tips()?;
+    crate::places::note_learned(learner.index, &before, &learner.told)?;
     let (members, mut learned) = (learner.members, learner.learned);
     learned.lacking = keys.adopt(&members).err().map(|Lacking(key)| key);
     Ok(learned)
@@ -153,6 +156,8 @@ struct Learner<'a> {
     stuck: bool,
     /// What these tips say that their devices have learned.
     named: Knowledge,
+    /// The same, tip by tip: of a fork two may tell of different sides.
+    told: Vec<Knowledge>,
     /// The checkpoints that these tips name.
     checkpoints: BTreeSet<CheckpointRef>,
     learned: Learned,
@@ -186,7 +191,7 @@ impl Learner<'_> {
         }
         let locked = self.open_tips(moved_on, &seen)?;
         self.locked_tips(locked, &seen)?;
-        self.lanes_without_tip(listing);
+        self.lanes_told_of();
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
         }
@@ -295,13 +300,18 @@ impl Learner<'_> {
         Ok(self.keys.ring.roots().count() > before)
     }
 
-    /// Looks on in lanes whose tips are gone, as far as others have learned them: their devices may never come again.
-    fn lanes_without_tip(&mut self, listing: &[Listed]) {
-        let listed: BTreeSet<DeviceId> = listing.iter().filter_map(|listed| Tip::device_of(&listed.name)).collect();
-        for (device, learned) in self.named.iter() {
+    /// Looks on in lanes as far as others have learned them: their devices may never come again, or never to this place,
+    /// to which others brought their packets.
+    fn lanes_told_of(&mut self) {
+        let read: HashMap<DeviceId, Counter> =
+            self.tips_read.iter().map(|(device, _, _, last)| (*device, *last)).collect();
+        for (device, learned) in self.named.iter().filter(|(device, _)| **device != self.own_device) {
             let known = self.index.knowledge().counter(device);
-            if *device != self.own_device && !listed.contains(device) && known < learned.counter {
-                self.lanes.insert(*device, (known + 1..=learned.counter).take(MAX_WANTED).collect());
+            let wanted = self.lanes.get(device).and_then(|wanted| wanted.back().copied());
+            let from = [Some(known), read.get(device).copied(), wanted].into_iter().flatten().max().unwrap_or(known);
+            if from < learned.counter {
+                let further = (from + 1..=learned.counter).take(MAX_WANTED);
+                self.lanes.entry(*device).or_default().extend(further);
             }
         }
     }
@@ -355,9 +365,13 @@ impl Learner<'_> {
             self.learned.own = match last.cmp(&known) {
                 std::cmp::Ordering::Greater => OwnLane::Ahead,
                 std::cmp::Ordering::Less => OwnLane::Behind,
+                std::cmp::Ordering::Equal if self.index.knowledge().of(&device) != tip.last => OwnLane::Forked,
                 std::cmp::Ordering::Equal => {
-                    let same = self.index.knowledge().of(&device) == tip.last;
-                    if same { OwnLane::AsLeft } else { OwnLane::Forked }
+                    // What is a copy of another place has this lane already.
+                    if self.index.published(self.place)? < last {
+                        self.index.set_published(self.place, last)?;
+                    }
+                    OwnLane::AsLeft
                 }
             };
         }
@@ -370,6 +384,7 @@ impl Learner<'_> {
             crate::wants::set_asked(self.index, device, &tip.wanted)?;
         }
         self.named.merge(&tip.learned);
+        self.told.push(tip.learned);
         self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).take(MAX_WANTED).collect();
         // What lies further on is for the next round; and a tip may say any number.

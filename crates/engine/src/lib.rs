@@ -6,6 +6,7 @@
 pub(crate) mod absorb;
 mod apply;
 pub(crate) mod builder;
+mod carry;
 mod checkpoints;
 mod chunk_source;
 mod conflicts;
@@ -24,6 +25,7 @@ pub mod merge;
 pub mod numbering;
 mod past;
 pub mod paths;
+mod places;
 pub mod ports;
 pub mod prepare;
 mod prune;

@@ -71,6 +71,7 @@ impl Replica {
         }
         self.refuse_if_removed(&learned)?;
         self.introduce()?;
+        self.carry(observer)?;
         self.renew_leaked_key(observer)?;
         self.retire_the_unheard_of(observer)?;
         let mut report =
@@ -301,6 +302,7 @@ impl Replica {
     }
 
     pub(crate) fn publish(&mut self, again: bool) -> Result<Published, SyncError> {
+        self.carry(&mut crate::ports::Silent)?;
         let parts = &mut self.parts;
         let now = parts.clock.now_ms();
         publish(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, again, &mut *parts.entropy)
