@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use packetboat_core::ids::{Dot, PackId};
+use packetboat_core::ids::{DeviceId, Dot, PackId};
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Put, Store, StoreError};
 use packetboat_replica::index::PackState;
@@ -28,10 +28,13 @@ use crate::replica::Replica;
 
 impl Replica {
     /// Brings to this place what it lacks of what this replica has folded; the tip that tells of it is written later.
-    pub(crate) fn carry(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+    ///
+    /// Answers with the lanes of which the place holds another side of a fork.
+    pub(crate) fn carry(&mut self, observer: &mut dyn Observer) -> Result<BTreeSet<DeviceId>, SyncError> {
         let lacking = places::lacking(&self.parts.index)?;
+        let mut forked = BTreeSet::new();
         if lacking.is_empty() {
-            return Ok(());
+            return Ok(forked);
         }
         let absent = self.absent_packs(&lacking)?;
         if !absent.is_empty() {
@@ -43,6 +46,8 @@ impl Replica {
             // Its own lane this device puts when it publishes.
             if lane.device == own || self.bring(lane, observer)? {
                 brought.push((lane.device, lane.last));
+            } else {
+                forked.insert(lane.device);
             }
         }
         let index = &mut self.parts.index;
@@ -52,7 +57,8 @@ impl Replica {
         if tells {
             places::owe_a_tip(index)?;
         }
-        Ok(index.commit()?)
+        index.commit()?;
+        Ok(forked)
     }
 
     /// The packs of which these packets tell and that are not at this place.

@@ -58,6 +58,8 @@ pub(crate) struct Learned {
     pub(crate) overruled_by: Option<DeviceId>,
     /// Whether packets that others build on are missing.
     pub(crate) missing: bool,
+    /// Lanes of which somebody tells of other packets than were folded here.
+    pub(crate) forked: BTreeSet<DeviceId>,
 }
 
 /// What the intermediary shows of this device's own lane.
@@ -99,6 +101,7 @@ pub(crate) fn learn(
         stuck: false,
         named: Knowledge::new(),
         told: Vec::new(),
+        parted: crate::forks::parted(index)?,
         checkpoints: BTreeSet::new(),
         learned: Learned::default(),
         index,
@@ -158,6 +161,8 @@ struct Learner<'a> {
     named: Knowledge,
     /// The same, tip by tip: of a fork two may tell of different sides.
     told: Vec<Knowledge>,
+    /// Lanes of which another side was folded before.
+    parted: BTreeMap<DeviceId, Counter>,
     /// The checkpoints that these tips name.
     checkpoints: BTreeSet<CheckpointRef>,
     learned: Learned,
@@ -305,7 +310,7 @@ impl Learner<'_> {
     fn lanes_told_of(&mut self) {
         let read: HashMap<DeviceId, Counter> =
             self.tips_read.iter().map(|(device, _, _, last)| (*device, *last)).collect();
-        for (device, learned) in self.named.iter().filter(|(device, _)| **device != self.own_device) {
+        for (device, learned) in self.named.iter() {
             let known = self.index.knowledge().counter(device);
             let wanted = self.lanes.get(device).and_then(|wanted| wanted.back().copied());
             let from = [Some(known), read.get(device).copied(), wanted].into_iter().flatten().max().unwrap_or(known);
@@ -383,6 +388,11 @@ impl Learner<'_> {
             self.learned.tips += 1;
             crate::wants::set_asked(self.index, device, &tip.wanted)?;
         }
+        for (device, there) in tip.learned.iter() {
+            if crate::forks::differs(self.index, device, there.counter, there.hash).map_err(SyncError::from)? {
+                self.learned.forked.insert(*device);
+            }
+        }
         self.named.merge(&tip.learned);
         self.told.push(tip.learned);
         self.checkpoints.extend(tip.checkpoint);
@@ -392,7 +402,9 @@ impl Learner<'_> {
         for bytes in tip.recent {
             let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
             let counter = sealed.dot().counter;
-            if sealed.device() != device || counter <= known {
+            // The lane shows which side of a fork stays; its device's last tip may be of the other.
+            let parted = crate::forks::is_parted(&self.parted, &sealed.dot());
+            if sealed.device() != device || counter <= known || parted {
                 continue;
             }
             match self.hold(sealed) {
@@ -550,6 +562,9 @@ impl Learner<'_> {
             };
             match admission {
                 Admission::Fold { prerequisite } => {
+                    if packet.dot.device == self.own_device {
+                        self.learned.own = OwnLane::Ahead;
+                    }
                     record_folded(self.index, &self.keys.ring, &sealed, &packet, &prerequisite, Folding::Other)?;
                     if garbage::concerns(&packet) {
                         self.garbage = crate::garbage::load(self.index)?;
@@ -565,10 +580,13 @@ impl Learner<'_> {
                     folded += 1;
                 }
                 Admission::Known => {}
-                Admission::Fork { .. } if packet.dot.device == self.own_device => self.learned.own = OwnLane::Forked,
-                Admission::Fork { at, .. } => {
-                    let text = format!("two packets claim to be {at}; this one is left aside");
-                    self.problem("fork", packet_name(&packet.dot).as_str(), &text)?;
+                Admission::Fork { .. } => {
+                    // It stays what it is however often it is read.
+                    self.refused.insert(packet.dot, HOPELESS);
+                    match packet.dot.device == self.own_device {
+                        true => self.learned.own = OwnLane::Forked,
+                        false => drop(self.learned.forked.insert(packet.dot.device)),
+                    }
                 }
                 Admission::Wait { .. } => {
                     self.sealed.insert(packet.hash, sealed);
@@ -579,6 +597,9 @@ impl Learner<'_> {
                 Admission::Refused(Refusal::Late) => *self.refused.entry(packet.dot).or_default() += 1,
                 Admission::Refused(refusal) => {
                     *self.refused.entry(packet.dot).or_default() += 1;
+                    if let Refusal::OtherHistory { at } = refusal {
+                        self.learned.forked.insert(at.device);
+                    }
                     self.note_overruled(&packet);
                     self.problem(REFUSED, packet_name(&packet.dot).as_str(), &refusal.to_string())?;
                 }
@@ -749,7 +770,7 @@ pub(crate) fn packets_present(store: &dyn Store, device: &DeviceId) -> Result<Ha
 }
 
 /// The numbers of the packets of a device that the intermediary lists.
-fn counters_present(store: &dyn Store, device: &DeviceId) -> Result<BTreeSet<Counter>, StoreError> {
+pub(crate) fn counters_present(store: &dyn Store, device: &DeviceId) -> Result<BTreeSet<Counter>, StoreError> {
     Ok(packets_present(store, device)?.iter().filter_map(|name| counter_of(name.as_str())).collect())
 }
 

@@ -16,6 +16,7 @@ pub mod doctor;
 mod epochs;
 pub mod error;
 pub(crate) mod fetch;
+pub(crate) mod forks;
 mod garbage;
 mod history;
 pub mod ignore_rules;

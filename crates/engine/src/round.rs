@@ -71,7 +71,11 @@ impl Replica {
         }
         self.refuse_if_removed(&learned)?;
         self.introduce()?;
-        self.carry(observer)?;
+        let mut forked = std::mem::take(&mut learned.forked);
+        forked.extend(self.carry(observer)?);
+        if self.settle_forks(&forked, observer)? {
+            return self.round(options, observer);
+        }
         self.renew_leaked_key(observer)?;
         self.retire_the_unheard_of(observer)?;
         let mut report =

@@ -212,6 +212,11 @@ fn two_storages_that_misbehave_and_crashes_lose_nothing() {
     run(60, 17_400, |seed| WorldOptions { faults: faults.clone(), ..two_storages(seed) });
 }
 
+#[test]
+fn copies_that_go_on_at_two_storages_end_in_step_and_lose_nothing() {
+    run(60, 17_700, |seed| WorldOptions { crash_percent: 0, copies: true, ..two_storages(seed) });
+}
+
 /// Two storages; somebody goes to both. Devices do not leave there, nor let go.
 fn two_storages(seed: u64) -> WorldOptions {
     WorldOptions {
