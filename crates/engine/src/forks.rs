@@ -71,13 +71,19 @@ impl Replica {
     fn parting(&self, device: &DeviceId) -> Result<Option<Parting>, SyncError> {
         let index = &self.parts.index;
         let known = index.knowledge().counter(device);
-        let mut parting = None;
+        let (mut parting, mut equal) = (None, 0);
         for counter in counters_present(&*self.parts.store, device)?.range(..=known).rev().copied() {
             let Some(standing) = self.standing(Dot { device: *device, counter })? else { continue };
             let ours = places::hash_at(index, device, counter)?;
             if ours == Some(standing.hash()) {
-                break;
+                // Somebody may have gone on with the one side where the place shows the other.
+                equal += 1;
+                if equal >= ALIKE {
+                    break;
+                }
+                continue;
             }
+            equal = 0;
             // Of a side whose beginning is not here any more nobody can fold anything.
             let before = counter.checked_sub(1).filter(|before| *before > 0);
             let follows = match before {
@@ -189,5 +195,7 @@ pub(crate) fn differs(
     Ok(is_folded && places::hash_at(index, device, counter)?.is_some_and(|ours| ours != hash))
 }
 
+/// After so many packets that are the same, nothing before them is taken for another.
+const ALIKE: u32 = 16;
 /// Where the index keeps of which lanes another side was folded before.
 const PARTED: &str = "parted lanes";
