@@ -36,11 +36,17 @@ impl Replica {
         if lacking.is_empty() {
             return Ok(forked);
         }
+        let own = self.keys.device.device();
+        for lane in &lacking {
+            if lane.device != own || lane.first <= places::held_elsewhere(&self.parts.index, &own)? {
+                places::note_lack(&mut self.parts.index)?;
+                break;
+            }
+        }
         let absent = self.absent_packs(&lacking)?;
         if !absent.is_empty() {
             self.store_elsewhere(&absent, observer)?;
         }
-        let own = self.keys.device.device();
         let mut brought = Vec::new();
         for lane in &lacking {
             // Its own lane this device puts when it publishes.
@@ -118,7 +124,7 @@ fn put(store: &dyn Store, sealed: &SealedPacket) -> Result<bool, SyncError> {
 }
 
 /// Whether a pack is at a place, as far as a glance tells: whoever reads it finds out whether it is whole.
-fn is_there(store: &dyn Store, pack: &PackId) -> Result<bool, SyncError> {
+pub(crate) fn is_there(store: &dyn Store, pack: &PackId) -> Result<bool, SyncError> {
     match store.get_range(&pack::object_name(pack), 0, 1) {
         Ok(_) => Ok(true),
         Err(StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::TooLarge { .. }) => Ok(false),

@@ -27,6 +27,7 @@ use crate::places;
 use crate::ports::{Note, Observer};
 use crate::removals::COMING_BACK;
 use crate::replica::Replica;
+use crate::salvage;
 
 /// Where the lane at a place parts from what was folded here.
 struct Parting {
@@ -112,6 +113,13 @@ impl Replica {
     /// Puts what was folded of a lane over what this place shows of it.
     fn put_over(&mut self, device: &DeviceId, from: Counter) -> Result<(), SyncError> {
         let Some(last) = self.parts.index.knowledge().of(device) else { return Ok(()) };
+        let mut given_up = Vec::new();
+        for counter in counters_present(&*self.parts.store, device)?.range(from..).copied() {
+            let standing = self.standing(Dot { device: *device, counter })?;
+            let ours = places::hash_at(&self.parts.index, device, counter)?;
+            given_up.extend(standing.filter(|standing| ours != Some(standing.hash())));
+        }
+        salvage::put_aside(&mut self.parts.index, given_up)?;
         // The other side's packets beyond the end would hide that it was given up from whoever has folded them.
         let mut end = last.hash;
         for counter in counters_present(&*self.parts.store, device)?.range(last.counter + 1..).copied() {
@@ -145,6 +153,8 @@ impl Replica {
             *first = at.min(*first);
         }
         note_parted(&mut self.parts.index, &all)?;
+        let given_up = salvage::not_on_disk(&self.parts.index, &self.keys.ring, &all)?;
+        salvage::put_aside(&mut self.parts.index, given_up)?;
         self.parts.index.clear_folded()?;
         crate::members::forget(&mut self.parts.index)?;
         crate::garbage::forget(&mut self.parts.index)?;

@@ -39,6 +39,7 @@ mod resolve;
 mod restore;
 pub mod restore_from;
 mod round;
+mod salvage;
 pub mod scan;
 mod status;
 mod telling;

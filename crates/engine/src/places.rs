@@ -116,6 +116,38 @@ pub(crate) fn note_held(
     set_held_at(index, &present, &held)
 }
 
+/// Notes that the present place lacked what was at another.
+pub(crate) fn note_lack(index: &mut Index) -> Result<(), IndexError> {
+    let mut lacked = lacked(index)?;
+    let Some(present) = all(index)?.into_iter().next() else { return Ok(()) };
+    if lacked.insert(present) {
+        let joined: Vec<String> = lacked.into_iter().collect();
+        index.set_meta(LACKED, Some(&joined.join("\0").into_bytes()))?;
+    }
+    Ok(())
+}
+
+/// Whether the vault lies at several places, each of which had what another lacked. One place that is reached in several
+/// ways, or has moved, never lacks anything of the former.
+pub(crate) fn lie_apart(index: &Index) -> Result<bool, IndexError> {
+    Ok(lacked(index)?.len() > 1)
+}
+
+/// The places that ever lacked what was at another.
+fn lacked(index: &Index) -> Result<BTreeSet<String>, IndexError> {
+    let Some(bytes) = index.meta(LACKED)? else { return Ok(BTreeSet::new()) };
+    Ok(String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect())
+}
+
+/// How far a lane is known to lie at any place but the present one.
+pub(crate) fn held_elsewhere(index: &Index, device: &DeviceId) -> Result<Counter, IndexError> {
+    let mut greatest = 0;
+    for place in all(index)?.iter().skip(1) {
+        greatest = greatest.max(held_at(index, place)?.counter(device));
+    }
+    Ok(greatest)
+}
+
 /// Notes what was learned at the present place: what was folded there was read from it, and of what its tips tell that is
 /// folded here it holds the same.
 pub(crate) fn note_learned(index: &mut Index, before: &Knowledge, told: &[Knowledge]) -> Result<(), IndexError> {
@@ -280,6 +312,8 @@ const HELD: &str = "held";
 const DAMAGED: &str = "damaged packs";
 /// whether something was brought to the present one of which no tip there tells,
 const TIP_OWED: &str = "tip owed";
+/// which places ever lacked what was at another,
+const LACKED: &str = "places that lacked";
 /// and whether it was just come to.
 const ARRIVED: &str = "just come";
 /// The keys of what is noted of one place.

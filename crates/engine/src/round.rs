@@ -76,6 +76,7 @@ impl Replica {
         if self.settle_forks(&forked, observer)? {
             return self.round(options, observer);
         }
+        self.salvage(observer)?;
         self.renew_leaked_key(observer)?;
         self.retire_the_unheard_of(observer)?;
         let mut report =
