@@ -62,6 +62,9 @@ impl Replica {
             }
         }
         if lost.is_empty() {
+            if !lanes.is_empty() {
+                self.parts.index.set_meta(SUSPECTED, None)?;
+            }
             return Ok(false);
         }
         self.learn_anew(lost, observer)?;
@@ -159,6 +162,7 @@ impl Replica {
         crate::members::forget(&mut self.parts.index)?;
         crate::garbage::forget(&mut self.parts.index)?;
         self.take_new_key(&name)?;
+        self.parts.index.set_meta(SUSPECTED, None)?;
         self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
         self.parts.index.commit()?;
         let text = "two copies of a device went on with one key, and this device built on what one of them published: it \
@@ -189,6 +193,25 @@ fn note_parted(index: &mut Index, parted: &BTreeMap<DeviceId, Counter>) -> Resul
     index.set_meta(PARTED, Some(&out.finish()))
 }
 
+/// Lanes that may have forked, of those seen at the present place and not settled yet: a tip that told of one is not read
+/// again, so a round that fails must not forget it.
+pub(crate) fn suspected(index: &Index) -> Result<BTreeSet<DeviceId>, IndexError> {
+    let bytes = index.meta(SUSPECTED)?.unwrap_or_default();
+    Ok(bytes.chunks_exact(DeviceId::LEN).filter_map(DeviceId::from_slice).collect())
+}
+
+/// Adds to what [`suspected`] returns.
+pub(crate) fn suspect(index: &mut Index, lanes: &BTreeSet<DeviceId>) -> Result<(), IndexError> {
+    let mut all = suspected(index)?;
+    let before = all.len();
+    all.extend(lanes);
+    if all.len() == before {
+        return Ok(());
+    }
+    let bytes: Vec<u8> = all.iter().flat_map(|device| device.0).collect();
+    index.set_meta(SUSPECTED, Some(&bytes))
+}
+
 /// Whether a packet may be of the side that was given up: its dot says nothing then of what this disk agreed on.
 pub(crate) fn is_parted(parted: &BTreeMap<DeviceId, Counter>, dot: &Dot) -> bool {
     parted.get(&dot.device).is_some_and(|at| *at <= dot.counter)
@@ -207,5 +230,7 @@ pub(crate) fn differs(
 
 /// After so many packets that are the same, nothing before them is taken for another.
 const ALIKE: u32 = 16;
-/// Where the index keeps of which lanes another side was folded before.
+/// Where the index keeps which lanes may have forked, ids of 32 bytes,
+pub(crate) const SUSPECTED: &str = "suspected forks";
+/// and of which lanes another side was folded before.
 const PARTED: &str = "parted lanes";

@@ -126,6 +126,7 @@ pub(crate) fn learn(
     }
     learner.report_locked()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
+    crate::forks::suspect(learner.index, &learner.learned.forked)?;
     learner.note_tips()?;
     crate::places::note_learned(learner.index, &before, &learner.told)?;
     let (members, mut learned) = (learner.members, learner.learned);

@@ -18,7 +18,7 @@ use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError, PackState};
 
 use crate::checkpoints::{self, held};
-use crate::{epochs, learn, publish, wants};
+use crate::{epochs, forks, learn, publish, wants};
 
 /// Takes up the notes of a place, and puts aside those of the one where the replica was before.
 ///
@@ -319,6 +319,7 @@ const ARRIVED: &str = "just come";
 /// The keys of what is noted of one place.
 const NOTES: &[&str] = &[
     TIP_OWED,
+    forks::SUSPECTED,
     publish::TIP_WRITTEN,
     learn::OWN_TIP_SIZE,
     wants::OWN,

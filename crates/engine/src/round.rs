@@ -18,6 +18,7 @@ use crate::apply::{self, Apply};
 use crate::builder::{Builder, RoundChunks, Totals, Uploader};
 use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
+use crate::forks;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
 use crate::numbering::{self, Numbering};
@@ -71,7 +72,7 @@ impl Replica {
         }
         self.refuse_if_removed(&learned)?;
         self.introduce()?;
-        let mut forked = std::mem::take(&mut learned.forked);
+        let mut forked = forks::suspected(&self.parts.index)?;
         forked.extend(self.carry(observer)?);
         if self.settle_forks(&forked, observer)? {
             return self.round(options, observer);

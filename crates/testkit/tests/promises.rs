@@ -214,7 +214,13 @@ fn two_storages_that_misbehave_and_crashes_lose_nothing() {
 
 #[test]
 fn copies_that_go_on_at_two_storages_end_in_step_and_lose_nothing() {
-    run(60, 17_700, |seed| WorldOptions { crash_percent: 0, copies: true, ..two_storages(seed) });
+    let faults = FaultConfig::none().with(Fault::Transient, 40).with(Fault::StoredButFailed, 40);
+    run(60, 17_700, |seed| WorldOptions {
+        crash_percent: if seed.is_multiple_of(3) { 20 } else { 0 },
+        faults: if seed % 3 == 1 { faults.clone() } else { FaultConfig::none() },
+        copies: true,
+        ..two_storages(seed)
+    });
 }
 
 /// Two storages; somebody goes to both. Devices do not leave there, nor let go.
