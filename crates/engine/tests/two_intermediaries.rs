@@ -183,8 +183,14 @@ fn what_only_a_copy_published_that_is_gone_is_kept_whichever_side_stays() {
         copy.fs.write("large", &noise(100_000)).unwrap();
         trio.pair.laptop.sync();
         copy.sync();
-        // Nobody has seen what it wrote when its disk fails.
+        // Nobody has seen what it wrote when its disk fails, and the first who comes there has learned the other side.
         drop(copy);
+        trio.let_time_pass();
+        trio.third().sync();
+        for to_second in [true, false] {
+            trio.carrier_goes(to_second);
+            trio.third().sync();
+        }
         trio.rest();
         trio.rest();
         trio.assert_same();
