@@ -252,10 +252,10 @@ fn total(knowledge: &Knowledge) -> u64 {
 /// The kind of problem under which the index keeps checkpoints that could not be written or read.
 const PROBLEM: &str = "checkpoint";
 /// Where the index keeps how many packets were learned when a checkpoint could not be written.
-const TRIED: &str = "checkpoint failed at";
+pub(crate) const TRIED: &str = "checkpoint failed at";
 const RETRY_AFTER_PACKETS: u64 = 16;
 /// Where the index notes that a checkpoint is owed.
-const OWED: &str = "checkpoint owed";
+pub(crate) const OWED: &str = "checkpoint owed";
 /// A checkpoint is due when more packets than this were folded since the last,
 const TAIL_PACKETS: u64 = 64;
 /// or more sealed bytes than this.

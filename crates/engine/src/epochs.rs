@@ -277,7 +277,7 @@ impl Replica {
 /// Where the index keeps the marker as this device last put it or found it sound,
 const KEPT: &str = "marker";
 /// that it was at the intermediary once,
-const PUT: &str = "marker put";
+pub(crate) const PUT: &str = "marker put";
 /// and when and with which keys it was last looked at: time in ms 8, then [`Replica::key_state`].
-const CHECKED: &str = "marker checked";
+pub(crate) const CHECKED: &str = "marker checked";
 const MARKER_INTERVAL_MS: u64 = 86_400_000;

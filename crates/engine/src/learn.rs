@@ -58,6 +58,8 @@ pub(crate) struct Learned {
     pub(crate) overruled_by: Option<DeviceId>,
     /// Whether packets that others build on are missing.
     pub(crate) missing: bool,
+    /// Lanes of which somebody tells of other packets than were folded here.
+    pub(crate) forked: BTreeSet<DeviceId>,
 }
 
 /// What the intermediary shows of this device's own lane.
@@ -84,6 +86,7 @@ pub(crate) fn learn(
 ) -> Result<Learned, SyncError> {
     crate::checkpoints::start_over_if_cut_short(index)?;
     let listing = store.list("tips")?;
+    let before = index.knowledge().clone();
     let mut learner = Learner {
         own_device: keys.device.device(),
         members: crate::members::load(index)?,
@@ -97,6 +100,8 @@ pub(crate) fn learn(
         tips_read: Vec::new(),
         stuck: false,
         named: Knowledge::new(),
+        told: Vec::new(),
+        parted: crate::forks::parted(index)?,
         checkpoints: BTreeSet::new(),
         learned: Learned::default(),
         index,
@@ -121,7 +126,9 @@ pub(crate) fn learn(
     }
     learner.report_locked()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
+    crate::forks::suspect(learner.index, &learner.learned.forked)?;
     learner.note_tips()?;
+    crate::places::note_learned(learner.index, &before, &learner.told)?;
     let (members, mut learned) = (learner.members, learner.learned);
     learned.lacking = keys.adopt(&members).err().map(|Lacking(key)| key);
     Ok(learned)
@@ -153,6 +160,10 @@ struct Learner<'a> {
     stuck: bool,
     /// What these tips say that their devices have learned.
     named: Knowledge,
+    /// The same, tip by tip: of a fork two may tell of different sides.
+    told: Vec<Knowledge>,
+    /// Lanes of which another side was folded before.
+    parted: BTreeMap<DeviceId, Counter>,
     /// The checkpoints that these tips name.
     checkpoints: BTreeSet<CheckpointRef>,
     learned: Learned,
@@ -186,7 +197,7 @@ impl Learner<'_> {
         }
         let locked = self.open_tips(moved_on, &seen)?;
         self.locked_tips(locked, &seen)?;
-        self.lanes_without_tip(listing);
+        self.lanes_told_of();
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
         }
@@ -295,13 +306,18 @@ impl Learner<'_> {
         Ok(self.keys.ring.roots().count() > before)
     }
 
-    /// Looks on in lanes whose tips are gone, as far as others have learned them: their devices may never come again.
-    fn lanes_without_tip(&mut self, listing: &[Listed]) {
-        let listed: BTreeSet<DeviceId> = listing.iter().filter_map(|listed| Tip::device_of(&listed.name)).collect();
+    /// Looks on in lanes as far as others have learned them: their devices may never come again, or never to this place,
+    /// to which others brought their packets.
+    fn lanes_told_of(&mut self) {
+        let read: HashMap<DeviceId, Counter> =
+            self.tips_read.iter().map(|(device, _, _, last)| (*device, *last)).collect();
         for (device, learned) in self.named.iter() {
             let known = self.index.knowledge().counter(device);
-            if *device != self.own_device && !listed.contains(device) && known < learned.counter {
-                self.lanes.insert(*device, (known + 1..=learned.counter).take(MAX_WANTED).collect());
+            let wanted = self.lanes.get(device).and_then(|wanted| wanted.back().copied());
+            let from = [Some(known), read.get(device).copied(), wanted].into_iter().flatten().max().unwrap_or(known);
+            if from < learned.counter {
+                let further = (from + 1..=learned.counter).take(MAX_WANTED);
+                self.lanes.entry(*device).or_default().extend(further);
             }
         }
     }
@@ -355,9 +371,13 @@ impl Learner<'_> {
             self.learned.own = match last.cmp(&known) {
                 std::cmp::Ordering::Greater => OwnLane::Ahead,
                 std::cmp::Ordering::Less => OwnLane::Behind,
+                std::cmp::Ordering::Equal if self.index.knowledge().of(&device) != tip.last => OwnLane::Forked,
                 std::cmp::Ordering::Equal => {
-                    let same = self.index.knowledge().of(&device) == tip.last;
-                    if same { OwnLane::AsLeft } else { OwnLane::Forked }
+                    // What is a copy of another place has this lane already.
+                    if self.index.published(self.place)? < last {
+                        self.index.set_published(self.place, last)?;
+                    }
+                    OwnLane::AsLeft
                 }
             };
         }
@@ -369,7 +389,13 @@ impl Learner<'_> {
             self.learned.tips += 1;
             crate::wants::set_asked(self.index, device, &tip.wanted)?;
         }
+        for (device, there) in tip.learned.iter() {
+            if crate::forks::differs(self.index, device, there.counter, there.hash).map_err(SyncError::from)? {
+                self.learned.forked.insert(*device);
+            }
+        }
         self.named.merge(&tip.learned);
+        self.told.push(tip.learned);
         self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).take(MAX_WANTED).collect();
         // What lies further on is for the next round; and a tip may say any number.
@@ -377,7 +403,9 @@ impl Learner<'_> {
         for bytes in tip.recent {
             let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
             let counter = sealed.dot().counter;
-            if sealed.device() != device || counter <= known {
+            // The lane shows which side of a fork stays; its device's last tip may be of the other.
+            let parted = crate::forks::is_parted(&self.parted, &sealed.dot());
+            if sealed.device() != device || counter <= known || parted {
                 continue;
             }
             match self.hold(sealed) {
@@ -535,6 +563,9 @@ impl Learner<'_> {
             };
             match admission {
                 Admission::Fold { prerequisite } => {
+                    if packet.dot.device == self.own_device {
+                        self.learned.own = OwnLane::Ahead;
+                    }
                     record_folded(self.index, &self.keys.ring, &sealed, &packet, &prerequisite, Folding::Other)?;
                     if garbage::concerns(&packet) {
                         self.garbage = crate::garbage::load(self.index)?;
@@ -550,10 +581,13 @@ impl Learner<'_> {
                     folded += 1;
                 }
                 Admission::Known => {}
-                Admission::Fork { .. } if packet.dot.device == self.own_device => self.learned.own = OwnLane::Forked,
-                Admission::Fork { at, .. } => {
-                    let text = format!("two packets claim to be {at}; this one is left aside");
-                    self.problem("fork", packet_name(&packet.dot).as_str(), &text)?;
+                Admission::Fork { .. } => {
+                    // It stays what it is however often it is read.
+                    self.refused.insert(packet.dot, HOPELESS);
+                    match packet.dot.device == self.own_device {
+                        true => self.learned.own = OwnLane::Forked,
+                        false => drop(self.learned.forked.insert(packet.dot.device)),
+                    }
                 }
                 Admission::Wait { .. } => {
                     self.sealed.insert(packet.hash, sealed);
@@ -564,6 +598,9 @@ impl Learner<'_> {
                 Admission::Refused(Refusal::Late) => *self.refused.entry(packet.dot).or_default() += 1,
                 Admission::Refused(refusal) => {
                     *self.refused.entry(packet.dot).or_default() += 1;
+                    if let Refusal::OtherHistory { at } = refusal {
+                        self.learned.forked.insert(at.device);
+                    }
                     self.note_overruled(&packet);
                     self.problem(REFUSED, packet_name(&packet.dot).as_str(), &refusal.to_string())?;
                 }
@@ -734,7 +771,7 @@ pub(crate) fn packets_present(store: &dyn Store, device: &DeviceId) -> Result<Ha
 }
 
 /// The numbers of the packets of a device that the intermediary lists.
-fn counters_present(store: &dyn Store, device: &DeviceId) -> Result<BTreeSet<Counter>, StoreError> {
+pub(crate) fn counters_present(store: &dyn Store, device: &DeviceId) -> Result<BTreeSet<Counter>, StoreError> {
     Ok(packets_present(store, device)?.iter().filter_map(|name| counter_of(name.as_str())).collect())
 }
 

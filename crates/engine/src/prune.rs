@@ -34,6 +34,7 @@ use crate::error::SyncError;
 use crate::garbage::{self, Standing};
 use crate::learn::OwnLane;
 use crate::past::index_at;
+use crate::places;
 use crate::ports::{Note, Observer};
 use crate::publish::Published;
 use crate::replica::{At, Replica};
@@ -163,7 +164,7 @@ impl Replica {
         match last {
             Some(last) if !is_due(last) => {
                 let own = self.keys.device.device();
-                self.carry_out(|dot| dot.device == own, observer).map(|_| ())
+                self.carry_out_here(|dot| dot.device == own, observer).map(|_| ())
             }
             Some(_) => {
                 self.parts.index.set_meta(LAST_RUN, Some(&now.to_le_bytes()))?;
@@ -198,9 +199,11 @@ impl Replica {
             if self.publish(false)? == Published::Forked {
                 return Ok(report);
             }
-            report.add(self.carry_out(|_| true, observer)?);
+            report.add(self.carry_out_here(|_| true, observer)?);
         }
-        if !self.knows_all_history()? {
+        if places::lie_apart(&self.parts.index)? {
+            report.notes.push(APART.to_owned());
+        } else if !self.knows_all_history()? {
             let text = "this device joined later and does not know all that past versions need: \
                         packs and history are left to a device that does";
             report.notes.push(text.to_owned());
@@ -209,10 +212,19 @@ impl Replica {
         }
         if !options.dry_run {
             self.look_at_size(true, observer)?;
-            report.add(self.carry_out(|_| true, observer)?);
+            report.add(self.carry_out_here(|_| true, observer)?);
         }
         report.waiting_for = self.silent_devices()?;
         Ok(report)
+    }
+
+    /// Deletes what all have answered, but not where the vault lies at two places: what stands in for it may be at the other.
+    fn carry_out_here(
+        &mut self,
+        which: impl Fn(&Dot) -> bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Deleted, SyncError> {
+        if places::lie_apart(&self.parts.index)? { Ok(Deleted::default()) } else { self.carry_out(which, observer) }
     }
 
     /// Whether every packet since the beginning of history was folded here.
@@ -443,5 +455,8 @@ const LEAST_PACKETS: u64 = 64;
 /// or so many bytes of them.
 const LEAST_BYTES: u64 = 4 * 1024 * 1024;
 const PAGE: usize = 256;
+/// Why nothing is let go where a vault lies at two places.
+const APART: &str =
+    "the vault lies at two places, and what one would let go may be all that the other has: nothing is let go";
 /// Where the index keeps when a run was last begun.
 const LAST_RUN: &str = "last prune";

@@ -12,6 +12,7 @@ use packetboat_replica::index::Index;
 use crate::Keys;
 use crate::error::SyncError;
 use crate::learn::{OWN_TIP_SIZE, packet_name, packets_present};
+use crate::places;
 use crate::ports::Entropy;
 
 /// Whether what was to be published is.
@@ -54,7 +55,7 @@ pub(crate) fn publish(
         }
         index.set_published(place, counter)?;
     }
-    if again || crate::wants::is_untold(index)? || is_tip_due(index, last, now_ms)? {
+    if again || crate::wants::is_untold(index)? || places::is_tip_owed(index)? || is_tip_due(index, last, now_ms)? {
         write_tip(index, store, keys, place, now_ms, entropy)?;
     }
     Ok(Published::Done)
@@ -121,18 +122,13 @@ pub(crate) fn write_tip(
     index.set_meta(OWN_TIP_SIZE, Some(&(sealed.bytes().len() as u64).to_le_bytes()))?;
     index.set_tip_etag(place, device, "", tip.sequence)?;
     crate::wants::set_told(index)?;
+    places::tip_is_written(index)?;
     index.commit()?;
     Ok(())
 }
 
-/// Forgets which tip was written last, as a new device must.
-pub(crate) fn forget_tip(index: &mut Index) -> Result<(), SyncError> {
-    index.set_meta(TIP_WRITTEN, None)?;
-    Ok(index.set_meta(OWN_TIP_SIZE, None)?)
-}
-
 /// Where the index keeps which tip it wrote last: counter 8, time in ms 8, hash of what was learned 32.
-const TIP_WRITTEN: &str = "own tip written";
+pub(crate) const TIP_WRITTEN: &str = "own tip written";
 const TIP_INTERVAL_MS: u64 = 3_600_000;
 /// A device with nothing to say writes its tip now and then, so that it is not taken for one that is gone.
 const SIGN_OF_LIFE_MS: u64 = 14 * 86_400_000;

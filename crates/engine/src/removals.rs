@@ -472,7 +472,8 @@ impl Replica {
         let index = &self.parts.index;
         let twins = entry.seen.twins.iter().flat_map(|twin| twin.heads.iter().chain(&twin.placements));
         let mut dots = entry.seen.heads.iter().chain(&entry.seen.placements).chain(twins);
-        if !dots.all(|dot| index.knowledge().contains(dot)) {
+        let parted = crate::forks::parted(index)?;
+        if !dots.all(|dot| index.knowledge().contains(dot) && !crate::forks::is_parted(&parted, dot)) {
             return Ok(true);
         }
         if index.item(entry.seen.item)?.is_some() {
@@ -592,7 +593,7 @@ pub enum RemovalError {
 }
 
 /// Where the index keeps that this device begins again from a checkpoint, with its entries as the base.
-const COMING_BACK: &str = "coming back";
+pub(crate) const COMING_BACK: &str = "coming back";
 /// How long a device must be overdue before it is retired.
 const GRACE_MS: i64 = DAY_MS as i64;
 const DAY_MS: u64 = 86_400_000;

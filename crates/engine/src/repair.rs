@@ -23,6 +23,7 @@ use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Store, StoreError};
 use packetboat_core::tip::Tip;
 use packetboat_core::wanted::Wanted;
+use packetboat_replica::fs::Fs;
 use packetboat_replica::index::{ChunkPlace, Index, PackState};
 use packetboat_storage::chunk::{ChunkCodec, seal_known_chunk};
 use packetboat_storage::pack::{self, Depth, MAX_PACK_BYTES, PackWriter, verify_pack};
@@ -32,6 +33,7 @@ use crate::builder::{Draft, seal_own};
 use crate::checkpoints;
 use crate::error::{QueryError, SyncError};
 use crate::learn::{packet_name, packets_present};
+use crate::places;
 use crate::ports::{Entropy, Observer};
 use crate::replica::{RepairReport, Replica, SyncOptions};
 use crate::telling::tell_all_but_the_last;
@@ -62,26 +64,20 @@ impl Replica {
         let parts = &mut self.parts;
         let now_ms = parts.clock.now_ms();
         let mut own = wants::own(&parts.index)?;
-        let asked = wants::asked(&parts.index)?;
+        let mut asked = wants::asked(&parts.index)?;
+        let mut looked_at = wants::looked_at(&parts.index, now_ms)?;
+        if places::has_just_come(&parts.index)? {
+            // What was looked at here in vain may have come to this device elsewhere.
+            asked.extend(std::mem::take(&mut looked_at).into_keys());
+            places::look_about(&mut parts.index)?;
+        }
         if own.is_empty() && asked.is_empty() {
             return Ok(Repaired::default());
         }
-        let mut looked_at = wants::looked_at(&parts.index, now_ms)?;
         let mut todo: BTreeSet<Wanted> = asked.difference(&own).copied().collect();
         todo.retain(|object| !looked_at.contains_key(object));
         todo.extend(own.iter().filter(|object| moved || !looked_at.contains_key(object)));
-        let published = (self.keys.device.device(), parts.index.published(&parts.place)?);
-        let mut mender = Mender {
-            index: &mut parts.index,
-            store: &*parts.store,
-            keys: &self.keys,
-            now_ms,
-            entropy: &mut *parts.entropy,
-            observer,
-            repaired: Repaired::default(),
-            published,
-            lanes_whole: false,
-        };
+        let (mut mender, fs) = self.mender(observer)?;
         let mut outcome = BTreeMap::new();
         let mut packs = BTreeSet::new();
         for object in todo {
@@ -91,7 +87,7 @@ impl Replica {
                 Wanted::Pack(pack) => drop(packs.insert(pack)),
             }
         }
-        mender.packs(packs, &*parts.fs, &mut outcome)?;
+        mender.packs(packs, fs, &mut outcome)?;
         let repaired = mender.repaired;
         for (object, outcome) in outcome {
             match outcome {
@@ -118,6 +114,51 @@ impl Replica {
 }
 
 impl Replica {
+    fn mender<'a>(&'a mut self, observer: &'a mut dyn Observer) -> Result<(Mender<'a>, &'a dyn Fs), SyncError> {
+        let parts = &mut self.parts;
+        let published = (self.keys.device.device(), parts.index.published(&parts.place)?);
+        let mender = Mender {
+            now_ms: parts.clock.now_ms(),
+            index: &mut parts.index,
+            store: &*parts.store,
+            keys: &self.keys,
+            entropy: &mut *parts.entropy,
+            observer,
+            repaired: Repaired::default(),
+            published,
+            lanes_whole: false,
+        };
+        Ok((mender, &*parts.fs))
+    }
+
+    /// Stores what these packs hold and nothing else at this place, as far as this disk and the packets kept here have it:
+    /// the packs themselves lie elsewhere. What cannot be found is asked for by whoever needs it.
+    pub(crate) fn store_elsewhere(
+        &mut self,
+        packs: &BTreeSet<PackId>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), SyncError> {
+        let (mut mender, fs) = self.mender(observer)?;
+        for pack in packs {
+            mender.index.set_pack_state(pack, PackState::Damaged)?;
+        }
+        let mut lost = BTreeSet::new();
+        for pack in packs {
+            for chunk in mender.index.pack_index(pack)?.map(|pack| pack.chunks).unwrap_or_default() {
+                // What lies inside a packet is carried with it.
+                let lies_here = |place: &ChunkPlace| matches!(place, ChunkPlace::Packet { .. });
+                let places = mender.index.chunk_places(&chunk.id)?;
+                if !places.iter().any(lies_here) && !mender.has_other_pack(&chunk.id)? {
+                    lost.insert(chunk.id);
+                }
+            }
+            if lost.len() > MAX_LOST_CHUNKS {
+                mender.store_again(&std::mem::take(&mut lost), fs)?;
+            }
+        }
+        mender.store_again(&lost, fs).map(drop)
+    }
+
     /// Looks for damage, puts back what this device can, and asks others for the rest, in one round.
     ///
     /// What was looked at in vain lately is looked at again: somebody asks.
@@ -246,7 +287,7 @@ impl Mender<'_> {
     fn packs(
         &mut self,
         packs: BTreeSet<PackId>,
-        fs: &dyn packetboat_replica::fs::Fs,
+        fs: &dyn Fs,
         outcome: &mut BTreeMap<Wanted, Outcome>,
     ) -> Result<(), SyncError> {
         let mut damaged: Vec<(PackId, BTreeSet<ChunkId>)> = Vec::new();
@@ -319,11 +360,7 @@ impl Mender<'_> {
     }
 
     /// Stores what is lost and can be found here in new packs, and tells of them; answers with what was found.
-    fn store_again(
-        &mut self,
-        lost: &BTreeSet<ChunkId>,
-        fs: &dyn packetboat_replica::fs::Fs,
-    ) -> Result<BTreeSet<ChunkId>, SyncError> {
+    fn store_again(&mut self, lost: &BTreeSet<ChunkId>, fs: &dyn Fs) -> Result<BTreeSet<ChunkId>, SyncError> {
         if lost.is_empty() {
             return Ok(BTreeSet::new());
         }

@@ -18,6 +18,7 @@ use crate::apply::{self, Apply};
 use crate::builder::{Builder, RoundChunks, Totals, Uploader};
 use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
+use crate::forks;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
 use crate::numbering::{self, Numbering};
@@ -71,6 +72,12 @@ impl Replica {
         }
         self.refuse_if_removed(&learned)?;
         self.introduce()?;
+        let mut forked = forks::suspected(&self.parts.index)?;
+        forked.extend(self.carry(observer)?);
+        if self.settle_forks(&forked, observer)? {
+            return self.round(options, observer);
+        }
+        self.salvage(observer)?;
         self.renew_leaked_key(observer)?;
         self.retire_the_unheard_of(observer)?;
         let mut report =
@@ -301,6 +308,7 @@ impl Replica {
     }
 
     pub(crate) fn publish(&mut self, again: bool) -> Result<Published, SyncError> {
+        self.carry(&mut crate::ports::Silent)?;
         let parts = &mut self.parts;
         let now = parts.clock.now_ms();
         publish(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, again, &mut *parts.entropy)

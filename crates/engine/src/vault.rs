@@ -16,6 +16,7 @@ use crate::Keys;
 use crate::builder::{Draft, seal_own};
 use crate::error::SyncError;
 use crate::members;
+use crate::places;
 use crate::ports::{Entropy, Note, Observer};
 use crate::replica::{DeviceInfo, Parts, Replica};
 
@@ -54,16 +55,18 @@ impl Replica {
         parts.index.begin()?;
         parts.index.set_meta(KEYS, Some(&encode_keys(&keys)))?;
         parts.index.set_meta(NAME, Some(name.as_bytes()))?;
+        places::arrive(&mut parts.index, keys.device.device(), &parts.place)?;
         parts.index.commit()?;
         Ok(Self { parts, keys })
     }
 
     /// Opens a replica whose index holds its keys. Reads no storage.
-    pub fn open(parts: Parts) -> Result<Self, OpenError> {
+    pub fn open(mut parts: Parts) -> Result<Self, OpenError> {
         let bytes = parts.index.meta(KEYS)?.ok_or(OpenError::NotAReplica)?;
         let mut keys = decode_keys(&bytes).map_err(|_| OpenError::Damaged)?;
         // A key that is lacking is told where it is needed.
         let _ = keys.adopt(&members::load(&parts.index).map_err(|_| OpenError::Damaged)?);
+        places::arrive(&mut parts.index, keys.device.device(), &parts.place)?;
         Ok(Self { parts, keys })
     }
 
@@ -234,8 +237,7 @@ impl Replica {
         store_keys(index, &self.keys)?;
         index.set_meta(NAME, Some(name.as_bytes()))?;
         index.set_meta(CONTINUES, Some(old.as_bytes()))?;
-        crate::publish::forget_tip(index)?;
-        Ok(index.set_published(&self.parts.place, 0)?)
+        Ok(places::forget_own_lane(index)?)
     }
 
     /// Takes a new key and forgets all but that and the vault's, because another device goes on with the old key

@@ -161,10 +161,10 @@ fn damaged(_: WireError) -> SyncError {
     SyncError::DamagedIndex { what: "what is wanted" }
 }
 
-const OWN: &str = "wanted";
-const TOLD: &str = "wanted told";
-const ASKED: &str = "wanted by others";
-const LOOKED_AT: &str = "wanted in vain";
+pub(crate) const OWN: &str = "wanted";
+pub(crate) const TOLD: &str = "wanted told";
+pub(crate) const ASKED: &str = "wanted by others";
+pub(crate) const LOOKED_AT: &str = "wanted in vain";
 const LOOK_AGAIN_MS: u64 = 24 * 3_600_000;
 const MAX_LOOKED_AT: usize = 100_000;
 

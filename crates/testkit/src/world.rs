@@ -11,6 +11,7 @@
 //!
 //! A failure prints the seed. The same seed gives the same [`World::trace`].
 
+mod carrying;
 mod edits;
 mod meanwhile;
 mod pruning;
@@ -80,6 +81,8 @@ pub struct WorldOptions {
     pub replacing: bool,
     /// Whether a device synchronises, or lets go, between two requests of another's round.
     pub meanwhile: bool,
+    /// Whether there is a second storage: some devices see the one, some the other, and some now this and now that.
+    pub second_storage: bool,
     /// Whether users write again what is gone, just while another device lets it go.
     pub rewriting: bool,
 }
@@ -106,6 +109,7 @@ impl Default for WorldOptions {
             pruning: false,
             replacing: false,
             meanwhile: false,
+            second_storage: false,
             rewriting: false,
         }
     }
@@ -117,6 +121,8 @@ pub struct World {
     options: WorldOptions,
     now: Arc<AtomicI64>,
     store: FaultyStore,
+    /// Another storage, of which some devices know.
+    second: Option<FaultyStore>,
     ring: KeyRing,
     /// What opens the marker, where there is one.
     recovery: RecoveryKey,
@@ -164,6 +170,10 @@ struct Device {
     name: String,
     fs: SimFs,
     store: FaultyStore,
+    /// What it calls that storage.
+    place: &'static str,
+    /// Its way to another storage, where it goes to two.
+    elsewhere: Option<(&'static str, FaultyStore)>,
     skew: i64,
     /// `None` only while it is being started again.
     replica: Option<Replica>,
@@ -191,11 +201,13 @@ impl World {
             store.plant(&ObjectName::new("packetboat").expect("a sound name"), &marker.encode());
         }
         let ring = KeyRing::new(VaultId([7; 16]), root);
+        let second = options.second_storage.then(|| FaultyStore::new(rng.next_u64(), FaultConfig::none()));
         let mut world = Self {
             rng,
             options,
             now,
             store,
+            second,
             ring,
             recovery,
             revocations: 0,
@@ -212,7 +224,7 @@ impl World {
             world.join(SimFs::new(options));
         }
         for device in &world.devices {
-            device.store.set_config(world.options.faults.clone());
+            device.set_faults(&world.options.faults);
         }
         world
     }
@@ -225,10 +237,11 @@ impl World {
             fs.make_dir(".packetboat").expect("a disk with room");
         }
         fs.settle();
-        let store = self.store.attach(self.rng.next_u64(), FaultConfig::none());
-        let parts = self.parts(&fs, &store, Index::in_memory().expect("memory"), 0);
-        let replica = Replica::join(parts, self.ring.clone(), &name).expect("a sound name");
-        self.devices.push(Device { name, fs, store, skew: 0, replica: Some(replica), unrecorded: BTreeSet::new() });
+        let ((place, store), elsewhere) = self.ways(self.devices.len());
+        let parts = self.parts(&fs, place, &store, Index::in_memory().expect("memory"), 0);
+        let replica = Some(Replica::join(parts, self.ring.clone(), &name).expect("a sound name"));
+        let unrecorded = BTreeSet::new();
+        self.devices.push(Device { name, fs, store, place, elsewhere, skew: 0, replica, unrecorded });
         self.devices.len() - 1
     }
 
@@ -238,16 +251,15 @@ impl World {
         let now = self.join(fs);
         let mut again = self.devices.swap_remove(now);
         again.name = format!("{} again", self.devices[at].name);
-        let config = self.options.faults.clone();
-        again.store.set_config(config);
+        self.go_where_it_went(&mut again, at);
+        again.set_faults(&self.options.faults);
         self.devices[at] = again;
     }
 
     /// A device goes on with another disk beneath its folder.
     pub fn replace_disk(&mut self, at: usize, fs: SimFs) {
         let index = self.devices[at].replica.take().expect("started").into_parts().index;
-        let (store, skew) = (self.devices[at].store.clone(), self.devices[at].skew);
-        let parts = self.parts(&fs, &store, index, skew);
+        let parts = self.parts_of(at, &fs, index);
         self.devices[at].fs = fs;
         self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
     }
@@ -284,12 +296,19 @@ impl World {
         *self.trace.finalize().as_bytes()
     }
 
-    fn parts(&mut self, fs: &SimFs, store: &FaultyStore, index: Index, skew: i64) -> Parts {
+    /// What a device is made of that goes on with this disk and index.
+    fn parts_of(&mut self, at: usize, fs: &SimFs, index: Index) -> Parts {
+        let Device { place, store, skew, .. } = &self.devices[at];
+        let (place, store, skew) = (*place, store.clone(), *skew);
+        self.parts(fs, place, &store, index, skew)
+    }
+
+    fn parts(&mut self, fs: &SimFs, place: &str, store: &FaultyStore, index: Index, skew: i64) -> Parts {
         Parts {
             fs: Arc::new(fs.clone()),
             index,
             store: Arc::new(store.clone()),
-            place: "storage".to_owned(),
+            place: place.to_owned(),
             clock: Box::new(SimClock { now: Arc::clone(&self.now), skew }),
             entropy: Box::new(self.rng.fork()),
             settings: Settings {
@@ -363,7 +382,7 @@ impl World {
                 false => SimFs::new(SimOptions { crash_model: self.options.crash_model, ..SimOptions::default() }),
             };
             let new = self.join(fs);
-            self.devices[new].store.set_config(self.options.faults.clone());
+            self.devices[new].set_faults(&self.options.faults);
             self.note(format!("device{new} joins and shows {}", listing(&self.devices[new].fs)));
         } else {
             self.lose_index(at);
@@ -427,24 +446,26 @@ impl World {
         let index = self.replica(at).index().copy_in_memory().expect("memory");
         let fs = self.devices[at].fs.kill();
         let backup = self.backups.iter().position(|backup| backup.name == name);
-        let (store, skew) = (self.devices[at].store.clone(), self.devices[at].skew);
         match backup {
             Some(backup) if self.rng.chance(1, 2) => {
                 let Backup { index, fs, .. } = self.backups.swap_remove(backup);
                 fs.set_now(self.now.load(Ordering::SeqCst) * 1_000_000);
-                let parts = self.parts(&fs, &store, index, skew);
+                let parts = self.parts_of(at, &fs, index);
                 self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
                 self.devices[at].fs = fs;
                 self.account.lock().expect("nobody panics holding this").may_revive = true;
                 self.note(format!("{name}: restored from a backup, shows {}", listing(&self.devices[at].fs)));
             }
             _ if self.devices.len() < MAX_DEVICES && self.rng.chance(1, 3) => {
-                let store = self.store.attach(self.rng.next_u64(), self.options.faults.clone());
-                let parts = self.parts(&fs, &store, index, skew);
+                let ((place, store), elsewhere) = self.ways(self.devices.len());
+                let skew = self.devices[at].skew;
+                let parts = self.parts(&fs, place, &store, index, skew);
                 let replica = Some(Replica::open(parts).expect("the index holds its keys"));
                 let clone = format!("{name}'s clone {}", self.devices.len());
                 let unrecorded = BTreeSet::new();
-                self.devices.push(Device { name: clone, fs, store, skew, replica, unrecorded });
+                let device = Device { name: clone, fs, store, place, elsewhere, skew, replica, unrecorded };
+                device.set_faults(&self.options.faults);
+                self.devices.push(device);
                 self.account.lock().expect("nobody panics holding this").may_revive = true;
                 self.note(format!("{name}: cloned"));
             }
@@ -484,6 +505,7 @@ impl World {
 
     /// A round with whatever may go wrong.
     fn sync_badly(&mut self, at: usize) {
+        self.maybe_go_elsewhere(at);
         let crash = self.rng.chance(self.options.crash_percent, 100);
         let by_disk = self.rng.chance(2, 3);
         let n = 1 + self.rng.below(if by_disk { 60 } else { 8 });
@@ -564,10 +586,10 @@ impl World {
             (true, true) => device.fs.crash(&mut self.rng),
             _ => device.fs.kill(),
         };
-        let (fs, store, skew) = (device.fs.clone(), device.store.clone(), device.skew);
+        let fs = device.fs.clone();
         let now = self.now.load(Ordering::SeqCst);
         fs.set_now(now * 1_000_000);
-        let parts = self.parts(&fs, &store, parts.index, skew);
+        let parts = self.parts_of(at, &fs, parts.index);
         self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
         if crashed {
             self.devices[at].unrecorded = visible(&self.devices[at].fs).values().filter_map(content).cloned().collect();
@@ -580,8 +602,9 @@ impl World {
     /// Lets every device synchronise without faults until a whole turn changes nothing.
     pub fn settle(&mut self) {
         self.store.settle();
+        self.second.iter().for_each(FaultyStore::settle);
         for at in 0..self.devices.len() {
-            self.devices[at].store.set_config(FaultConfig::none());
+            self.devices[at].set_faults(&FaultConfig::none());
             self.devices[at].store.revive();
             // A race that has not come yet, or a crash that was never reached, is called off by starting again.
             self.restart(at, false);
@@ -593,13 +616,16 @@ impl World {
                 let passed = 10_000;
                 let now = self.now.fetch_add(passed, Ordering::SeqCst) + passed;
                 self.devices[at].fs.set_now(now * 1_000_000);
-                let report = match self.sync(at) {
-                    Ok(report) => report,
-                    Err(error) => panic!("{}: {}", self.devices[at].name, packetboat_engine::error::chain(&error)),
-                };
-                let text = format!("{}: settling {}", self.devices[at].name, describe(&report));
-                self.note(text);
-                quiet &= is_quiet(&report) || (!unignored && only_waits(&report));
+                for _ in 0..self.places_of(at) {
+                    let report = match self.sync(at) {
+                        Ok(report) => report,
+                        Err(error) => panic!("{}: {}", self.devices[at].name, packetboat_engine::error::chain(&error)),
+                    };
+                    let text = format!("{}: settling {}", self.devices[at].name, describe(&report));
+                    self.note(text);
+                    quiet &= is_quiet(&report) || (!unignored && only_waits(&report));
+                    self.go_elsewhere(at);
+                }
             }
             if quiet && turn > 0 {
                 if unignored {

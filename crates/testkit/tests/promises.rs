@@ -195,6 +195,47 @@ fn at_the_same_time(seed: u64) -> WorldOptions {
 }
 
 #[test]
+fn two_storages_of_which_some_devices_see_one_end_in_step_and_lose_nothing() {
+    run(60, 17_000, |seed| WorldOptions { crash_percent: 0, settling: seed.is_multiple_of(2), ..two_storages(seed) });
+}
+
+#[test]
+fn two_storages_that_misbehave_and_crashes_lose_nothing() {
+    let faults = FaultConfig::none()
+        .with(Fault::Transient, 40)
+        .with(Fault::StoredButFailed, 40)
+        .with(Fault::Torn, 20)
+        .with(Fault::DelayedVisibility, 40)
+        .with(Fault::StaleListing, 40)
+        .with(Fault::ReplayedTip, 20)
+        .with(Fault::Full, 20);
+    run(60, 17_400, |seed| WorldOptions { faults: faults.clone(), ..two_storages(seed) });
+}
+
+#[test]
+fn copies_that_go_on_at_two_storages_end_in_step_and_lose_nothing() {
+    let faults = FaultConfig::none().with(Fault::Transient, 40).with(Fault::StoredButFailed, 40);
+    run(60, 17_700, |seed| WorldOptions {
+        crash_percent: if seed.is_multiple_of(3) { 20 } else { 0 },
+        faults: if seed % 3 == 1 { faults.clone() } else { FaultConfig::none() },
+        copies: true,
+        ..two_storages(seed)
+    });
+}
+
+/// Two storages; somebody goes to both. Devices do not leave there, nor let go.
+fn two_storages(seed: u64) -> WorldOptions {
+    WorldOptions {
+        devices: 3 + seed as usize % 3,
+        second_storage: true,
+        crash_percent: 20,
+        replacing: seed.is_multiple_of(3),
+        steps: 60,
+        ..Default::default()
+    }
+}
+
+#[test]
 fn letting_go_at_any_time_loses_nothing_and_what_is_condemned_goes() {
     run_letting_go(60, 11_000, &[], letting_go);
 }

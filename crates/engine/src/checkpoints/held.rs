@@ -216,11 +216,11 @@ fn damaged(_: WireError) -> SyncError {
     SyncError::DamagedIndex { what: "the checkpoint" }
 }
 
-const NAME: &str = "checkpoint";
-const EPOCH: &str = "checkpoint epoch";
-const COVERS: &str = "checkpoint covers";
-const ROOT: &str = "checkpoint root";
-const SEEN: &str = "checkpoints seen";
-const UNTOLD: &str = "inline content untold";
+pub(crate) const NAME: &str = "checkpoint";
+pub(crate) const EPOCH: &str = "checkpoint epoch";
+pub(crate) const COVERS: &str = "checkpoint covers";
+pub(crate) const ROOT: &str = "checkpoint root";
+pub(crate) const SEEN: &str = "checkpoints seen";
+pub(crate) const UNTOLD: &str = "inline content untold";
 const NAMED: &str = "packs named by a checkpoint";
-const PACKED: &str = "inline content packed";
+pub(crate) const PACKED: &str = "inline content packed";

@@ -14,7 +14,7 @@ use packetboat_core::checkpoint::{
     CHECKPOINTS_FOLDER, CheckpointRef, CheckpointRoot, SegmentChunk, SegmentRef, SegmentStart, decode_segment,
 };
 use packetboat_core::content::{ChunkRef, PackIndex};
-use packetboat_core::ids::{DeviceId, PackId};
+use packetboat_core::ids::{Counter, DeviceId, PackId};
 use packetboat_core::item::Item;
 use packetboat_core::store::{Store, StoreError};
 use packetboat_core::tree::{MoveRecord, TreeRead, TreeWrite};
@@ -93,6 +93,14 @@ fn begin_from(
             Err(LearnError::Sync(error)) => return Err(error),
         }
     }
+    // What contains a lane beyond where another side of it was given up may contain that side.
+    let parted = crate::forks::parted(index)?;
+    roots.retain(|(_, root)| {
+        let may_contain = |(device, at): (&DeviceId, &Counter)| {
+            root.knowledge.counter(device) >= *at && root.garbage.ended().counter(device) < *at
+        };
+        !parted.iter().any(may_contain)
+    });
     roots.sort_by_key(|(_, root)| std::cmp::Reverse(total(&root.knowledge)));
     for (checkpoint, root) in roots {
         index.set_meta(LOADING, Some(checkpoint.name().as_str().as_bytes()))?;

@@ -139,11 +139,16 @@ impl Pair {
 
     /// A device goes to another storage, with all that it has.
     pub(crate) fn moved(&self, device: Device, store: &MemoryStore, place: &str) -> Device {
+        self.moved_for(device, store, place, -1)
+    }
+
+    /// The same; after so many calls that change the storage it is out of reach, unless negative.
+    pub(crate) fn moved_for(&self, device: Device, store: &MemoryStore, place: &str, calls: i64) -> Device {
         let mut parts = device.replica.into_parts();
         parts.store = Arc::new(Reachable {
             inner: store.clone(),
             out: Arc::new(AtomicBool::new(false)),
-            fuse: Arc::new(AtomicI64::new(-1)),
+            fuse: Arc::new(AtomicI64::new(calls)),
         });
         parts.place = place.to_owned();
         Device { fs: device.fs, replica: Replica::open(parts).unwrap() }

@@ -1,0 +1,236 @@
+//! Forks: two packets of one dot, as of a cloned disk or a restored backup, told of at one place or at two.
+//!
+//! Of two sides of a lane the one whose first packet has the smaller hash stays, everywhere and whoever came first. That
+//! needs no agreement: whoever sees both decides alike. What the place shows is compared with what was folded here, from
+//! the end of the lane down to where they part:
+//!
+//! - where this replica has folded the side that stays, it puts that over the other one, and its tip tells of it;
+//! - where it has folded the other, it *begins anew*: it forgets what it folded, goes on as a new device and learns again
+//!   from what stays. What its disk agreed on with the vault before remains the base, but for what rests on the other side:
+//!   that is published whole ([`crate::removals`]). So does everybody who built on that side, whose packets are refused by
+//!   those who never had it;
+//! - the device whose own lane it is has been copied; it takes a new key in any case, as both copies do.
+//!
+//! What only the other side says is kept before it goes, see [`crate::salvage`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
+use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
+use packetboat_core::store::StoreError;
+use packetboat_core::wire::{Reader, Writer};
+use packetboat_replica::index::{Index, IndexError};
+
+use crate::error::SyncError;
+use crate::learn::{counters_present, packet_name};
+use crate::places;
+use crate::ports::{Note, Observer};
+use crate::removals::COMING_BACK;
+use crate::replica::Replica;
+use crate::salvage;
+
+/// Where the lane at a place parts from what was folded here.
+struct Parting {
+    /// The first packet that differs.
+    at: Counter,
+    /// Whether the side that the place shows is the one that stays.
+    yields: bool,
+}
+
+impl Replica {
+    /// Settles the forks of these lanes, as far as this place shows them; whether this replica is to begin anew.
+    pub(crate) fn settle_forks(
+        &mut self,
+        lanes: &BTreeSet<DeviceId>,
+        observer: &mut dyn Observer,
+    ) -> Result<bool, SyncError> {
+        let own = self.keys.device.device();
+        let mut lost = BTreeMap::new();
+        for device in lanes {
+            let Some(parting) = self.parting(device)? else { continue };
+            if *device == own {
+                self.begin_again_as_new_device(observer)?;
+                return Ok(true);
+            }
+            if parting.yields {
+                lost.insert(*device, parting.at);
+            } else {
+                self.put_over(device, parting.at)?;
+                let name = crate::members::load(&self.parts.index)?.name(device).unwrap_or("a device").to_owned();
+                let text = format!("two copies of {name} went on with one key: one side of what they published stays");
+                observer.note(Note::Warning { text });
+            }
+        }
+        if lost.is_empty() {
+            if !lanes.is_empty() {
+                self.parts.index.set_meta(SUSPECTED, None)?;
+            }
+            return Ok(false);
+        }
+        self.learn_anew(lost, observer)?;
+        Ok(true)
+    }
+
+    /// Compares a lane with what was folded of it; nothing where the place shows the same as far as both go.
+    fn parting(&self, device: &DeviceId) -> Result<Option<Parting>, SyncError> {
+        let index = &self.parts.index;
+        let known = index.knowledge().counter(device);
+        let (mut parting, mut equal) = (None, 0);
+        for counter in counters_present(&*self.parts.store, device)?.range(..=known).rev().copied() {
+            let Some(standing) = self.standing(Dot { device: *device, counter })? else { continue };
+            let ours = places::hash_at(index, device, counter)?;
+            if ours == Some(standing.hash()) {
+                // Somebody may have gone on with the one side where the place shows the other.
+                equal += 1;
+                if equal >= ALIKE {
+                    break;
+                }
+                continue;
+            }
+            equal = 0;
+            // Of a side whose beginning is not here any more nobody can fold anything.
+            let before = counter.checked_sub(1).filter(|before| *before > 0);
+            let follows = match before {
+                Some(before) => places::hash_at(index, device, before)?.is_none_or(|hash| hash == standing.previous()),
+                None => true,
+            };
+            // Whoever began from a checkpoint cannot compare, and takes what everybody can read.
+            let yields = follows && ours.is_none_or(|ours| standing.hash() < ours);
+            parting = Some(Parting { at: counter, yields });
+            if ours.is_none() {
+                break;
+            }
+        }
+        Ok(parting)
+    }
+
+    /// The packet that lies in a place of a lane, if it is one.
+    fn standing(&self, dot: Dot) -> Result<Option<SealedPacket>, SyncError> {
+        match self.parts.store.get(&packet_name(&dot), MAX_PACKET_BYTES as u64) {
+            Ok(bytes) => Ok(SealedPacket::from_bytes(bytes).ok().filter(|standing| standing.dot() == dot)),
+            Err(StoreError::Missing { .. } | StoreError::TooLarge { .. } | StoreError::Short { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Puts what was folded of a lane over what this place shows of it.
+    fn put_over(&mut self, device: &DeviceId, from: Counter) -> Result<(), SyncError> {
+        let Some(last) = self.parts.index.knowledge().of(device) else { return Ok(()) };
+        let mut given_up = Vec::new();
+        for counter in counters_present(&*self.parts.store, device)?.range(from..).copied() {
+            let standing = self.standing(Dot { device: *device, counter })?;
+            let ours = places::hash_at(&self.parts.index, device, counter)?;
+            given_up.extend(standing.filter(|standing| ours != Some(standing.hash())));
+        }
+        salvage::put_aside(&mut self.parts.index, given_up)?;
+        // The other side's packets beyond the end would hide that it was given up from whoever has folded them.
+        let mut end = last.hash;
+        for counter in counters_present(&*self.parts.store, device)?.range(last.counter + 1..).copied() {
+            let dot = Dot { device: *device, counter };
+            match self.standing(dot)?.filter(|standing| standing.previous() == end) {
+                Some(next) => end = next.hash(),
+                None => self.parts.store.delete(&packet_name(&dot))?,
+            }
+        }
+        for counter in from..=last.counter {
+            if let Some(sealed) = self.parts.index.sealed_packet(Dot { device: *device, counter })? {
+                self.parts.store.put(&packet_name(&sealed.dot()), sealed.bytes())?;
+            }
+        }
+        let index = &mut self.parts.index;
+        index.begin()?;
+        places::note_held(index, [(*device, last)])?;
+        places::owe_a_tip(index)?;
+        Ok(index.commit()?)
+    }
+
+    /// Forgets what was folded, and goes on as a new device that learns from what stays.
+    ///
+    /// What this disk agreed on with the vault is looked at in its light afterwards ([`Replica::come_back`]).
+    fn learn_anew(&mut self, lost: BTreeMap<DeviceId, Counter>, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let name = self.device_name()?;
+        self.parts.index.begin()?;
+        let mut all = parted(&self.parts.index)?;
+        for (device, at) in lost {
+            let first = all.entry(device).or_insert(at);
+            *first = at.min(*first);
+        }
+        note_parted(&mut self.parts.index, &all)?;
+        let given_up = salvage::not_on_disk(&self.parts.index, &self.keys.ring, &all)?;
+        salvage::put_aside(&mut self.parts.index, given_up)?;
+        self.parts.index.clear_folded()?;
+        crate::members::forget(&mut self.parts.index)?;
+        crate::garbage::forget(&mut self.parts.index)?;
+        self.take_new_key(&name)?;
+        self.parts.index.set_meta(SUSPECTED, None)?;
+        self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
+        self.parts.index.commit()?;
+        let text = "two copies of a device went on with one key, and this device built on what one of them published: it \
+                    goes on as a new device, and what differs is kept";
+        observer.note(Note::Warning { text: text.to_owned() });
+        Ok(())
+    }
+}
+
+/// Lanes of which another side was folded before, each from the packet at which the two part.
+pub(crate) fn parted(index: &Index) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
+    let bytes = index.meta(PARTED)?.unwrap_or_default();
+    let mut input = Reader::new(&bytes);
+    let mut parted = BTreeMap::new();
+    let damaged = |_| SyncError::DamagedIndex { what: "the forks" };
+    while input.remaining() > 0 {
+        let device = DeviceId(input.array().map_err(damaged)?);
+        parted.insert(device, input.varint().map_err(damaged)?);
+    }
+    Ok(parted)
+}
+
+fn note_parted(index: &mut Index, parted: &BTreeMap<DeviceId, Counter>) -> Result<(), IndexError> {
+    let mut out = Writer::new();
+    for (device, at) in parted {
+        out.raw(&device.0).varint(*at);
+    }
+    index.set_meta(PARTED, Some(&out.finish()))
+}
+
+/// Lanes that may have forked, of those seen at the present place and not settled yet: a tip that told of one is not read
+/// again, so a round that fails must not forget it.
+pub(crate) fn suspected(index: &Index) -> Result<BTreeSet<DeviceId>, IndexError> {
+    let bytes = index.meta(SUSPECTED)?.unwrap_or_default();
+    Ok(bytes.chunks_exact(DeviceId::LEN).filter_map(DeviceId::from_slice).collect())
+}
+
+/// Adds to what [`suspected`] returns.
+pub(crate) fn suspect(index: &mut Index, lanes: &BTreeSet<DeviceId>) -> Result<(), IndexError> {
+    let mut all = suspected(index)?;
+    let before = all.len();
+    all.extend(lanes);
+    if all.len() == before {
+        return Ok(());
+    }
+    let bytes: Vec<u8> = all.iter().flat_map(|device| device.0).collect();
+    index.set_meta(SUSPECTED, Some(&bytes))
+}
+
+/// Whether a packet may be of the side that was given up: its dot says nothing then of what this disk agreed on.
+pub(crate) fn is_parted(parted: &BTreeMap<DeviceId, Counter>, dot: &Dot) -> bool {
+    parted.get(&dot.device).is_some_and(|at| *at <= dot.counter)
+}
+
+/// Whether what a tip says of a lane differs from what was folded of it.
+pub(crate) fn differs(
+    index: &Index,
+    device: &DeviceId,
+    counter: Counter,
+    hash: PacketHash,
+) -> Result<bool, IndexError> {
+    let is_folded = counter <= index.knowledge().counter(device);
+    Ok(is_folded && places::hash_at(index, device, counter)?.is_some_and(|ours| ours != hash))
+}
+
+/// After so many packets that are the same, nothing before them is taken for another.
+const ALIKE: u32 = 16;
+/// Where the index keeps which lanes may have forked, ids of 32 bytes,
+pub(crate) const SUSPECTED: &str = "suspected forks";
+/// and of which lanes another side was folded before.
+const PARTED: &str = "parted lanes";

@@ -1,0 +1,225 @@
+//! One vault at two places, and devices that see the one, the other or both.
+
+mod support;
+
+use packetboat_core::garbage::Retention;
+use packetboat_core::ids::DeviceId;
+use packetboat_core::store::Store;
+use packetboat_engine::PruneOptions;
+use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::Replica;
+use packetboat_storage::memory::MemoryStore;
+
+use support::{Device, Pair};
+
+/// A laptop at the first place, a desk at the second, and a third device that goes to both.
+struct Trio {
+    pair: Pair,
+    desk: Option<Device>,
+    third: Option<Device>,
+    second: MemoryStore,
+}
+
+impl Trio {
+    fn new() -> Self {
+        let mut pair = Pair::new();
+        let mut third = pair.third();
+        third.sync();
+        pair.settle();
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        third.sync();
+        let second = copy_of(&pair.store);
+        let desk = pair.take_desk();
+        let desk = pair.moved(desk, &second, "second");
+        Self { pair, desk: Some(desk), third: Some(third), second }
+    }
+
+    fn desk(&mut self) -> &mut Device {
+        self.desk.as_mut().unwrap()
+    }
+
+    fn third(&mut self) -> &mut Device {
+        self.third.as_mut().unwrap()
+    }
+
+    /// The third device goes to the second place, or back to the first.
+    fn carrier_goes(&mut self, to_second: bool) {
+        let third = self.third.take().unwrap();
+        let (store, place) =
+            if to_second { (self.second.clone(), "second") } else { (self.pair.store.clone(), "memory") };
+        self.third = Some(self.pair.moved(third, &store, place));
+    }
+
+    fn let_time_pass(&mut self) {
+        self.pair.pass();
+        let now = self.pair.now_ms() * 1_000_000;
+        self.desk().fs.set_now(now);
+        self.third().fs.set_now(now);
+    }
+
+    /// Everybody synchronises several times, the third device at both places.
+    fn rest(&mut self) {
+        for _ in 0..5 {
+            self.let_time_pass();
+            self.pair.laptop.sync();
+            self.desk().sync();
+            for to_second in [true, false] {
+                self.carrier_goes(to_second);
+                self.third().sync();
+            }
+        }
+    }
+
+    #[track_caller]
+    fn assert_same(&mut self) {
+        let files = self.pair.laptop.files();
+        assert_eq!(self.desk().files(), files, "desk");
+        assert_eq!(self.third().files(), files, "third");
+    }
+}
+
+fn copy_of(store: &MemoryStore) -> MemoryStore {
+    let copy = MemoryStore::new();
+    for name in store.names() {
+        copy.put(&name, &store.get(&name, u64::MAX).unwrap()).unwrap();
+    }
+    copy
+}
+
+#[test]
+fn what_one_place_has_comes_to_the_other_with_whoever_goes_to_both() {
+    let mut trio = Trio::new();
+    trio.pair.laptop.fs.write("small", b"from the first").unwrap();
+    trio.pair.laptop.fs.write("large", &noise(200_000)).unwrap();
+    trio.desk().fs.write("note", b"from the second").unwrap();
+    trio.rest();
+    let paths: Vec<String> = trio.pair.laptop.files().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(paths, ["large", "note", "small"]);
+    trio.assert_same();
+}
+
+#[test]
+fn an_edit_at_both_places_is_one_conflict_and_is_settled_at_both() {
+    let mut trio = Trio::new();
+    trio.pair.laptop.fs.write("todo", b"before").unwrap();
+    trio.rest();
+    trio.let_time_pass();
+    trio.pair.laptop.fs.write("todo", b"at the first").unwrap();
+    trio.desk().fs.write("todo", b"at the second").unwrap();
+    trio.rest();
+    trio.assert_same();
+    let copy = trio.pair.laptop.copy_name();
+    trio.pair.laptop.fs.remove(&copy).unwrap();
+    trio.rest();
+    trio.assert_same();
+    assert_eq!(trio.pair.laptop.files().len(), 1);
+}
+
+#[test]
+fn a_carrier_that_is_cut_off_at_any_request_tells_of_nothing_that_it_did_not_bring() {
+    for calls in 1..40 {
+        let mut trio = Trio::new();
+        trio.pair.laptop.fs.write("small", b"from the first").unwrap();
+        trio.pair.laptop.fs.write("large", &noise(150_000)).unwrap();
+        trio.let_time_pass();
+        trio.pair.laptop.sync();
+        trio.third().sync();
+        let second = trio.second.clone();
+        let third = trio.third.take().unwrap();
+        let mut third = trio.pair.moved_for(third, &second, "second", calls);
+        let cut_off = third.replica.sync(Default::default(), &mut Silent).is_err();
+        trio.third = Some(third);
+        let report = trio.desk().sync();
+        assert_eq!(report.problems, 0, "after {calls} calls");
+        trio.rest();
+        trio.assert_same();
+        if !cut_off {
+            return;
+        }
+    }
+    panic!("no round came to its end");
+}
+
+#[test]
+fn two_copies_that_go_on_at_two_places_end_in_step_and_both_keep_what_they_wrote() {
+    // Which side stays is a matter of hashes, so several are tried.
+    for n in 0..4 {
+        let mut trio = Trio::new();
+        let (fs, mut parts) = trio.pair.parts(50 + n);
+        parts.index = trio.pair.laptop.replica.index().copy_in_memory().unwrap();
+        let copy = Device { fs, replica: Replica::open(parts).unwrap() };
+        let mut copy = trio.pair.moved(copy, &trio.second.clone(), "second");
+        copy.fs.set_now(trio.pair.now_ms() * 1_000_000);
+        trio.pair.laptop.fs.write("one", format!("one {n}").as_bytes()).unwrap();
+        copy.fs.write("other", format!("other {n}").as_bytes()).unwrap();
+        trio.pair.laptop.sync();
+        copy.sync();
+        for _ in 0..2 {
+            trio.rest();
+            copy.fs.set_now(trio.pair.now_ms() * 1_000_000);
+            copy.sync();
+        }
+        trio.rest();
+        trio.assert_same();
+        let files = trio.pair.laptop.files();
+        assert_eq!(files, [("one".to_owned(), format!("one {n}")), ("other".to_owned(), format!("other {n}"))]);
+        assert_eq!(copy.files(), files);
+        let ids: Vec<DeviceId> = [&trio.pair.laptop, &copy].map(Device::id).into();
+        assert_ne!(ids[0], ids[1]);
+    }
+}
+
+#[test]
+fn what_only_a_copy_published_that_is_gone_is_kept_whichever_side_stays() {
+    for n in 0..6 {
+        let mut trio = Trio::new();
+        let (fs, mut parts) = trio.pair.parts(70 + n);
+        parts.index = trio.pair.laptop.replica.index().copy_in_memory().unwrap();
+        let copy = Device { fs, replica: Replica::open(parts).unwrap() };
+        let mut copy = trio.pair.moved(copy, &trio.second.clone(), "second");
+        copy.fs.set_now(trio.pair.now_ms() * 1_000_000);
+        trio.pair.laptop.fs.write("one", format!("one {n}").as_bytes()).unwrap();
+        copy.fs.write("other", format!("other {n}").as_bytes()).unwrap();
+        copy.fs.write("large", &noise(100_000)).unwrap();
+        trio.pair.laptop.sync();
+        copy.sync();
+        // Nobody has seen what it wrote when its disk fails, and the first who comes there has learned the other side.
+        drop(copy);
+        trio.let_time_pass();
+        trio.third().sync();
+        for to_second in [true, false] {
+            trio.carrier_goes(to_second);
+            trio.third().sync();
+        }
+        trio.rest();
+        trio.rest();
+        trio.assert_same();
+        let paths: Vec<String> = trio.pair.laptop.files().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths, ["large", "one", "other"], "{n}");
+    }
+}
+
+#[test]
+fn nothing_is_let_go_where_a_vault_lies_at_two_places() {
+    let mut trio = Trio::new();
+    for round in 0..6 {
+        trio.pair.laptop.fs.write("large", &noise(100_000 + round)).unwrap();
+        trio.desk().fs.write("other", &noise(90_000 + round)).unwrap();
+        trio.rest();
+    }
+    let before = [&trio.pair.store, &trio.second].map(MemoryStore::names);
+    let options = PruneOptions { keep: Some(Retention::Days(0)), dry_run: false };
+    let report = trio.third().replica.prune(options, &mut Silent).unwrap();
+    assert_eq!((report.packets, report.packs, report.deleted), (0, 0, 0));
+    assert!(report.notes.iter().any(|note| note.contains("two places")), "{:?}", report.notes);
+    trio.rest();
+    for (store, before) in [&trio.pair.store, &trio.second].into_iter().zip(before) {
+        let after = store.names();
+        assert!(before.iter().all(|name| after.contains(name)));
+    }
+}
+
+/// Bytes that compress to nothing less.
+fn noise(len: usize) -> Vec<u8> {
+    packetboat_testkit::rng::Rng::new(len as u64).bytes(len)
+}
