@@ -213,6 +213,11 @@ fn two_storages_that_misbehave_and_crashes_lose_nothing() {
 }
 
 #[test]
+fn devices_that_join_late_at_either_of_two_storages_lose_nothing_and_agree() {
+    run(40, 17_200, |seed| WorldOptions { crash_percent: 0, newcomers: true, ..two_storages(seed) });
+}
+
+#[test]
 fn copies_that_go_on_at_two_storages_end_in_step_and_lose_nothing() {
     let faults = FaultConfig::none().with(Fault::Transient, 40).with(Fault::StoredButFailed, 40);
     run(60, 17_700, |seed| WorldOptions {
