@@ -12,6 +12,7 @@
 mod anew;
 mod carry_out;
 mod in_use;
+mod present;
 mod repack;
 mod size;
 mod superseded;
@@ -103,6 +104,13 @@ struct Extent {
 struct Choice {
     unused: Vec<PackUse>,
     wasteful: Vec<PackUse>,
+}
+
+impl Choice {
+    /// The packs that hold what is in use of those that go.
+    fn relied_on(&self) -> BTreeSet<PackId> {
+        self.unused.iter().chain(&self.wasteful).flat_map(|pack| &pack.relied_on).copied().collect()
+    }
 }
 
 impl Replica {
@@ -263,7 +271,10 @@ impl Replica {
             Retention::Days(days) => self.cut(days, reach, report)?,
             Retention::All | Retention::Versions(_) => None,
         };
-        let choice = self.choose_packs(retention, cut.as_ref(), report, observer)?;
+        let mut choice = self.choose_packs(retention, cut.as_ref(), report, observer)?;
+        while !dry_run && self.note_absent(&choice.relied_on())? {
+            choice = self.choose_packs(retention, cut.as_ref(), report, observer)?;
+        }
         let parts = &mut self.parts;
         let chosen = || choice.unused.iter().chain(&choice.wasteful);
         report.pack_bytes = chosen().map(|pack| u64::from(pack.size)).sum();
@@ -284,7 +295,7 @@ impl Replica {
         let mut condemned: BTreeSet<PackId> = choice.unused.iter().map(|pack| pack.pack).collect();
         condemned.extend(&superseded.packs);
         let mut unreadable = BTreeSet::new();
-        let mut relied_on: BTreeSet<PackId> = chosen().flat_map(|pack| &pack.relied_on).copied().collect();
+        let mut relied_on = choice.relied_on();
         for pack in &choice.wasteful {
             if observer.interrupted() {
                 return Err(SyncError::Interrupted);

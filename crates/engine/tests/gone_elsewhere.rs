@@ -8,6 +8,7 @@ use std::num::NonZeroU32;
 use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::At;
 use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
     LARGE, assert_sound, count, keep, let_go_until_nothing_moves, noise, packets, prune, shown, three_versions,
@@ -87,6 +88,80 @@ fn a_damaged_pack_that_holds_what_is_kept_now_stays_while_somebody_may_mend_it()
         let at = packetboat_engine::replica::At::Packet(log[1].packet);
         device.replica.show(&support::path("large"), Some(&at), &mut out).unwrap();
         assert_eq!(out, noise(1, LARGE));
+    }
+}
+
+/// Two packs that hold the same past content, which no disk shows any more, and the time at which it stood; the third device
+/// had stored anew what the first pack holds, as newcomers do.
+fn doubled() -> (Pair, Device, [ObjectName; 2], At) {
+    let mut pair = Pair::new();
+    let first = stored(&mut pair, "large", 1);
+    let mut third = pair.third();
+    third.sync();
+    let before = packs(&pair);
+    third.fs.write("the same", &noise(1, LARGE)).unwrap();
+    third.sync();
+    let spare = packs(&pair).into_iter().find(|name| !before.contains(name)).expect("it refers to nothing of others");
+    pair.settle();
+    let then = At::Time(pair.pass());
+    pair.pass();
+    pair.laptop.fs.write("large", &noise(2, LARGE)).unwrap();
+    pair.laptop.fs.remove("the same").unwrap();
+    for _ in 0..2 {
+        pair.settle();
+        third.sync();
+    }
+    pair.pass_days(1);
+    (pair, third, [first, spare], then)
+}
+
+/// That the content which both packs held is still shown by all as it was.
+#[track_caller]
+fn assert_is_kept(pair: &mut Pair, third: &mut Device, then: &At) {
+    for device in [&mut pair.laptop, &mut pair.desk, third] {
+        assert_eq!(shown(device, "large", then).unwrap(), noise(1, LARGE));
+    }
+}
+
+#[test]
+fn of_two_packs_that_hold_the_same_one_goes() {
+    let (mut pair, mut third, both, then) = doubled();
+    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+    assert_eq!(both.iter().filter(|pack| packs(&pair).contains(pack)).count(), 1);
+    assert_is_kept(&mut pair, &mut third, &then);
+}
+
+#[test]
+fn nothing_is_let_go_for_a_pack_that_the_storage_has_lost() {
+    for lost in 0..2 {
+        let (mut pair, mut third, both, then) = doubled();
+        // Nobody has looked since.
+        pair.store.delete(&both[lost]).unwrap();
+        let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+        assert!(packs(&pair).contains(&both[1 - lost]), "it is all that is left of it");
+        assert_is_kept(&mut pair, &mut third, &then);
+    }
+}
+
+#[test]
+fn nothing_is_let_go_for_a_pack_that_the_storage_has_cut_short() {
+    for cut in 0..2 {
+        let (mut pair, mut third, both, then) = doubled();
+        pair.store.tamper(&both[cut], |bytes| bytes.truncate(bytes.len() / 2));
+        let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+        assert_is_kept(&mut pair, &mut third, &then);
+    }
+}
+
+#[test]
+fn what_is_condemned_is_stored_anew_where_the_storage_lost_what_was_to_hold_it() {
+    for lost in 0..2 {
+        let (mut pair, mut third, both, then) = doubled();
+        assert_eq!(prune(&mut pair.laptop).packs, 1);
+        pair.store.delete(&both[lost]).unwrap();
+        let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+        // The one that was to go may be the one that was lost.
+        assert_is_kept(&mut pair, &mut third, &then);
     }
 }
 

@@ -201,7 +201,7 @@ impl Replica {
             return Ok(true);
         }
         let beginning = past.map(|past| Beginning { history: past.knowledge(), past });
-        let Some(mut lost) = self.still_needed(&going, beginning.as_ref(), observer)? else { return Ok(false) };
+        let Some(mut lost) = self.needed_of(&going, beginning.as_ref(), observer)? else { return Ok(false) };
         if past.is_none() && !lost.is_empty() {
             // Where it is not known what stood when history begins, contents of tombstones count as kept.
             let index = &self.parts.index;
@@ -213,7 +213,7 @@ impl Replica {
             match base {
                 Ok(past) => {
                     let beginning = Beginning { history: past.knowledge(), past: &past };
-                    let Some(found) = self.still_needed(&going, Some(&beginning), observer)? else { return Ok(false) };
+                    let Some(found) = self.needed_of(&going, Some(&beginning), observer)? else { return Ok(false) };
                     lost = found;
                 }
                 Err(SyncError::NoBase) => {}
@@ -268,7 +268,9 @@ impl Replica {
         let unknown = held::not_known_to_others(index)?;
         let mut lacking = BTreeSet::new();
         let complete = chunks_standing(index, Some(store), &self.keys, observer, |chunk| {
-            lacking.extend(going_with(index, unreadable, &unknown, chunk)?);
+            if let Stays::Nowhere { going } = whether_it_stays(index, unreadable, &unknown, chunk)? {
+                lacking.insert(going);
+            }
             Ok(())
         })?;
         if !complete {
@@ -289,49 +291,74 @@ impl Replica {
         Ok(())
     }
 
-    /// The chunks in use that lie in these packs and in no other that all know of and that stays; none where that cannot be
-    /// told.
-    ///
-    /// Where others need not know of a pack, it does not count. That a packet holds one as well is not enough: whoever folded that packet while the pack stood, or began from a
-    /// checkpoint since, knows of the pack alone. Nor is a pack of which nothing has told yet, since it is known here alone,
-    /// nor one that is condemned too: somebody else may delete that one and rely on this.
-    fn still_needed(
-        &self,
+    /// The chunks in use that lie in these packs and in no other that all know of, that stays and that is there; none where
+    /// that cannot be told.
+    fn needed_of(
+        &mut self,
         going: &BTreeSet<PackId>,
         beginning: Option<&Beginning<'_>>,
         observer: &dyn Observer,
     ) -> Result<Option<BTreeMap<PackId, Vec<ChunkId>>>, SyncError> {
-        let (index, store) = (&self.parts.index, &*self.parts.store);
-        let retention = garbage::load(index)?.retention();
-        let unknown = held::not_known_to_others(index)?;
-        let mut needed: BTreeMap<PackId, Vec<ChunkId>> = BTreeMap::new();
-        let complete = chunks_in_use(index, store, &self.keys, retention, beginning, observer, |chunk| {
-            if let Some(pack) = going_with(index, going, &unknown, chunk)? {
-                needed.entry(pack).or_default().push(*chunk);
+        loop {
+            let (mut needed, mut relied_on) = (BTreeMap::<PackId, Vec<ChunkId>>::new(), BTreeSet::new());
+            let (index, store) = (&self.parts.index, &*self.parts.store);
+            let retention = garbage::load(index)?.retention();
+            let unknown = held::not_known_to_others(index)?;
+            let complete = chunks_in_use(index, store, &self.keys, retention, beginning, observer, |chunk| {
+                match whether_it_stays(index, going, &unknown, chunk)? {
+                    Stays::Nowhere { going } => needed.entry(going).or_default().push(*chunk),
+                    Stays::In { staying } => drop(relied_on.insert(staying)),
+                    Stays::IsNotConcerned => {}
+                }
+                Ok(())
+            })?;
+            if !complete {
+                return Ok(None);
             }
-            Ok(())
-        })?;
-        Ok(complete.then_some(needed))
+            if !self.note_absent(&relied_on)? {
+                return Ok(Some(needed));
+            }
+        }
     }
 }
 
-/// The pack of these with which a chunk would go, where no other holds it that was told of and is not condemned.
-fn going_with(
+/// What becomes of a chunk when packs go.
+enum Stays {
+    /// None of them holds it.
+    IsNotConcerned,
+    /// It lies in another pack, too, that was told of and is not condemned.
+    In { staying: PackId },
+    /// It would go with this pack.
+    Nowhere { going: PackId },
+}
+
+/// Whether a chunk lies in another pack as well, when these go.
+///
+/// Where others need not know of a pack, it does not count. That a packet holds one as well is not enough: whoever folded
+/// that packet while the pack stood, or began from a checkpoint since, knows of the pack alone. Nor is a pack of which
+/// nothing has told yet, since it is known here alone, nor one that is condemned too: somebody else may delete that one and
+/// rely on this.
+fn whether_it_stays(
     index: &Index,
     going: &BTreeSet<PackId>,
     unknown: &BTreeSet<PackId>,
     chunk: &ChunkId,
-) -> Result<Option<PackId>, SyncError> {
-    let mut found = None;
+) -> Result<Stays, SyncError> {
+    let (mut staying, mut found) = (None, None);
     for place in index.chunk_places(chunk)? {
         let ChunkPlace::Pack { pack, .. } = place else { continue };
         let is_sound = index.pack_row(&pack)?.is_some_and(|row| row.state == PackState::Stored);
-        if is_sound && !unknown.contains(&pack) {
-            return Ok(None);
+        if going.contains(&pack) {
+            found = found.or(Some(pack));
+        } else if is_sound && !unknown.contains(&pack) {
+            staying = staying.or(Some(pack));
         }
-        found = found.or(Some(pack).filter(|pack| going.contains(pack)));
     }
-    Ok(found)
+    Ok(match (found, staying) {
+        (None, _) => Stays::IsNotConcerned,
+        (Some(_), Some(staying)) => Stays::In { staying },
+        (Some(going), None) => Stays::Nowhere { going },
+    })
 }
 
 enum Base {

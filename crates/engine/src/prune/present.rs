@@ -1,0 +1,52 @@
+//! Looking whether the packs are there for which others go.
+//!
+//! The index says what was stored, and a storage may have lost it since; or the vault lies at two places, and what this
+//! one lets go would be all that it has. So before anything goes, what stays for it is looked for in listings: no pack is
+//! read, and the requests are at most as many as there are folders of packs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use packetboat_core::ids::PackId;
+use packetboat_core::wanted::Wanted;
+use packetboat_replica::index::PackState;
+use packetboat_storage::pack::object_name;
+
+use crate::error::SyncError;
+use crate::replica::Replica;
+use crate::wants;
+
+impl Replica {
+    /// Notes which of these packs are missing or shorter than they were, so that nothing relies on them from now on and
+    /// whoever has what they held is asked for it; whether there were any.
+    pub(super) fn note_absent(&mut self, packs: &BTreeSet<PackId>) -> Result<bool, SyncError> {
+        let mut by_folder: BTreeMap<String, Vec<PackId>> = BTreeMap::new();
+        for pack in packs {
+            let name = object_name(pack);
+            let folder = name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+            by_folder.entry(folder.to_owned()).or_default().push(*pack);
+        }
+        let parts = &mut self.parts;
+        let mut absent = Vec::new();
+        for (folder, packs) in by_folder {
+            let sizes: BTreeMap<_, _> =
+                parts.store.list(&folder)?.into_iter().map(|listed| (listed.name, listed.size)).collect();
+            for pack in packs {
+                let Some(row) = parts.index.pack_row(&pack)? else { continue };
+                if sizes.get(&object_name(&pack)) != Some(&u64::from(row.size)) {
+                    absent.push(pack);
+                }
+            }
+        }
+        if absent.is_empty() {
+            return Ok(false);
+        }
+        parts.index.begin()?;
+        for pack in &absent {
+            parts.index.set_pack_state(pack, PackState::Damaged)?;
+        }
+        parts.index.commit()?;
+        let wanted = absent.into_iter().map(Wanted::Pack).collect();
+        wants::note(&mut parts.index, &wanted, parts.clock.now_ms())?;
+        Ok(true)
+    }
+}
