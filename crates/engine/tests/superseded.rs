@@ -7,6 +7,7 @@ use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
+use packetboat_storage::pack::object_name;
 use support::letting_go::{
     LARGE, assert_sound, bring, garbage, keep, let_go_until_nothing_moves, noise, packets, prune,
 };
@@ -85,6 +86,35 @@ fn older_checkpoints_of_a_device_go_with_the_packs_that_only_they_need() {
     for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
         assert_sound(device);
         assert_eq!(orphans(device), Vec::<String>::new());
+    }
+}
+
+/// Found by mutants: the first byte of a segment of packs is a chunk of its own and never changes, so the pack in which it
+/// lay stayed for ever, with all the rest of the first checkpoint.
+#[test]
+fn the_little_that_a_checkpoint_shares_with_a_superseded_one_keeps_none_of_its_packs() {
+    let mut pair = vault();
+    let before = pair.store.names();
+    checkpoint(&mut pair.laptop, &pair.store);
+    let contents: Vec<ObjectName> =
+        pair.laptop.replica.index().packs(None, 99).unwrap().iter().map(|row| object_name(&row.pack)).collect();
+    let is_of_segments = |name: &ObjectName| name.as_str().starts_with("packs/") && !contents.contains(name);
+    let of_first: Vec<ObjectName> =
+        pair.store.names().into_iter().filter(|name| !before.contains(name) && is_of_segments(name)).collect();
+    assert!(!of_first.is_empty());
+    // The second shares it; the third sees how little it is.
+    for _ in 0..2 {
+        change_all(&mut pair.laptop);
+        checkpoint(&mut pair.laptop, &pair.store);
+    }
+    keep(&mut pair.laptop, Retention::All);
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    assert!(!of_first.iter().any(|pack| pair.store.names().contains(pack)));
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.files(), pair.laptop.files());
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_sound(device);
     }
 }
 

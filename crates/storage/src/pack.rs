@@ -476,7 +476,8 @@ pub const MAX_PACK_BYTES: u32 = 32 * 1024 * 1024;
 const MAGIC: [u8; 4] = *b"PBPA";
 const TRAILER_MAGIC: [u8; 4] = *b"APBP";
 const FORMAT_VERSION: u16 = 1;
-const HEADER_BYTES: usize = 4 + 2 + VaultId::LEN + 4;
+/// Bytes before the first chunk of a pack.
+pub const HEADER_BYTES: usize = 4 + 2 + VaultId::LEN + 4;
 const TRAILER_BYTES: usize = 4 + 4 + 4;
 /// The most that a chunk adds to the index: its id, and a length that takes four bytes as a varint.
 const INDEX_ENTRY_BYTES: usize = ChunkId::LEN + 4;

@@ -21,7 +21,7 @@ use packetboat_core::tree::MoveRecord;
 use packetboat_replica::index::{ChunkPlace, Index, PackState};
 use packetboat_storage::chunk::{ChunkCodec, seal_known_chunk};
 use packetboat_storage::chunker::Boundaries;
-use packetboat_storage::pack::{PackWriter, object_name};
+use packetboat_storage::pack::{HEADER_BYTES, PackWriter, object_name};
 
 use super::held;
 use crate::Keys;
@@ -305,7 +305,8 @@ impl<'a> Segments<'a> {
         let garbage = crate::garbage::load(index)?;
         let chunks = segments.into_iter().flat_map(|segment| segment.chunks);
         let chunks = chunks.filter(|chunk| garbage.may_refer(&chunk.pack));
-        let stored = chunks.map(|chunk| (chunk.chunk.id, chunk)).collect();
+        let mut stored = chunks.map(|chunk| (chunk.chunk.id, chunk)).collect();
+        leave_sparse_packs(&mut stored);
         let boundaries = Rc::new(Boundaries::new(packing.keys.ring.chunker_seed()));
         Ok(Self { packing, observer, boundaries, refs: Vec::new(), stored, open: Vec::new() })
     }
@@ -361,6 +362,23 @@ impl<'a> Segments<'a> {
         self.close_pack(entropy)?;
         Ok(self.refs)
     }
+}
+
+/// Leaves the packs of which the checkpoint held needs less than half: that is stored again, so that they can go. Else one
+/// chunk that never changes would keep a pack for ever.
+///
+/// What is not needed is what lies between the chunks; how much comes after the last of them is not known here.
+fn leave_sparse_packs(stored: &mut HashMap<ChunkId, SegmentChunk>) {
+    let mut packs: HashMap<PackId, (u64, u64)> = HashMap::new();
+    for chunk in stored.values() {
+        let (needed, end) = packs.entry(chunk.pack).or_default();
+        *needed += u64::from(chunk.sealed_len);
+        *end = (*end).max(u64::from(chunk.offset) + u64::from(chunk.sealed_len));
+    }
+    stored.retain(|_, chunk| {
+        let (needed, end) = packs[&chunk.pack];
+        needed * 2 >= end.saturating_sub(HEADER_BYTES as u64)
+    });
 }
 
 /// The bytes between these places, which rise and may repeat.
