@@ -111,6 +111,7 @@ impl Verifier<'_> {
         let replica = self.replica;
         let index = &replica.parts.index;
         let listed = replica.parts.store.list(TIPS_FOLDER)?;
+        let seen_here = index.tip_etags(&replica.parts.place)?;
         let mut found = HashSet::new();
         for Listed { name, .. } in listed {
             let Some(device) = Tip::device_of(&name) else {
@@ -126,27 +127,34 @@ impl Verifier<'_> {
             };
             found.insert(device);
             let tip = self.tip(&name, &device)?;
-            let last = match tip {
-                Ok(tip) => tip.last,
+            let tip = match tip {
+                Ok(tip) => tip,
                 Err(reason) => {
                     self.fault(&name, reason);
                     continue;
                 }
             };
-            // This device's own tip may not tell yet of what it is about to publish.
-            let own = device == replica.keys.device.device();
-            let least = if own { index.published(&replica.parts.place)? } else { learned.counter };
-            if let Some(reason) = contradiction(last, learned, least) {
+            let went_back = match seen_here.get(&device) {
+                // This device's own tip may not tell yet of what it is about to publish.
+                _ if device == replica.keys.device.device() => {
+                    tip.last.map_or(0, |last| last.counter) < index.published(&replica.parts.place)?
+                }
+                // More may have been learned of it than its tip at this place says, if others brought its packets.
+                Some((_, sequence)) => tip.sequence < *sequence,
+                None => false,
+            };
+            if let Some(reason) = contradiction(tip.last, learned, went_back) {
                 self.fault(&name, reason.to_owned());
             }
         }
         let members = crate::members::load(index)?;
-        // Whoever comes back does so under another key, and takes its tip away where nobody is to look for more.
+        // Whoever comes back does so under another key, and takes its tip away where nobody is to look for more. And a device
+        // that never comes to this place has none here.
         let active = index.knowledge().iter().filter(|(device, _)| members.standing(device) == Standing::Active);
         for (device, _) in active {
             let own = *device == replica.keys.device.device();
             let unpublished = own && index.published(&replica.parts.place)? == 0;
-            if !found.contains(device) && !unpublished {
+            if seen_here.contains_key(device) && !found.contains(device) && !unpublished {
                 self.fault(&Tip::name(device), MISSING.to_owned());
             }
         }
@@ -562,9 +570,8 @@ impl Verifier<'_> {
 }
 
 /// What a tip says of its lane that cannot be, given what was learned of it; it must be at `least` so far.
-fn contradiction(last: Option<Learned>, learned: Learned, least: u64) -> Option<&'static str> {
-    let counter = last.map_or(0, |last| last.counter);
-    if counter < least {
+fn contradiction(last: Option<Learned>, learned: Learned, went_back: bool) -> Option<&'static str> {
+    if went_back {
         return Some("it is older than what was learned: it went back");
     }
     let other = last.is_some_and(|last| last.counter == learned.counter && last.hash != learned.hash);

@@ -99,6 +99,32 @@ fn what_one_place_has_comes_to_the_other_with_whoever_goes_to_both() {
 }
 
 #[test]
+fn nobody_misses_the_tip_of_a_device_that_never_comes_to_the_place() {
+    let mut trio = Trio::new();
+    trio.desk().fs.write("from the desk", b"hello").unwrap();
+    trio.rest();
+    let newcomer = trio.pair.joined(9, "newcomer", b"secret");
+    let mut newcomer = trio.pair.moved(newcomer, &trio.second, "second");
+    newcomer.fs.write("from the newcomer", b"hello").unwrap();
+    newcomer.sync();
+    trio.rest();
+    assert_eq!(trio.pair.laptop.fs.read("from the newcomer").unwrap(), b"hello");
+    for to_second in [true, false] {
+        trio.carrier_goes(to_second);
+        assert_is_sound(trio.third());
+    }
+    assert_is_sound(trio.desk());
+    assert_is_sound(&mut trio.pair.laptop);
+    assert_is_sound(&mut newcomer);
+}
+
+#[track_caller]
+fn assert_is_sound(device: &mut Device) {
+    let report = device.replica.verify(true, &mut Silent).unwrap();
+    assert!(report.faults.is_empty(), "{}: {:?}", device.replica.device_name().unwrap(), report.faults);
+}
+
+#[test]
 fn an_edit_at_both_places_is_one_conflict_and_is_settled_at_both() {
     let mut trio = Trio::new();
     trio.pair.laptop.fs.write("todo", b"before").unwrap();
