@@ -109,18 +109,21 @@ fn put(store: &dyn Store, sealed: &SealedPacket) -> Result<bool, SyncError> {
     if store.put_new(&name, sealed.bytes())? == Put::Stored {
         return Ok(true);
     }
-    let standing = match store.get(&name, MAX_PACKET_BYTES as u64) {
-        Ok(bytes) if bytes == sealed.bytes() => return Ok(true),
-        Ok(bytes) => SealedPacket::from_bytes(bytes).ok().filter(|standing| standing.dot() == sealed.dot()),
-        Err(StoreError::Missing { .. } | StoreError::TooLarge { .. } | StoreError::Short { .. }) => None,
-        Err(error) => return Err(error.into()),
-    };
-    if standing.is_some() {
-        return Ok(false);
+    if let Some(standing) = standing(store, &sealed.dot())? {
+        return Ok(standing.bytes() == sealed.bytes());
     }
     // What was there is torn or damaged.
     store.put(&name, sealed.bytes())?;
     Ok(true)
+}
+
+/// The packet that lies in a place of a lane, if it is one.
+pub(crate) fn standing(store: &dyn Store, dot: &Dot) -> Result<Option<SealedPacket>, SyncError> {
+    match store.get(&packet_name(dot), MAX_PACKET_BYTES as u64) {
+        Ok(bytes) => Ok(SealedPacket::from_bytes(bytes).ok().filter(|standing| standing.dot() == *dot)),
+        Err(StoreError::Missing { .. } | StoreError::TooLarge { .. } | StoreError::Short { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether a pack is at a place, as far as a glance tells: whoever reads it finds out whether it is whole.

@@ -16,11 +16,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
-use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
-use packetboat_core::store::StoreError;
 use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError};
 
+use crate::carry::standing;
 use crate::error::SyncError;
 use crate::learn::{counters_present, packet_name};
 use crate::places;
@@ -77,7 +76,7 @@ impl Replica {
         let known = index.knowledge().counter(device);
         let (mut parting, mut equal) = (None, 0);
         for counter in counters_present(&*self.parts.store, device)?.range(..=known).rev().copied() {
-            let Some(standing) = self.standing(Dot { device: *device, counter })? else { continue };
+            let Some(standing) = standing(&*self.parts.store, &Dot { device: *device, counter })? else { continue };
             let ours = places::hash_at(index, device, counter)?;
             if ours == Some(standing.hash()) {
                 // Somebody may have gone on with the one side where the place shows the other.
@@ -104,21 +103,12 @@ impl Replica {
         Ok(parting)
     }
 
-    /// The packet that lies in a place of a lane, if it is one.
-    fn standing(&self, dot: Dot) -> Result<Option<SealedPacket>, SyncError> {
-        match self.parts.store.get(&packet_name(&dot), MAX_PACKET_BYTES as u64) {
-            Ok(bytes) => Ok(SealedPacket::from_bytes(bytes).ok().filter(|standing| standing.dot() == dot)),
-            Err(StoreError::Missing { .. } | StoreError::TooLarge { .. } | StoreError::Short { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Puts what was folded of a lane over what this place shows of it.
     fn put_over(&mut self, device: &DeviceId, from: Counter) -> Result<(), SyncError> {
         let Some(last) = self.parts.index.knowledge().of(device) else { return Ok(()) };
         let mut given_up = Vec::new();
         for counter in counters_present(&*self.parts.store, device)?.range(from..).copied() {
-            let standing = self.standing(Dot { device: *device, counter })?;
+            let standing = standing(&*self.parts.store, &Dot { device: *device, counter })?;
             let ours = places::hash_at(&self.parts.index, device, counter)?;
             given_up.extend(standing.filter(|standing| ours != Some(standing.hash())));
         }
@@ -127,7 +117,7 @@ impl Replica {
         let mut end = last.hash;
         for counter in counters_present(&*self.parts.store, device)?.range(last.counter + 1..).copied() {
             let dot = Dot { device: *device, counter };
-            match self.standing(dot)?.filter(|standing| standing.previous() == end) {
+            match standing(&*self.parts.store, &dot)?.filter(|standing| standing.previous() == end) {
                 Some(next) => end = next.hash(),
                 None => self.parts.store.delete(&packet_name(&dot))?,
             }

@@ -569,7 +569,7 @@ impl Verifier<'_> {
     }
 }
 
-/// What a tip says of its lane that cannot be, given what was learned of it; it must be at `least` so far.
+/// What a tip says of its lane that cannot be, given what was learned of it, and whether it went back behind one that was seen.
 fn contradiction(last: Option<Learned>, learned: Learned, went_back: bool) -> Option<&'static str> {
     if went_back {
         return Some("it is older than what was learned: it went back");

@@ -50,6 +50,18 @@ impl Trio {
         self.third = Some(self.pair.moved(third, &store, place));
     }
 
+    /// A copy of the laptop with a disk of its own goes to the second place; each has something to tell.
+    fn copy_that_goes_on(&mut self, seed: u64, n: u64) -> Device {
+        let (fs, mut parts) = self.pair.parts(seed + n);
+        parts.index = self.pair.laptop.replica.index().copy_in_memory().unwrap();
+        let copy = Device { fs, replica: Replica::open(parts).unwrap() };
+        let copy = self.pair.moved(copy, &self.second, "second");
+        copy.fs.set_now(self.pair.now_ms() * 1_000_000);
+        self.pair.laptop.fs.write("one", format!("one {n}").as_bytes()).unwrap();
+        copy.fs.write("other", format!("other {n}").as_bytes()).unwrap();
+        copy
+    }
+
     fn let_time_pass(&mut self) {
         self.pair.pass();
         let now = self.pair.now_ms() * 1_000_000;
@@ -171,13 +183,7 @@ fn two_copies_that_go_on_at_two_places_end_in_step_and_both_keep_what_they_wrote
     // Which side stays is a matter of hashes, so several are tried.
     for n in 0..4 {
         let mut trio = Trio::new();
-        let (fs, mut parts) = trio.pair.parts(50 + n);
-        parts.index = trio.pair.laptop.replica.index().copy_in_memory().unwrap();
-        let copy = Device { fs, replica: Replica::open(parts).unwrap() };
-        let mut copy = trio.pair.moved(copy, &trio.second.clone(), "second");
-        copy.fs.set_now(trio.pair.now_ms() * 1_000_000);
-        trio.pair.laptop.fs.write("one", format!("one {n}").as_bytes()).unwrap();
-        copy.fs.write("other", format!("other {n}").as_bytes()).unwrap();
+        let mut copy = trio.copy_that_goes_on(50, n);
         trio.pair.laptop.sync();
         copy.sync();
         for _ in 0..2 {
@@ -199,13 +205,7 @@ fn two_copies_that_go_on_at_two_places_end_in_step_and_both_keep_what_they_wrote
 fn what_only_a_copy_published_that_is_gone_is_kept_whichever_side_stays() {
     for n in 0..6 {
         let mut trio = Trio::new();
-        let (fs, mut parts) = trio.pair.parts(70 + n);
-        parts.index = trio.pair.laptop.replica.index().copy_in_memory().unwrap();
-        let copy = Device { fs, replica: Replica::open(parts).unwrap() };
-        let mut copy = trio.pair.moved(copy, &trio.second.clone(), "second");
-        copy.fs.set_now(trio.pair.now_ms() * 1_000_000);
-        trio.pair.laptop.fs.write("one", format!("one {n}").as_bytes()).unwrap();
-        copy.fs.write("other", format!("other {n}").as_bytes()).unwrap();
+        let mut copy = trio.copy_that_goes_on(70, n);
         copy.fs.write("large", &noise(100_000)).unwrap();
         trio.pair.laptop.sync();
         copy.sync();

@@ -19,6 +19,7 @@ use packetboat_replica::index::{ChunkPlace, Index, PackState};
 use packetboat_storage::pack::{MAX_PACK_BYTES, object_name};
 
 use super::in_use::{Beginning, chunks_in_use, chunks_standing};
+use super::present::sizes;
 use super::repack::Repacking;
 use super::sweep::sweep;
 use crate::Keys;
@@ -74,12 +75,7 @@ impl Replica {
     fn is_done_by_others(&self, condemnation: &Condemnation) -> Result<bool, SyncError> {
         let (index, store) = (&self.parts.index, &*self.parts.store);
         let mut needed = None;
-        for pack in condemnation.condemned_packs() {
-            let name = object_name(pack);
-            let folder = name.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
-            if !store.list(folder)?.iter().any(|listed| listed.name == name) {
-                continue;
-            }
+        for pack in sizes(store, condemnation.condemned_packs())?.keys() {
             if index.pack_row(pack)?.is_some() {
                 return Ok(false);
             }
