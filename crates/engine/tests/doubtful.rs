@@ -8,7 +8,8 @@ use packetboat_core::store::ObjectName;
 use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
-    LARGE, assert_sound, bring, count, garbage, keep, let_go_until_nothing_moves, noise, prune, shown, three_versions,
+    LARGE, MORE_THAN_A_TAIL, assert_sound, bring, count, desk_writes_a_checkpoint, garbage, keep,
+    let_go_until_nothing_moves, noise, prune, shown, three_versions,
 };
 use support::{Device, Pair};
 
@@ -20,12 +21,7 @@ fn in_doubt(before_the_checkpoint: impl Fn(&mut Device)) -> (Pair, Device, Vec<O
     bring(&pair.store, &[], &elsewhere);
     let before = elsewhere.names();
     before_the_checkpoint(&mut pair.desk);
-    for number in 0..MORE_THAN_A_TAIL {
-        pair.pass();
-        pair.desk.fs.write("counter", number.to_string().as_bytes()).unwrap();
-        pair.desk.sync();
-    }
-    assert_eq!(count(&pair.store, "checkpoints/"), 1, "the desk's");
+    desk_writes_a_checkpoint(&mut pair);
     let mut third = pair.third();
     third.sync();
     let nobody = pair.third();
@@ -121,6 +117,3 @@ fn a_device_that_was_retired_lets_nothing_go_before_it_has_come_back() {
     assert_eq!(pair.store.names(), before);
     assert_eq!(shown(&mut pair.laptop, "large", &times[0]).unwrap(), noise(1, LARGE));
 }
-
-/// As many packets as make a checkpoint due.
-const MORE_THAN_A_TAIL: usize = 70;

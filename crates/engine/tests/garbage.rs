@@ -13,7 +13,8 @@ use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::SyncOptions;
 use support::letting_go::{
-    LARGE, assert_sound, count, keep, let_go_until_nothing_moves, noise, packets, prune, shown, three_versions,
+    LARGE, assert_sound, count, half_wasted, keep, let_go_until_nothing_moves, noise, packets, prune, shown,
+    three_versions,
 };
 use support::{Device, Pair, Watcher};
 
@@ -99,14 +100,7 @@ fn a_dry_run_tells_what_would_go_and_changes_nothing() {
 
 #[test]
 fn what_is_in_use_of_a_wasteful_pack_is_stored_anew() {
-    let mut pair = Pair::new();
-    // Both lie in one pack, since they are stored in one round.
-    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
-    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
-    pair.settle();
-    pair.laptop.fs.remove("goes").unwrap();
-    pair.settle();
-    pair.pass_days(1);
+    let mut pair = half_wasted();
     let report = keep(&mut pair.laptop, Retention::Days(0));
     assert_eq!((report.packs, report.repacked), (1, 1), "{report:?}");
     pair.desk.sync();

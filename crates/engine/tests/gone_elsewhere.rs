@@ -11,7 +11,8 @@ use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
 use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
-    LARGE, assert_sound, count, keep, let_go_until_nothing_moves, noise, packets, prune, shown, three_versions,
+    LARGE, assert_sound, count, half_wasted, keep, let_go_until_nothing_moves, noise, packets, prune, shown,
+    three_versions,
 };
 use support::{Device, Pair};
 
@@ -311,13 +312,7 @@ fn no_later_beginning_is_made_where_the_present_one_cannot_be_read() {
 
 #[test]
 fn a_wasteful_pack_that_cannot_be_read_is_left_and_asked_for() {
-    let mut pair = Pair::new();
-    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
-    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
-    pair.settle();
-    pair.laptop.fs.remove("goes").unwrap();
-    pair.settle();
-    pair.pass_days(1);
+    let mut pair = half_wasted();
     let [pack] = &packs(&pair)[..] else { panic!("{:?}", packs(&pair)) };
     // Every byte: some are of what goes, and nobody looks at these.
     pair.store.tamper(pack, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));

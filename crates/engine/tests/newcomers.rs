@@ -10,7 +10,8 @@ use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
 use support::Pair;
 use support::letting_go::{
-    LARGE, assert_sound, bring, count, keep, let_go_until_nothing_moves, noise, packets, prune, three_versions,
+    LARGE, assert_sound, bring, count, desk_writes_a_checkpoint, keep, let_go_until_nothing_moves, noise, packets,
+    prune, three_versions,
 };
 
 #[test]
@@ -355,12 +356,7 @@ fn nothing_is_let_go_for_a_pack_that_only_a_checkpoint_names() {
     let mut pair = Pair::new();
     pair.laptop.fs.write("kept", b"inside a packet").unwrap();
     pair.settle();
-    for number in 0..MORE_THAN_A_TAIL {
-        pair.pass();
-        pair.desk.fs.write("counter", number.to_string().as_bytes()).unwrap();
-        pair.desk.sync();
-    }
-    assert_eq!(count(&pair.store, "checkpoints/"), 1, "the desk's");
+    desk_writes_a_checkpoint(&mut pair);
     let mut third = pair.third();
     third.sync();
     pair.pass_days(1);
@@ -381,6 +377,3 @@ fn nothing_is_let_go_for_a_pack_that_only_a_checkpoint_names() {
         assert_sound(device);
     }
 }
-
-/// As many packets as make a checkpoint due.
-const MORE_THAN_A_TAIL: usize = 70;

@@ -9,7 +9,7 @@ use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
 use packetboat_storage::pack::object_name;
 use support::letting_go::{
-    LARGE, assert_sound, bring, garbage, keep, let_go_until_nothing_moves, noise, packets, prune,
+    LARGE, MORE_THAN_A_TAIL, assert_sound, bring, garbage, keep, let_go_until_nothing_moves, noise, packets, prune,
 };
 use support::{Device, Pair};
 
@@ -265,5 +265,3 @@ fn sorted<const N: usize>(mut names: [ObjectName; N]) -> [ObjectName; N] {
 }
 
 const FILES: usize = 20;
-/// As many packets as make a checkpoint due.
-const MORE_THAN_A_TAIL: usize = 70;

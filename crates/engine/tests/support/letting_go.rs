@@ -113,3 +113,29 @@ pub(crate) fn let_go_until_nothing_moves(pair: &mut Pair, others: &mut [&mut Dev
 
 /// One to condemn, one to delete, one for the segments that the new checkpoint leaves, and one for each more device.
 const RUNS_TO_REST: usize = 6;
+
+/// As many packets as make a checkpoint due.
+pub(crate) const MORE_THAN_A_TAIL: usize = 70;
+
+/// Has the desk publish until it has written a checkpoint, the first of all.
+#[track_caller]
+pub(crate) fn desk_writes_a_checkpoint(pair: &mut Pair) {
+    for number in 0..MORE_THAN_A_TAIL {
+        pair.pass();
+        pair.desk.fs.write("counter", number.to_string().as_bytes()).unwrap();
+        pair.desk.sync();
+    }
+    assert_eq!(count(&pair.store, "checkpoints/"), 1, "the desk's");
+}
+
+/// Two devices and one pack, stored in one round, of which half is waste since a day.
+pub(crate) fn half_wasted() -> Pair {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("goes").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    pair
+}
