@@ -424,12 +424,16 @@ impl Replica {
             let page = index.packs_in_use(after.as_ref(), PAGE, &used)?;
             let Some(last) = page.last() else { return Ok(choice) };
             after = Some(last.pack);
-            let mine = |pack: &PackUse| {
-                // One that is damaged goes once all that was in use of it lies elsewhere.
-                let is_there = pack.state == PackState::Stored || pack.state == PackState::Damaged && pack.used == 0;
-                is_there && !too_new.contains(&pack.pack) && !untold.contains(&pack.pack)
-            };
-            for pack in page.into_iter().filter(mine) {
+            for pack in page {
+                let may_go = match pack.state {
+                    PackState::Stored => true,
+                    // One that is damaged goes once all that was in use of it lies elsewhere.
+                    PackState::Damaged => pack.used == 0 && are_sound(index, &pack.relied_on)?,
+                    PackState::Pending | PackState::Condemned => false,
+                };
+                if !may_go || too_new.contains(&pack.pack) || untold.contains(&pack.pack) {
+                    continue;
+                }
                 let waste = pack.total - pack.used;
                 if pack.used == 0 {
                     choice.unused.push(pack);
@@ -446,6 +450,16 @@ impl PruneReport {
         self.deleted += deleted.objects;
         self.deleted_bytes += deleted.bytes;
     }
+}
+
+/// Whether nothing is known against any of these packs.
+fn are_sound(index: &Index, packs: &[PackId]) -> Result<bool, SyncError> {
+    for pack in packs {
+        if index.pack_row(pack)?.is_none_or(|row| row.state != PackState::Stored) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// How far a run goes.

@@ -145,6 +145,23 @@ fn nothing_is_let_go_for_a_pack_that_the_storage_has_lost() {
 }
 
 #[test]
+fn letting_go_ends_where_a_storage_has_lost_every_pack_of_a_content() {
+    // Two packs that are missing were looked for in turn, for ever: the one was to go for the other.
+    let (mut pair, mut third, both, _) = doubled();
+    for lost in &both {
+        pair.store.delete(lost).unwrap();
+    }
+    for _ in 0..3 {
+        pair.pass_days(2);
+        for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+            prune(device);
+            assert!(misses_something(device), "others are asked for it");
+            assert_eq!(device.fs.read("large").unwrap(), noise(2, LARGE));
+        }
+    }
+}
+
+#[test]
 fn nothing_is_let_go_for_a_pack_that_the_storage_has_cut_short() {
     for cut in 0..2 {
         let (mut pair, mut third, both, then) = doubled();
