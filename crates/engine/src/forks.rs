@@ -16,6 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
+use packetboat_core::packet::SealedPacket;
 use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError};
 
@@ -32,8 +33,10 @@ use crate::salvage;
 struct Parting {
     /// The first packet that differs.
     at: Counter,
-    /// Whether the side that the place shows is the one that stays.
-    yields: bool,
+    /// What was folded there, where that is known.
+    ours: Option<PacketHash>,
+    /// What the place shows, where it has the smaller hash and follows what was folded before it.
+    smaller: Option<SealedPacket>,
 }
 
 impl Replica {
@@ -44,30 +47,117 @@ impl Replica {
         observer: &mut dyn Observer,
     ) -> Result<bool, SyncError> {
         let own = self.keys.device.device();
-        let mut lost = BTreeMap::new();
+        let mut partings = BTreeMap::new();
         for device in lanes {
             let Some(parting) = self.parting(device)? else { continue };
             if *device == own {
                 self.begin_again_as_new_device(observer)?;
                 return Ok(true);
             }
-            if parting.yields {
-                lost.insert(*device, parting.at);
-            } else {
-                self.put_over(device, parting.at)?;
-                let name = crate::members::load(&self.parts.index)?.name(device).unwrap_or("a device").to_owned();
-                let text = format!("two copies of {name} went on with one key: one side of what they published stays");
-                observer.note(Note::Warning { text });
-            }
+            partings.insert(*device, parting);
         }
-        if lost.is_empty() {
-            if !lanes.is_empty() {
-                self.parts.index.set_meta(SUSPECTED, None)?;
+        let lost = self.lost(&mut partings)?;
+        if !lost.is_empty() {
+            self.learn_anew(lost, observer)?;
+            return Ok(true);
+        }
+        for (device, parting) in &partings {
+            self.put_over(device, parting.at)?;
+            let name = crate::members::load(&self.parts.index)?.name(device).unwrap_or("a device").to_owned();
+            let text = format!("two copies of {name} went on with one key: one side of what they published stays");
+            observer.note(Note::Warning { text });
+        }
+        if !lanes.is_empty() {
+            self.parts.index.set_meta(SUSPECTED, None)?;
+        }
+        Ok(false)
+    }
+
+    /// The lanes of which the place shows the side that stays, each from where it parts.
+    ///
+    /// A side with the smaller hash goes all the same where it builds on one that goes, of another lane.
+    fn lost(&self, partings: &mut BTreeMap<DeviceId, Parting>) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
+        let mut blocked_by = BTreeMap::new();
+        let smaller = |partings: &BTreeMap<DeviceId, Parting>| -> Vec<(DeviceId, SealedPacket)> {
+            partings.iter().filter_map(|(device, parting)| Some((*device, parting.smaller.clone()?))).collect()
+        };
+        loop {
+            let mut found = BTreeMap::new();
+            for (device, packet) in smaller(partings).into_iter().filter(|(device, _)| !blocked_by.contains_key(device))
+            {
+                found.insert(device, self.of_other_sides(&packet)?);
             }
+            if found.is_empty() {
+                break;
+            }
+            for device in found.values().flatten() {
+                if !partings.contains_key(device)
+                    && let Some(parting) = self.parting(device)?
+                {
+                    partings.insert(*device, parting);
+                }
+            }
+            blocked_by.extend(found);
+        }
+        let mut lost: BTreeMap<DeviceId, Counter> =
+            smaller(partings).iter().map(|(device, _)| (*device, partings[device].at)).collect();
+        loop {
+            let mut stays = Vec::new();
+            for device in lost.keys() {
+                for other in blocked_by.get(device).into_iter().flatten().filter(|other| !lost.contains_key(other)) {
+                    if !self.builds_on_the_greater(partings, device, other)? {
+                        stays.push(*device);
+                    }
+                }
+            }
+            if stays.is_empty() {
+                return Ok(lost);
+            }
+            lost.retain(|device, _| !stays.contains(device));
+        }
+    }
+
+    /// Whether what was folded of the `other` lane builds on what goes of this one, and has the greater hash of the two
+    /// that would stay. Then each side builds on one that goes, and this decides, here as for whoever folded the other.
+    fn builds_on_the_greater(
+        &self,
+        partings: &BTreeMap<DeviceId, Parting>,
+        device: &DeviceId,
+        other: &DeviceId,
+    ) -> Result<bool, SyncError> {
+        let Some(Parting { at, ours: Some(ours), .. }) = partings.get(other) else { return Ok(false) };
+        let Some(Parting { at: parts_at, smaller: Some(smaller), .. }) = partings.get(device) else { return Ok(false) };
+        let Some(sealed) = self.parts.index.sealed_packet(Dot { device: *other, counter: *at })? else {
             return Ok(false);
+        };
+        let builds_on_it = sealed.open(&self.keys.ring)?.body.prerequisite.counter(device) >= *parts_at;
+        Ok(builds_on_it && smaller.hash() < *ours)
+    }
+
+    /// The lanes of which a packet at this place builds on other packets than were folded here or can follow those.
+    fn of_other_sides(&self, packet: &SealedPacket) -> Result<BTreeSet<DeviceId>, SyncError> {
+        let index = &self.parts.index;
+        // Sealed under a key that is not held: nobody here can fold it, and others will settle it.
+        let Ok(packet) = packet.open(&self.keys.ring) else { return Ok(BTreeSet::new()) };
+        let mut lanes = BTreeSet::new();
+        for (device, named) in packet.body.prerequisite.iter() {
+            let known = index.knowledge().counter(device);
+            let mut expected = named.hash;
+            for counter in (known + 1..=named.counter).rev() {
+                match standing(&*self.parts.store, &Dot { device: *device, counter })? {
+                    Some(standing) if standing.hash() == expected => expected = standing.previous(),
+                    _ => {
+                        lanes.insert(*device);
+                        break;
+                    }
+                }
+            }
+            let folded = places::hash_at(index, device, known.min(named.counter))?;
+            if folded.is_some_and(|folded| folded != expected) {
+                lanes.insert(*device);
+            }
         }
-        self.learn_anew(lost, observer)?;
-        Ok(true)
+        Ok(lanes)
     }
 
     /// Compares a lane with what was folded of it; nothing where the place shows the same as far as both go.
@@ -94,8 +184,8 @@ impl Replica {
                 None => true,
             };
             // Whoever began from a checkpoint cannot compare, and takes what everybody can read.
-            let yields = follows && ours.is_none_or(|ours| standing.hash() < ours);
-            parting = Some(Parting { at: counter, yields });
+            let is_smaller = follows && ours.is_none_or(|ours| standing.hash() < ours);
+            parting = Some(Parting { at: counter, ours, smaller: is_smaller.then_some(standing) });
             if ours.is_none() {
                 break;
             }

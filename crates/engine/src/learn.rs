@@ -92,6 +92,7 @@ pub(crate) fn learn(
         members: crate::members::load(index)?,
         garbage: crate::garbage::load(index)?,
         waiting: Waiting::new(WAITING_BYTES),
+        from_tips: BTreeSet::new(),
         sealed: HashMap::new(),
         lanes: BTreeMap::new(),
         cuts: Vec::new(),
@@ -144,6 +145,8 @@ struct Learner<'a> {
     members: Members,
     garbage: Garbage,
     waiting: Waiting,
+    /// Packets that came with tips, until they are folded.
+    from_tips: BTreeSet<Dot>,
     /// The sealed form of what waits.
     sealed: HashMap<PacketHash, SealedPacket>,
     /// Counters to read from each lane.
@@ -409,7 +412,10 @@ impl Learner<'_> {
                 continue;
             }
             match self.hold(sealed) {
-                Ok(true) => wanted.retain(|wanted| *wanted != counter),
+                Ok(true) => {
+                    wanted.retain(|wanted| *wanted != counter);
+                    self.from_tips.insert(Dot { device, counter });
+                }
                 // It may be of another epoch than the tip; it is read from the lane once the key is here.
                 Ok(false) | Err(LearnError::Locked(_)) => {}
                 Err(error) => return Err(error),
@@ -476,7 +482,7 @@ impl Learner<'_> {
                 }
                 wanted.make_contiguous().sort_unstable();
             }
-            if !progress {
+            if !progress && !self.look_into_lanes() {
                 if self.cuts.is_empty() {
                     return Ok(());
                 }
@@ -485,6 +491,21 @@ impl Learner<'_> {
                 self.fold_ready()?;
             }
         }
+    }
+
+    /// Asks lanes for what came with tips and could not be folded: of a fork the lane may show the other side by now.
+    fn look_into_lanes(&mut self) -> bool {
+        let mut is_asked = false;
+        let knowledge = self.index.knowledge();
+        self.from_tips.retain(|dot| {
+            let is_next = dot.counter == knowledge.counter(&dot.device) + 1;
+            if is_next {
+                self.lanes.entry(dot.device).or_default().push_front(dot.counter);
+                is_asked = true;
+            }
+            !is_next && !knowledge.contains(dot)
+        });
+        is_asked
     }
 
     /// Reads and holds the next packets of a lane, at most `length`, to be folded in one go.
