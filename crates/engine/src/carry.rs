@@ -9,21 +9,28 @@
 //! this disk and stored in another pack, as after a loss ([`crate::repair`]). What no disk shows any more, such as a past
 //! version, stays where it is until somebody who has it asks or is asked.
 //!
+//! A replica that began from a checkpoint has none of the packets before it. As far as another place may lack them it takes
+//! them along when it comes back to a place that has them. Those that were let go nobody has: what they said comes to the
+//! other place in a checkpoint, from which whoever has not folded them begins.
+//!
 //! Where a replica knows only one place nothing of this happens.
 
 use std::collections::BTreeSet;
 
 use packetboat_core::ids::{DeviceId, Dot, PackId};
+use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
 use packetboat_core::store::{Put, Store, StoreError};
-use packetboat_replica::index::PackState;
+use packetboat_replica::index::{PackState, Stage};
 use packetboat_storage::pack;
 
+use crate::checkpoints;
 use crate::error::SyncError;
 use crate::garbage;
-use crate::learn::packet_name;
+use crate::learn::{counters_present, packet_name};
 use crate::places::{self, Lacking};
 use crate::ports::Observer;
+use crate::prune::present::sizes;
 use crate::replica::Replica;
 
 impl Replica {
@@ -31,6 +38,7 @@ impl Replica {
     ///
     /// Answers with the lanes of which the place holds another side of a fork.
     pub(crate) fn carry(&mut self, observer: &mut dyn Observer) -> Result<BTreeSet<DeviceId>, SyncError> {
+        self.take_along()?;
         let lacking = places::lacking(&self.parts.index)?;
         let mut forked = BTreeSet::new();
         if lacking.is_empty() {
@@ -43,21 +51,30 @@ impl Replica {
                 break;
             }
         }
-        let absent = self.absent_packs(&lacking)?;
+        let ended = garbage::load(&self.parts.index)?.ended().clone();
+        let begins_later = lacking.iter().any(|lane| lane.first <= ended.counter(&lane.device));
+        let absent = if begins_later { self.all_absent_packs()? } else { self.absent_packs(&lacking)? };
         if !absent.is_empty() {
             self.store_elsewhere(&absent, observer)?;
         }
         let mut brought = Vec::new();
         for lane in &lacking {
             // Its own lane this device puts when it publishes.
-            if lane.device == own || self.bring(lane, observer)? {
-                brought.push((lane.device, lane.last));
-            } else {
-                forked.insert(lane.device);
+            if lane.device == own {
+                brought.push((own, lane.last));
+                continue;
+            }
+            match self.bring(lane, &ended, observer)? {
+                Brought::All => brought.push((lane.device, lane.last)),
+                Brought::UpTo(last) => brought.extend(last.map(|last| (lane.device, last))),
+                Brought::Forked => drop(forked.insert(lane.device)),
             }
         }
         let index = &mut self.parts.index;
         index.begin()?;
+        if begins_later {
+            checkpoints::set_owed(index, true)?;
+        }
         let tells = brought.iter().any(|(device, _)| *device != own);
         places::note_held(index, brought)?;
         if tells {
@@ -85,22 +102,103 @@ impl Replica {
         Ok(absent)
     }
 
-    /// Puts the packets of a lane that may be lacking here, as far as they are kept; not so where the place holds another
-    /// side of a fork.
-    fn bring(&mut self, lane: &Lacking, observer: &mut dyn Observer) -> Result<bool, SyncError> {
-        let ended = garbage::load(&self.parts.index)?.ended().counter(&lane.device);
-        let mut whole = true;
-        for counter in lane.first.max(ended + 1)..=lane.last.counter {
+    /// The packs on which this replica relies and that are not at this place.
+    fn all_absent_packs(&self) -> Result<BTreeSet<PackId>, SyncError> {
+        let index = &self.parts.index;
+        let (mut packs, mut after) = (BTreeSet::new(), None);
+        loop {
+            let page = index.packs(after.as_ref(), PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.pack);
+            packs.extend(page.iter().filter(|row| row.state == PackState::Stored).map(|row| row.pack));
+        }
+        let there = sizes(&*self.parts.store, &packs)?;
+        packs.retain(|pack| !there.contains_key(pack));
+        Ok(packs)
+    }
+
+    /// Puts the packets of a lane that may be lacking here, as far as they are kept.
+    fn bring(&mut self, lane: &Lacking, ended: &Knowledge, observer: &mut dyn Observer) -> Result<Brought, SyncError> {
+        let store = &*self.parts.store;
+        let first = lane.first.max(ended.counter(&lane.device) + 1);
+        let (mut last, mut present) = (None, None);
+        for counter in first..=lane.last.counter {
             let dot = Dot { device: lane.device, counter };
-            let Some(sealed) = self.parts.index.sealed_packet(dot)? else { continue };
-            whole &= put(&*self.parts.store, &sealed)?;
+            let Some(sealed) = self.parts.index.sealed_packet(dot)? else {
+                // It was folded in a checkpoint. Where the place has none either, there is nothing to go on from.
+                if present.is_none() {
+                    present = Some(counters_present(store, &lane.device)?);
+                }
+                match present.as_ref().is_some_and(|present| present.contains(&counter)) {
+                    true => continue,
+                    false => return Ok(Brought::UpTo(last)),
+                }
+            };
+            if counter == first && counter > 1 {
+                // Somebody may have put another side there since this place was known to hold ours.
+                let before = standing(store, &Dot { counter: counter - 1, ..dot })?;
+                if before.is_some_and(|before| before.hash() != sealed.previous()) {
+                    return Ok(Brought::Forked);
+                }
+            }
+            if !put(store, &sealed)? {
+                return Ok(Brought::Forked);
+            }
+            last = Some(Learned { counter, hash: sealed.hash() });
             observer.advance(1, sealed.bytes().len() as u64);
             if observer.interrupted() {
                 return Err(SyncError::Interrupted);
             }
         }
-        Ok(whole)
+        Ok(Brought::All)
     }
+
+    /// Keeps of the packets at this place those that this replica did not fold by themselves and another may lack.
+    fn take_along(&mut self) -> Result<(), SyncError> {
+        let index = &self.parts.index;
+        if !places::has_just_come(index)? {
+            return Ok(());
+        }
+        let ended = garbage::load(index)?.ended().clone();
+        let mut taken = Vec::new();
+        for (device, learned) in index.knowledge().iter() {
+            let first = 1 + places::least_held_elsewhere(index, device)?.max(ended.counter(device));
+            let (mut next, mut expected) = (learned.counter, learned.hash);
+            let rows = if first <= next { index.packets(*device, first, next)? } else { Vec::new() };
+            let kept = rows.iter().rev().take_while(|row| {
+                let follows = row.dot.counter == next && row.sealed_bytes.is_some();
+                next -= u64::from(follows);
+                follows
+            });
+            if let Some(lowest) = kept.last()
+                && let Some(sealed) = index.sealed_packet(lowest.dot)?
+            {
+                expected = sealed.previous();
+            }
+            for counter in (first..=next).rev() {
+                let there = standing(&*self.parts.store, &Dot { device: *device, counter })?;
+                let Some(sealed) = there.filter(|sealed| sealed.hash() == expected) else { break };
+                expected = sealed.previous();
+                taken.push(sealed);
+            }
+        }
+        let index = &mut self.parts.index;
+        index.begin()?;
+        for sealed in &taken {
+            index.put_packet(sealed, Stage::Carried)?;
+        }
+        Ok(index.commit()?)
+    }
+}
+
+/// What became of a lane that was to be brought.
+enum Brought {
+    /// All of it is there.
+    All,
+    /// What follows is not kept here; this was the last that was put.
+    UpTo(Option<Learned>),
+    /// The place holds another side of a fork.
+    Forked,
 }
 
 /// Puts a packet unless it is there; not so where another one has its place, which is a fork.
@@ -134,3 +232,5 @@ pub(crate) fn is_there(store: &dyn Store, pack: &PackId) -> Result<bool, SyncErr
         Err(error) => Err(error.into()),
     }
 }
+
+const PAGE: usize = 1024;

@@ -148,6 +148,16 @@ pub(crate) fn held_elsewhere(index: &Index, device: &DeviceId) -> Result<Counter
     Ok(greatest)
 }
 
+/// How far a lane is known to lie at every place but the present one.
+pub(crate) fn least_held_elsewhere(index: &Index, device: &DeviceId) -> Result<Counter, IndexError> {
+    let mut least = None;
+    for place in all(index)?.iter().skip(1) {
+        let held = held_at(index, place)?.counter(device);
+        least = Some(least.map_or(held, |least: Counter| least.min(held)));
+    }
+    Ok(least.unwrap_or(0))
+}
+
 /// Notes what was learned at the present place: what was folded there was read from it, and of what its tips tell that is
 /// folded here it holds the same.
 pub(crate) fn note_learned(index: &mut Index, before: &Knowledge, told: &[Knowledge]) -> Result<(), IndexError> {
@@ -156,7 +166,9 @@ pub(crate) fn note_learned(index: &mut Index, before: &Knowledge, told: &[Knowle
     }
     let mut lanes: Vec<(DeviceId, Learned)> = index.knowledge().since(before).iter().map(|(d, l)| (*d, *l)).collect();
     for (device, there) in told.iter().flat_map(Knowledge::iter) {
-        if hash_at(index, device, there.counter)? == Some(there.hash) {
+        let is_folded = there.counter <= index.knowledge().counter(device);
+        // What lies before the checkpoint from which this replica began it cannot compare.
+        if is_folded && hash_at(index, device, there.counter)?.is_none_or(|ours| ours == there.hash) {
             lanes.push((*device, *there));
         }
     }

@@ -12,7 +12,7 @@
 mod anew;
 mod carry_out;
 mod in_use;
-mod present;
+pub(crate) mod present;
 mod repack;
 mod size;
 mod superseded;

@@ -10,6 +10,7 @@ use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::Replica;
 use packetboat_storage::memory::MemoryStore;
 
+use support::letting_go::{garbage, keep, prune};
 use support::{Device, Pair};
 
 /// A laptop at the first place, a desk at the second, and a third device that goes to both.
@@ -223,6 +224,85 @@ fn what_only_a_copy_published_that_is_gone_is_kept_whichever_side_stays() {
         let paths: Vec<String> = trio.pair.laptop.files().into_iter().map(|(path, _)| path).collect();
         assert_eq!(paths, ["large", "one", "other"], "{n}");
     }
+}
+
+/// A laptop and a desk at one place, and a third device that stays at a copy of it.
+fn one_apart() -> (Pair, Device, MemoryStore) {
+    let mut pair = Pair::new();
+    let mut third = pair.third();
+    third.sync();
+    pair.settle();
+    third.fs.set_now(pair.now_ms() * 1_000_000);
+    third.sync();
+    let second = copy_of(&pair.store);
+    let third = pair.moved(third, &second, "second");
+    (pair, third, second)
+}
+
+#[test]
+fn what_a_carrier_learned_from_a_checkpoint_is_brought_too() {
+    // It has none of the packets before; the third device asked the second place for them, for ever.
+    let (mut pair, mut third, second) = one_apart();
+    for n in 0..80 {
+        pair.laptop.fs.write("edited", format!("for the {n}th time").as_bytes()).unwrap();
+        pair.pass();
+        pair.laptop.sync();
+    }
+    third.fs.write("from the third", b"hello").unwrap();
+    third.sync();
+    let mut carrier = pair.joined(9, "carrier", b"secret");
+    carrier.sync();
+    let first_of_laptop = carrier.replica.index().packets(pair.laptop.id(), 1, 1).unwrap();
+    assert_eq!(first_of_laptop, [], "it began from a checkpoint");
+    for _ in 0..2 {
+        carrier = pair.moved(carrier, &second, "second");
+        carrier.sync();
+        third.sync();
+        let store = pair.store.clone();
+        carrier = pair.moved(carrier, &store, "memory");
+        carrier.sync();
+        pair.settle();
+    }
+    let files = [("edited", "for the 79th time"), ("from the third", "hello")];
+    pair.assert_files(&files);
+    assert_eq!(third.files(), pair.laptop.files());
+    assert_eq!(carrier.files(), third.files());
+}
+
+#[test]
+fn whoever_was_left_alone_at_one_place_goes_on_from_the_checkpoint_that_is_brought_there() {
+    let (mut pair, mut third, second) = one_apart();
+    third.fs.write("from the third", b"hello").unwrap();
+    third.sync();
+    pair.laptop.replica.retire(&third.id(), &mut Silent).unwrap();
+    pair.laptop.fs.write("large", &noise(200_000)).unwrap();
+    pair.settle();
+    keep(&mut pair.laptop, Retention::Days(0));
+    for _ in 0..4 {
+        pair.pass_days(1);
+        pair.laptop.fs.write("edited", &pair.now_ms().to_le_bytes()).unwrap();
+        pair.settle();
+        prune(&mut pair.laptop);
+        prune(&mut pair.desk);
+    }
+    assert!(!garbage(&pair.desk).ended().is_empty(), "history begins later");
+    let mut desk = pair.take_desk();
+    for _ in 0..4 {
+        desk = pair.moved(desk, &second, "second");
+        desk.sync();
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        third.sync();
+        let store = pair.store.clone();
+        desk = pair.moved(desk, &store, "memory");
+        desk.sync();
+        pair.pass();
+        pair.laptop.sync();
+    }
+    let files = pair.laptop.files();
+    let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["edited", "from the third", "large"]);
+    assert_eq!(desk.files(), files);
+    assert_eq!(third.files(), files);
 }
 
 #[test]

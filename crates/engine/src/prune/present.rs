@@ -44,7 +44,7 @@ impl Replica {
 }
 
 /// The sizes in bytes of those of these packs that the intermediary lists; each folder is listed once.
-pub(super) fn sizes<'p>(
+pub(crate) fn sizes<'p>(
     store: &dyn Store,
     packs: impl IntoIterator<Item = &'p PackId>,
 ) -> Result<BTreeMap<PackId, u64>, SyncError> {

@@ -1,7 +1,7 @@
 //! Packets in the index: sealed for as long as they are kept, and what a log says of them.
 //!
-//! A packet that arrives before its prerequisite waits here; a folded one stays sealed until its owner lets it go,
-//! so that what an intermediary loses can be put there again.
+//! A folded one stays sealed until its owner lets it go, so that what an intermediary loses can be put there again. One that
+//! lies before the checkpoint from which this replica began is kept where another intermediary may lack it.
 
 use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
 use packetboat_core::packet::SealedPacket;
@@ -12,11 +12,11 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::items::page;
 use super::{Index, IndexError};
 
-/// Whether a packet's changes are in the tree.
+/// How a packet's changes came into the tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
-    /// Held until its prerequisite is folded.
-    Waiting,
+    /// By a checkpoint that includes it; it was not folded by itself, and is kept to be carried.
+    Carried,
     /// Folded.
     Folded,
 }
@@ -51,11 +51,7 @@ impl Index {
     /// Says whether it is stored now: not so where another packet has its dot, which is a fork.
     /// What a folded packet holds, [`set_folded`](Self::set_folded) says; until then its Lamport time is 0.
     pub fn put_packet(&mut self, packet: &SealedPacket, stage: Stage) -> Result<bool, IndexError> {
-        self.put_packet_as(packet.dot(), packet, stage)
-    }
-
-    /// Stores a packet under another dot: that of the lane which a fork's losing side became.
-    pub fn put_packet_as(&mut self, dot: Dot, packet: &SealedPacket, stage: Stage) -> Result<bool, IndexError> {
+        let dot = packet.dot();
         let device = self.numbers.device_number(&self.sql, &dot.device)?;
         let (hash, bytes) = (packet.hash(), packet.bytes());
         let stage = i64::from(stage == Stage::Folded);
@@ -125,7 +121,7 @@ impl Index {
         let (Some(first), Some(last)) = (padded("0"), padded("f")) else { return Ok(Vec::new()) };
         let mut statement = self.sql.prepare_cached(
             "SELECT device, counter, hash, stage, lamport, time, summary, length(sealed) FROM packet
-             WHERE hash BETWEEN ?1 AND ?2 ORDER BY hash LIMIT ?3",
+             WHERE stage = 1 AND hash BETWEEN ?1 AND ?2 ORDER BY hash LIMIT ?3",
         )?;
         let mut rows = statement.query(params![first.as_bytes(), last.as_bytes(), page(limit)])?;
         let mut packets = Vec::new();
@@ -158,27 +154,6 @@ impl Index {
             update.execute([device, dot.counter as i64])?;
         }
         Ok(())
-    }
-
-    /// The dots of the packets that wait for their prerequisites, lane by lane.
-    pub fn waiting_dots(&self) -> Result<Vec<Dot>, IndexError> {
-        let mut statement =
-            self.sql.prepare_cached("SELECT device, counter FROM packet WHERE stage = 0 ORDER BY device, counter")?;
-        let mut rows = statement.query([])?;
-        let mut dots = Vec::new();
-        while let Some(row) = rows.next()? {
-            let device = self.numbers.device(&self.sql, row.get(0)?)?;
-            dots.push(Dot { device, counter: row.get::<_, i64>(1)? as u64 });
-        }
-        Ok(dots)
-    }
-
-    /// The packets that wait for their prerequisites, lane by lane.
-    ///
-    /// All at once in memory: where there may be many, go through [`waiting_dots`](Self::waiting_dots).
-    pub fn waiting(&self) -> Result<Vec<SealedPacket>, IndexError> {
-        let dots = self.waiting_dots()?;
-        dots.into_iter().filter_map(|dot| self.sealed_packet(dot).transpose()).collect()
     }
 
     fn read_packet(&self, row: &Row<'_>) -> Result<PacketRow, IndexError> {

@@ -11,7 +11,7 @@
 //! local    the entries of this disk, clustered by directory
 //! stray    entries that stand elsewhere than `item.dir` and `item.name` say
 //! dir      the entries that are directories, by their own number
-//! packet   packets, sealed as long as they are kept; stage 0 waiting, 1 folded
+//! packet   packets, sealed as long as they are kept; stage 0 carried, 1 folded
 //! lane     per device the last folded packet, with its whole prerequisite
 //! pack     packs; state 0 pending, 1 stored, 2 condemned, -1 damaged
 //! part     up to 16 chunks of a pack, see chunks.rs
@@ -107,7 +107,6 @@ const TABLES: &str = "
     );
     CREATE INDEX packet_hash ON packet (hash);
     CREATE INDEX packet_log ON packet (lamport) WHERE stage = 1;
-    CREATE INDEX packet_waiting ON packet (device, counter) WHERE stage = 0;
     CREATE TABLE lane (
         device INTEGER PRIMARY KEY, counter INTEGER NOT NULL, hash BLOB NOT NULL,
         lamport INTEGER NOT NULL, prerequisite BLOB NOT NULL

@@ -144,7 +144,7 @@ impl Index {
         Ok(())
     }
 
-    /// Forgets the folded packets up to a point, and what lies inside them.
+    /// Forgets the packets up to a point, and what lies inside them.
     ///
     /// What lies inside is gone through once for all lanes, in the order of its key: nothing else is asked for by lane, so
     /// no index by lane is kept.
@@ -154,7 +154,7 @@ impl Index {
             let Some(device) = self.numbers.find_device(device) else { continue };
             last.insert(device, learned.counter);
             self.sql
-                .prepare_cached("DELETE FROM packet WHERE device = ?1 AND counter <= ?2 AND stage = 1")?
+                .prepare_cached("DELETE FROM packet WHERE device = ?1 AND counter <= ?2")?
                 .execute(params![device, learned.counter as i64])?;
         }
         let mut after = Vec::new();

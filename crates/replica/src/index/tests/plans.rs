@@ -22,7 +22,6 @@ const ALLOWED: &[(&str, &str)] = &[
         "SELECT p.device, p.counter, p.hash",
         "packets come in order; devices are looked up, and those of one time are sorted",
     ),
-    ("SELECT device, counter FROM packet WHERE stage = 0", "an index of those that wait alone, which are few"),
     ("SELECT id FROM pack WHERE state = 0", "an index of those that are pending alone, which are few"),
     ("SELECT kind, subject, text FROM problem", "problems are few, and shown as a whole"),
     ("SELECT count(*) FROM sqlite_schema", "once, when the index is opened"),

@@ -12,6 +12,10 @@ use packetboat_core::tree::{MoveRecord, Past, Summary, TreeRead, TreeWrite};
 use super::*;
 
 fn sealed(device: u8, counter: u64) -> SealedPacket {
+    sealed_with(device, counter, counter as u8)
+}
+
+fn sealed_with(device: u8, counter: u64, nonce: u8) -> SealedPacket {
     let key = DeviceKey::from_seed(&[device; 32]);
     let ring = KeyRing::new(VaultId([1; 16]), RootKey([1; 32]));
     let body = PacketBody {
@@ -24,7 +28,7 @@ fn sealed(device: u8, counter: u64) -> SealedPacket {
         changes: vec![],
     };
     let previous = PacketHash([u8::from(counter > 1); 32]);
-    SealedPacket::seal(&key, &ring, counter, previous, Nonce([counter as u8; 24]), &body).unwrap()
+    SealedPacket::seal(&key, &ring, counter, previous, Nonce([nonce; 24]), &body).unwrap()
 }
 
 #[test]
@@ -102,15 +106,13 @@ fn items_are_listed_page_by_page() {
 }
 
 #[test]
-fn a_packet_waits_is_folded_and_lets_its_bytes_go() {
+fn a_packet_is_folded_and_lets_its_bytes_go() {
     let mut index = Index::in_memory().unwrap();
     let packet = sealed(1, 2);
     let dot = packet.dot();
     assert_eq!(index.packet_row(dot).unwrap(), None);
-    index.put_packet(&packet, Stage::Waiting).unwrap();
-    index.put_packet(&sealed(1, 1), Stage::Waiting).unwrap();
-    assert_eq!(index.waiting().unwrap(), [sealed(1, 1), packet.clone()]);
-    assert_eq!(index.waiting_dots().unwrap().len(), 2);
+    index.put_packet(&packet, Stage::Carried).unwrap();
+    index.put_packet(&sealed(1, 1), Stage::Carried).unwrap();
     assert!(index.recent_packets(9, None).unwrap().is_empty());
 
     let summary = Summary { created: 1, edited: 2, moved: 3, deleted: 400, attributes: 5 };
@@ -119,30 +121,25 @@ fn a_packet_waits_is_folded_and_lets_its_bytes_go() {
     let row = index.packet_row(dot).unwrap().unwrap();
     assert_eq!(row.folded, Some(FoldedPacket { lamport: 7, time: -8, summary }));
     assert_eq!((row.hash, row.sealed_bytes), (packet.hash(), Some(packet.bytes().len() as u64)));
-    assert_eq!(index.waiting().unwrap(), [sealed(1, 1)]);
+    let carried = index.packet_row(sealed(1, 1).dot()).unwrap().unwrap();
+    assert_eq!((carried.folded, carried.sealed_bytes.is_some()), (None, true));
 
     index.drop_sealed(dot).unwrap();
     assert_eq!(index.sealed(dot).unwrap(), None);
     assert_eq!(index.packet_row(dot).unwrap().unwrap().sealed_bytes, None);
-    index.put_packet(&packet, Stage::Waiting).unwrap();
+    index.put_packet(&packet, Stage::Carried).unwrap();
     assert_eq!(index.sealed(dot).unwrap().as_deref(), Some(packet.bytes()));
     assert_eq!(index.packet_row(dot).unwrap().unwrap().folded, row.folded);
 }
 
 #[test]
-fn the_other_side_of_a_fork_is_kept_under_its_own_lane() {
+fn a_packet_whose_dot_is_taken_is_not_stored() {
     let mut index = Index::in_memory().unwrap();
     let packet = sealed(1, 1);
-    let fork = Dot { device: DeviceId(packet.hash().0), counter: 1 };
-    index.put_packet_as(fork, &packet, Stage::Folded).unwrap();
-    assert_eq!(index.packet_row(packet.dot()).unwrap(), None);
-    assert_eq!(index.sealed_packet(fork).unwrap(), Some(packet.clone()));
-
-    let other = Dot { device: packet.device(), counter: 1 };
-    assert!(index.put_packet(&packet, Stage::Waiting).unwrap());
-    assert!(index.put_packet(&packet, Stage::Waiting).unwrap());
-    assert!(!index.put_packet_as(other, &sealed(2, 1), Stage::Waiting).unwrap(), "the dot is taken");
-    assert_eq!(index.sealed_packet(other).unwrap(), Some(packet));
+    assert!(index.put_packet(&packet, Stage::Carried).unwrap());
+    assert!(index.put_packet(&packet, Stage::Carried).unwrap());
+    assert!(!index.put_packet(&sealed_with(1, 1, 2), Stage::Carried).unwrap());
+    assert_eq!(index.sealed_packet(packet.dot()).unwrap(), Some(packet));
 }
 
 #[test]
@@ -151,7 +148,7 @@ fn the_log_is_in_total_order_page_by_page() {
     let (mut times, summary) = (Vec::new(), Summary::default());
     for (device, counter, lamport) in [(3, 1, 5), (1, 1, 5), (2, 1, 5), (1, 2, 9), (2, 2, 6)] {
         let packet = sealed(device, counter);
-        index.put_packet(&packet, Stage::Waiting).unwrap();
+        index.put_packet(&packet, Stage::Carried).unwrap();
         index.set_folded(packet.dot(), lamport, 0, &summary).unwrap();
         times.push((lamport, packet.device()));
     }
@@ -351,12 +348,11 @@ fn damaged_parts_and_packets_are_errors() {
     let mut index = Index::in_memory().unwrap();
     let packed = pack(1, [7]);
     index.put_pack(&packed, PackState::Stored).unwrap();
-    index.put_packet(&sealed(1, 1), Stage::Waiting).unwrap();
+    index.put_packet(&sealed(1, 1), Stage::Carried).unwrap();
     index.sql.execute("UPDATE part SET chunks = x'0404'", []).unwrap();
     index.sql.execute("UPDATE packet SET sealed = x'0404'", []).unwrap();
     assert!(matches!(index.chunk_place(&packed.chunks[0].id), Err(IndexError::Damaged { .. })));
     assert!(matches!(index.pack_index(&packed.pack), Err(IndexError::Damaged { .. })));
-    assert!(matches!(index.waiting(), Err(IndexError::Damaged { .. })));
 }
 
 #[test]
