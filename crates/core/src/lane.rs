@@ -16,7 +16,8 @@
 //! Whether it is refused follows from the packet and its lane alone, so all replicas refuse the same.
 //!
 //! A packet of a removed lane beyond the cut is folded only where a member in good standing has it in its prerequisite:
-//! it was published before its carrier knew. So it is with the introduction of a device under a key that was given up:
+//! it was published before its carrier knew. One of a lane that was retired, not revoked, is folded as well where it knows
+//! all that was condemned: nobody waits for its device, and it cannot build on what is gone. So it is with the introduction of a device under a key that was given up:
 //! the revoked one, which has that key, could introduce itself anew. [`Waiting::carries`] finds the carriers, which wait
 //! for what they carry.
 //!
@@ -171,10 +172,13 @@ impl Lanes<'_> {
         if !introduces_where_it_must(packet) {
             return Admission::Refused(Refusal::Introduction);
         }
-        if let Some(refusal) = objection(self.members, self.garbage, packet)
-            && !(self.carried)(&packet.dot, self.carriers(packet))
-        {
-            return Admission::Refused(refusal);
+        if let Some(refusal) = objection(self.members, self.garbage, packet) {
+            let knows_what_is_condemned = self.knows_what_is_condemned(packet);
+            let is_harmless = matches!(refusal, Refusal::Retired { .. }) && knows_what_is_condemned;
+            let carriers = if knows_what_is_condemned { Carriers::Newcomers } else { Carriers::Members };
+            if !is_harmless && !(self.carried)(&packet.dot, carriers) {
+                return Admission::Refused(refusal);
+            }
         }
         let missing = missing(self.knowledge, packet);
         if let Some(last) = self.knowledge.of(&device)
@@ -202,17 +206,16 @@ impl Lanes<'_> {
         }
     }
 
-    /// Who may carry a packet that does not stand by itself.
+    /// Whether nothing that a packet does can build on what was condemned unknown to it.
     ///
-    /// A retired device that comes back carries what it made where nobody looked, unless that may build on what was
-    /// condemned unknown to it.
-    fn carriers(&self, packet: &Packet) -> Carriers {
+    /// What a retired device made where nobody looked is folded then, and else where a member carries it.
+    fn knows_what_is_condemned(&self, packet: &Packet) -> bool {
         let mut known = self.end.map(|end| end.prerequisite.clone()).unwrap_or_default();
         known.merge(&packet.body.prerequisite);
         if let Some(own) = self.knowledge.of(&packet.dot.device) {
             known.advance(packet.dot.device, own);
         }
-        if self.garbage.is_known_to(&known) { Carriers::Newcomers } else { Carriers::Members }
+        self.garbage.is_known_to(&known)
     }
 
     /// Checks what a packet says of those before it, all of which are folded.

@@ -240,6 +240,32 @@ fn one_apart() -> (Pair, Device, MemoryStore) {
 }
 
 #[test]
+fn two_that_retire_each_other_at_two_places_both_come_back() {
+    // Each refused the packet by which the other had retired it, and so neither ever heard of that.
+    let (mut pair, mut third, _) = one_apart();
+    let before = [pair.laptop.id(), third.id()];
+    pair.laptop.fs.write("from the laptop", b"hello").unwrap();
+    third.fs.write("from the third", b"hello").unwrap();
+    for (device, other) in [(&mut pair.laptop, &before[1]), (&mut third, &before[0])] {
+        device.replica.retire(other, &mut Silent).unwrap();
+        device.sync();
+    }
+    let store = pair.store.clone();
+    let mut third = pair.moved(third, &store, "memory");
+    for _ in 0..3 {
+        pair.pass();
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        third.sync();
+        pair.laptop.sync();
+    }
+    let files =
+        [("from the laptop", "hello"), ("from the third", "hello")].map(|(path, text)| (path.into(), text.into()));
+    assert_eq!(pair.laptop.files(), files);
+    assert_eq!(third.files(), files);
+    assert!([pair.laptop.id(), third.id()].iter().all(|id| !before.contains(id)));
+}
+
+#[test]
 fn what_a_carrier_learned_from_a_checkpoint_is_brought_too() {
     // It has none of the packets before; the third device asked the second place for them, for ever.
     let (mut pair, mut third, second) = one_apart();

@@ -250,11 +250,14 @@ fn beyond_the_cut_a_revoked_lane_needs_a_carrier() {
 }
 
 #[test]
-fn beyond_the_cut_a_retired_lane_needs_a_carrier() {
+fn beyond_the_cut_a_retired_lane_needs_a_carrier_unless_it_knows_what_is_condemned() {
     let (mut replica, [_, _, b1]) = two_lanes();
     replica.take(&b1);
     let b2 = replica.clone().make(2, vec![]);
     replica.make(1, vec![Change::Retire { device: device(2), cut: 1 }]);
+    // Of two that retire each other, neither of which heard of the other, each must hear of it.
+    assert!(matches!(replica.admit(&b2, None), Admission::Fold { .. }));
+    replica.make(1, condemnation());
     assert_eq!(replica.take(&b2), Admission::Refused(Refusal::Retired { cut: 1 }));
     assert!(matches!(replica.admit(&b2, Some(Carriers::Members)), Admission::Fold { .. }));
 }
