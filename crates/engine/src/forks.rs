@@ -4,7 +4,8 @@
 //! needs no agreement: whoever sees both decides alike. What the place shows is compared with what was folded here, from
 //! the end of the lane down to where they part:
 //!
-//! - where this replica has folded the side that stays, it puts that over the other one, and its tip tells of it;
+//! - where this replica has folded the side that stays, it puts that over the other one, and its tip tells of it. A side
+//!   that builds on one that goes, of another lane, goes too, whatever its hash;
 //! - where it has folded the other, it *begins anew*: it forgets what it folded, goes on as a new device and learns again
 //!   from what stays. What its disk agreed on with the vault before remains the base, but for what rests on the other side:
 //!   that is published whole ([`crate::removals`]). So does everybody who built on that side, whose packets are refused by
@@ -16,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
+use packetboat_core::knowledge::Learned;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError};
@@ -57,15 +59,17 @@ impl Replica {
             partings.insert(*device, parting);
         }
         let lost = self.lost(&mut partings)?;
+        for (device, parting) in partings.iter().filter(|(device, _)| !lost.contains_key(device)) {
+            // This replica may be the only one that goes to both places, and is about to forget what it folded.
+            if self.put_over(device, parting.at, &lost)? {
+                let name = crate::members::load(&self.parts.index)?.name(device).unwrap_or("a device").to_owned();
+                let text = format!("two copies of {name} went on with one key: one side of what they published stays");
+                observer.note(Note::Warning { text });
+            }
+        }
         if !lost.is_empty() {
             self.learn_anew(lost, observer)?;
             return Ok(true);
-        }
-        for (device, parting) in &partings {
-            self.put_over(device, parting.at)?;
-            let name = crate::members::load(&self.parts.index)?.name(device).unwrap_or("a device").to_owned();
-            let text = format!("two copies of {name} went on with one key: one side of what they published stays");
-            observer.note(Note::Warning { text });
         }
         if !lanes.is_empty() {
             self.parts.index.set_meta(SUSPECTED, None)?;
@@ -193,9 +197,28 @@ impl Replica {
         Ok(parting)
     }
 
-    /// Puts what was folded of a lane over what this place shows of it.
-    fn put_over(&mut self, device: &DeviceId, from: Counter) -> Result<(), SyncError> {
-        let Some(last) = self.parts.index.knowledge().of(device) else { return Ok(()) };
+    /// Puts what was folded of a lane over what this place shows of it, but for what builds on lanes that are lost from there
+    /// on; whether there was anything to put.
+    fn put_over(
+        &mut self,
+        device: &DeviceId,
+        from: Counter,
+        lost: &BTreeMap<DeviceId, Counter>,
+    ) -> Result<bool, SyncError> {
+        let Some(mut last) = self.parts.index.knowledge().of(device) else { return Ok(false) };
+        let mut ours = Vec::new();
+        for counter in from..=last.counter {
+            let Some(sealed) = self.parts.index.sealed_packet(Dot { device: *device, counter })? else { continue };
+            let prerequisite = sealed.open(&self.keys.ring)?.body.prerequisite;
+            if lost.iter().any(|(device, at)| prerequisite.counter(device) >= *at) {
+                last = Learned { counter: counter - 1, hash: sealed.previous() };
+                break;
+            }
+            ours.push(sealed);
+        }
+        if last.counter < from {
+            return Ok(false);
+        }
         let mut given_up = Vec::new();
         for counter in counters_present(&*self.parts.store, device)?.range(from..).copied() {
             let standing = standing(&*self.parts.store, &Dot { device: *device, counter })?;
@@ -212,16 +235,15 @@ impl Replica {
                 None => self.parts.store.delete(&packet_name(&dot))?,
             }
         }
-        for counter in from..=last.counter {
-            if let Some(sealed) = self.parts.index.sealed_packet(Dot { device: *device, counter })? {
-                self.parts.store.put(&packet_name(&sealed.dot()), sealed.bytes())?;
-            }
+        for sealed in &ours {
+            self.parts.store.put(&packet_name(&sealed.dot()), sealed.bytes())?;
         }
         let index = &mut self.parts.index;
         index.begin()?;
         places::note_held(index, [(*device, last)])?;
         places::owe_a_tip(index)?;
-        Ok(index.commit()?)
+        index.commit()?;
+        Ok(true)
     }
 
     /// Forgets what was folded, and goes on as a new device that learns from what stays.

@@ -201,6 +201,7 @@ impl Learner<'_> {
         let locked = self.open_tips(moved_on, &seen)?;
         self.locked_tips(locked, &seen)?;
         self.lanes_told_of();
+        self.lanes_that_parted()?;
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
         }
@@ -246,7 +247,7 @@ impl Learner<'_> {
                 Err(LearnError::Locked(_)) => locked.push((device, listed)),
                 Err(LearnError::Unusable(reason)) => {
                     self.unusable("tip", &listed.name, reason)?;
-                    self.lane_of_damaged_tip(device)?;
+                    self.rest_of_lane(device)?;
                 }
                 Err(LearnError::Sync(error)) => return Err(error),
             }
@@ -254,8 +255,20 @@ impl Learner<'_> {
         Ok(locked)
     }
 
+    /// Looks on in the lanes of which this replica gave up a side for another, until that is folded: it may be that no tip
+    /// tells of it, as where its device was killed before it wrote one.
+    fn lanes_that_parted(&mut self) -> Result<(), SyncError> {
+        for (device, at) in self.parted.clone() {
+            let is_wanted = self.lanes.get(&device).is_some_and(|wanted| !wanted.is_empty());
+            if self.index.knowledge().counter(&device) < at && !is_wanted {
+                self.rest_of_lane(device)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks on in a lane of which the tip says nothing: its device may write no other for a long time.
-    fn lane_of_damaged_tip(&mut self, device: DeviceId) -> Result<(), SyncError> {
+    fn rest_of_lane(&mut self, device: DeviceId) -> Result<(), SyncError> {
         if device == self.own_device {
             return Ok(());
         }
