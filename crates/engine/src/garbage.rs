@@ -175,10 +175,14 @@ pub(crate) fn is_passed_over(
     members: &Members,
     device: &DeviceId,
 ) -> Result<bool, SyncError> {
-    // Where the introduction is let go itself, all knew of it.
     let introduction = Dot { device: *device, counter: 1 };
-    let Some(introduction) = index.sealed_packet(introduction)? else { return Ok(false) };
-    let known = introduction.open(ring)?.body.prerequisite;
+    let known = match index.sealed_packet(introduction)? {
+        Some(introduction) => introduction.open(ring)?.body.prerequisite,
+        // Where it is let go itself, all knew of it.
+        None if record.horizon().contains(&introduction) => return Ok(false),
+        // It came in a checkpoint, perhaps its device's own: what its device did not know later it did not know then.
+        None => index.lane_prerequisite(*device)?,
+    };
     // Others fold an introduction that knows all that is condemned, whenever they answered.
     let unknown = |dot: &Dot| dot.device != *device && !known.contains(dot);
     for (dot, _) in record.standing().filter(|(dot, condemnation)| unknown(dot) && !condemnation.is_void()) {

@@ -313,6 +313,11 @@ impl Replica {
         if self.was_passed_over()? {
             return Ok(true);
         }
+        self.is_cut_short(learned)
+    }
+
+    /// Whether packets that this device has not learned were let go.
+    fn is_cut_short(&self, learned: &Learned) -> Result<bool, SyncError> {
         Ok(learned.missing && self.has_missed_history()?.is_some())
     }
 
@@ -349,10 +354,11 @@ impl Replica {
     }
 
     /// Goes on as a new device after it was retired; nobody has to ask for it.
-    pub(crate) fn come_back(&mut self, observer: &mut dyn Observer) -> Result<Learned, SyncError> {
+    pub(crate) fn come_back(&mut self, learned: &Learned, observer: &mut dyn Observer) -> Result<Learned, SyncError> {
         let own = self.keys.device.device();
         let standing = members::load(&self.parts.index)?.standing(&own);
-        let goes_on = matches!(standing, Standing::Retired { cut } if self.may_be_carried(cut)?);
+        let goes_on = matches!(standing, Standing::Retired { cut } if self.may_be_carried(cut)?)
+            && !self.is_cut_short(learned)?;
         if goes_on && self.parts.index.meta(COMING_BACK)?.is_none() {
             // All that it missed was there to be learned, so it knows what was deleted meanwhile. What it made where nobody
             // looked is put here first: its introduction builds on that, and so carries it.

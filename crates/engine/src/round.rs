@@ -55,7 +55,7 @@ impl Replica {
         let mut learned = self.learn(observer)?;
         self.refuse_if_removed(&learned)?;
         if self.is_to_come_back(&learned)? {
-            learned = self.come_back(observer)?;
+            learned = self.come_back(&learned, observer)?;
         }
         self.note_damage(&learned.damaged)?;
         match learned.own {

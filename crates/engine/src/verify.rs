@@ -284,6 +284,11 @@ impl Verifier<'_> {
                 self.orphan(&name);
                 continue;
             };
+            if members.standing(&checkpoint.device).is_revoked() {
+                // Nobody begins from it, whatever it says.
+                self.orphan(&name);
+                continue;
+            }
             let root = self.object(&name, MAX_CHECKPOINT_BYTES as u64)?.and_then(|bytes| {
                 UnverifiedCheckpoint::parse(bytes)
                     .and_then(|root| root.verify(&checkpoint.device))

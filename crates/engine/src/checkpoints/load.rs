@@ -101,6 +101,12 @@ fn begin_from(
         };
         !parted.iter().any(may_contain)
     });
+    // Such a device may have written it itself before it knew.
+    let passed_over = crate::learn::passed_over::of(index, keys.device.device())?;
+    roots.retain(|(_, root)| {
+        let contains = |device: &DeviceId| root.knowledge.counter(device) > root.garbage.ended().counter(device);
+        !passed_over.iter().any(contains)
+    });
     roots.sort_by_key(|(_, root)| std::cmp::Reverse(total(&root.knowledge)));
     for (checkpoint, root) in roots {
         index.set_meta(LOADING, Some(checkpoint.name().as_str().as_bytes()))?;

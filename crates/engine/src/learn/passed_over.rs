@@ -17,7 +17,7 @@ use crate::error::SyncError;
 use crate::garbage;
 
 /// Those that were found, as long as this device has not introduced itself: then it refuses them like any other.
-pub(super) fn of(index: &Index, own: DeviceId) -> Result<BTreeSet<DeviceId>, SyncError> {
+pub(crate) fn of(index: &Index, own: DeviceId) -> Result<BTreeSet<DeviceId>, SyncError> {
     if index.knowledge().counter(&own) > 0 {
         return Ok(BTreeSet::new());
     }
@@ -36,7 +36,8 @@ pub(crate) fn find(index: &mut Index, ring: &KeyRing, own: DeviceId) -> Result<b
     let members = crate::members::load(index)?;
     let mut found = of(index, own)?;
     let before = found.len();
-    for member in members.active() {
+    // One that was retired since is refused by others all the same.
+    for member in members.iter() {
         if garbage::is_passed_over(index, ring, &record, &members, &member.device)? {
             found.insert(member.device);
         }
