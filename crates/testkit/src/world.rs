@@ -124,8 +124,8 @@ pub struct World {
     /// Another storage, of which some devices know.
     second: Option<FaultyStore>,
     ring: KeyRing,
-    /// What opens the marker, where there is one.
-    recovery: RecoveryKey,
+    /// What opens markers, where there are some: each change of the root key writes another.
+    recovery: Vec<RecoveryKey>,
     revocations: usize,
     backups: Vec<Backup>,
     devices: Vec<Device>,
@@ -201,7 +201,9 @@ impl World {
             store.plant(&ObjectName::new("packetboat").expect("a sound name"), &marker.encode());
         }
         let ring = KeyRing::new(VaultId([7; 16]), root);
-        let second = options.second_storage.then(|| FaultyStore::new(rng.next_u64(), FaultConfig::none()));
+        let mut second = options.second_storage.then(|| FaultyStore::new(rng.next_u64(), FaultConfig::none()));
+        // Groups that have never met cannot know whom the other one has revoked, or what it has let go.
+        let copy = if options.leaving || options.pruning { second.take() } else { None };
         let mut world = Self {
             rng,
             options,
@@ -209,7 +211,7 @@ impl World {
             store,
             second,
             ring,
-            recovery,
+            recovery: vec![recovery],
             revocations: 0,
             backups: Vec::new(),
             devices: Vec::new(),
@@ -222,6 +224,9 @@ impl World {
         for _ in 0..world.options.devices {
             let options = SimOptions { crash_model: world.options.crash_model, ..SimOptions::default() };
             world.join(SimFs::new(options));
+        }
+        if let Some(copy) = copy {
+            world.go_apart(copy);
         }
         for device in &world.devices {
             device.set_faults(&world.options.faults);
@@ -280,8 +285,10 @@ impl World {
             }
             world.settle();
             world.check();
-            if world.options.pruning {
-                world.check_letting_go();
+            match (world.options.pruning, world.options.second_storage) {
+                (true, false) => world.check_letting_go(),
+                (true, true) => world.check_what_newcomers_see(),
+                (false, _) => {}
             }
         }));
         if let Err(panic) = outcome {
@@ -323,6 +330,9 @@ impl World {
 
     fn note(&mut self, text: String) {
         self.trace.update(text.as_bytes());
+        if std::env::var_os("PACKETBOAT_TRACE").is_some() {
+            eprintln!("{text}");
+        }
         self.log.push(text);
     }
 
@@ -399,11 +409,13 @@ impl World {
         let other = self.rng.index(self.devices.len());
         let (device, name) = (self.replica(other).own_device(), self.devices[other].name.clone());
         let by = self.devices[at].name.clone();
-        let revokes = other != at && self.revocations < MAX_REVOCATIONS && self.rng.chance(1, 3);
+        // Two that revoke at two storages, each without knowing of the other, make two keys of which each knows one.
+        let most = if self.second.is_some() { 1 } else { MAX_REVOCATIONS };
+        let revokes = other != at && self.revocations < most && self.rng.chance(1, 3);
         let replica = self.devices[at].replica.as_mut().expect("started");
         let outcome = match revokes {
             true => replica.revoke(&device, b"another", &mut Silent).map(|revoked| {
-                self.recovery = RecoveryKey::from_text(&revoked.recovery_key).expect("as it was written");
+                self.recovery.push(RecoveryKey::from_text(&revoked.recovery_key).expect("as it was written"));
                 self.revocations += 1;
                 format!("{by}: revoked {name}")
             }),
@@ -426,13 +438,25 @@ impl World {
         for other in (0..self.devices.len()).filter(|other| *other != at) {
             let Some(replica) = self.devices[other].replica.as_mut() else { continue };
             if let Ok(Some(recovery)) = replica.change_passphrase(b"another") {
-                self.recovery = RecoveryKey::from_text(&recovery).expect("as it was written");
+                self.recovery.push(RecoveryKey::from_text(&recovery).expect("as it was written"));
             }
         }
-        let marker = Replica::read_marker(&self.store).expect("sound").expect("it is there");
-        self.ring = marker.unlock_with_recovery(&self.recovery).expect("the newest recovery key");
+        self.read_markers();
         self.lose_index(at);
         self.note(format!("{}: joins with the new key", self.devices[at].name));
+    }
+
+    /// Takes the key that a marker holds. The markers of two storages may differ until somebody has been to both; whoever
+    /// tried one in vain tries the other.
+    fn read_markers(&mut self) {
+        let rings = std::iter::once(&self.store).chain(&self.second).filter_map(|store| {
+            let marker = Replica::read_marker(store).expect("sound").expect("it is there");
+            self.recovery.iter().rev().find_map(|recovery| marker.unlock_with_recovery(recovery).ok())
+        });
+        let rings: Vec<KeyRing> = rings.collect();
+        let another = rings.iter().position(|ring| ring.current_root().id() == self.ring.current_root().id());
+        let next = another.map_or(0, |tried| (tried + 1) % rings.len());
+        self.ring = rings.into_iter().nth(next).expect("markers that some recovery key opens");
     }
 
     /// A disk is cloned with the index on it, a backup of both is made, or one is restored.

@@ -1,6 +1,7 @@
 //! The promises of DESIGN section 9 over random histories; see `packetboat_testkit::world`.
 //!
-//! `PACKETBOAT_SEEDS` sets how many seeds each test runs, `PACKETBOAT_SEED` runs one alone.
+//! `PACKETBOAT_SEEDS` sets how many seeds each test runs, `PACKETBOAT_SEED` runs one alone; with `PACKETBOAT_TRACE` what
+//! happens is printed as it does, as for a history that does not end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -219,13 +220,51 @@ fn devices_that_join_late_at_either_of_two_storages_lose_nothing_and_agree() {
 
 #[test]
 fn copies_that_go_on_at_two_storages_end_in_step_and_lose_nothing() {
+    run(60, 17_700, copies_at_two_storages);
+}
+
+#[test]
+fn devices_that_leave_and_come_back_at_two_storages_lose_nothing() {
+    run(40, 18_200, |seed| WorldOptions { crash_percent: 0, leaving: true, ..two_storages(seed) });
+}
+
+#[test]
+fn letting_go_at_two_storages_loses_nothing() {
+    run(40, 18_600, |seed| WorldOptions { crash_percent: 0, pruning: true, ..two_storages(seed) });
+}
+
+/// Copies, and so forks, that go on at two storages.
+fn copies_at_two_storages(seed: u64) -> WorldOptions {
     let faults = FaultConfig::none().with(Fault::Transient, 40).with(Fault::StoredButFailed, 40);
-    run(60, 17_700, |seed| WorldOptions {
+    WorldOptions {
         crash_percent: if seed.is_multiple_of(3) { 20 } else { 0 },
-        faults: if seed % 3 == 1 { faults.clone() } else { FaultConfig::none() },
+        faults: if seed % 3 == 1 { faults } else { FaultConfig::none() },
         copies: true,
         ..two_storages(seed)
-    });
+    }
+}
+
+#[test]
+fn a_side_of_a_fork_that_builds_on_what_goes_of_another_lane_goes_too() {
+    // Two lanes had forked. The side of one that had the smaller hash built on the side of the other that had gone, so
+    // nobody could fold it, and all began anew for it, at each place in turn, for ever. And one carrier brought the end of
+    // a lane to a place where another had put the beginning of the other side.
+    World::run(18_042, copies_at_two_storages(18_042));
+    // Then its device's last tip hid from those who read it which side its lane shows by now.
+    World::run(17_947, copies_at_two_storages(17_947));
+    World::run(18_007, copies_at_two_storages(18_007));
+}
+
+#[test]
+fn whoever_gives_up_a_side_of_a_fork_folds_the_other() {
+    // Its device had been killed before a tip told of it. So it was found by whoever compared lanes, who began anew for it,
+    // and by nobody who read tips.
+    for seed in [18_469, 18_721, 18_985] {
+        World::run(seed, copies_at_two_storages(seed));
+    }
+    // Of two lanes each place showed one side that stays and one that goes. Whoever went to both forgot at each what it was
+    // to bring there from the other.
+    World::run(18_822, copies_at_two_storages(18_822));
 }
 
 /// Two storages; somebody goes to both. Devices do not leave there, nor let go.
@@ -311,6 +350,26 @@ fn letting_go_meanwhile(seed: u64) -> WorldOptions {
         steps: 60,
         ..Default::default()
     }
+}
+
+#[test]
+fn whoever_was_retired_while_history_was_let_go_comes_back_at_once_from_where_it_begins() {
+    // It went on as a new device with what it knew first, and found out only then. By that time all that its disk agreed on
+    // with the vault was forgotten, and what it had edited stood beside what it had been before.
+    for seed in [14_392, 14_596] {
+        World::run(seed, letting_go_meanwhile(seed));
+    }
+}
+
+#[test]
+fn nobody_begins_from_a_checkpoint_of_a_device_that_others_pass_over() {
+    // It had come to nothing itself: the device that wrote it joined while all else was let go, and retired since.
+    World::run(14_692, letting_go_meanwhile(14_692));
+}
+
+#[test]
+fn a_checkpoint_of_a_revoked_device_is_missed_by_nobody() {
+    World::run(14_446, letting_go_meanwhile(14_446));
 }
 
 #[test]

@@ -35,6 +35,23 @@ impl World {
         device.replica = Some(Replica::open(parts).expect("the index holds its keys"));
     }
 
+    /// The first storage is copied once everybody has heard of everybody, and from then on there are two.
+    pub(super) fn go_apart(&mut self, second: FaultyStore) {
+        for at in (0..self.devices.len()).chain(0..self.devices.len()) {
+            self.sync(at).expect("a storage that behaves");
+        }
+        self.store.objects().iter().for_each(|(name, bytes)| second.plant(name, bytes));
+        self.second = Some(second);
+        for at in 0..self.devices.len() {
+            let ((place, store), elsewhere) = self.ways(at);
+            let device = &mut self.devices[at];
+            (device.place, device.store, device.elsewhere) = (place, store, elsewhere);
+            let (fs, parts) = (device.fs.clone(), device.replica.take().expect("started").into_parts());
+            let parts = self.parts_of(at, &fs, parts.index);
+            self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
+        }
+    }
+
     /// How many storages a device sees.
     pub(super) fn places_of(&self, at: usize) -> usize {
         1 + usize::from(self.devices[at].elsewhere.is_some())

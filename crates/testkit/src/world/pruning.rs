@@ -182,10 +182,18 @@ impl World {
         }
     }
 
+    /// Whoever joins at either of two storages, after some of those who see only one have let go there, has all that stands.
+    pub(super) fn check_what_newcomers_see(&mut self) {
+        for _ in 0..2 {
+            let newcomer = self.join_at_the_end();
+            self.settle();
+            assert_same_tree(&visible(&self.devices[0].fs), &visible(&self.devices[newcomer].fs), "the newcomer");
+        }
+    }
+
     fn join_at_the_end(&mut self) -> usize {
         if self.options.leaving {
-            let marker = packetboat_engine::replica::Replica::read_marker(&self.store).expect("sound").expect("there");
-            self.ring = marker.unlock_with_recovery(&self.recovery).expect("the newest recovery key");
+            self.read_markers();
         }
         let at = self.join(SimFs::new(SimOptions::default()));
         self.devices[at].store.set_config(FaultConfig::none());
