@@ -395,6 +395,8 @@ const CONTENT: &str = "content";
 const NAME: &str = "name";
 const DISK: &str = "disk";
 pub(crate) const IGNORED: &str = "ignored";
+/// The same by item, which is known by this wherever its directory goes; not shown to people.
+pub(crate) const IGNORED_ITEM: &str = "ignored item";
 /// How often a pass is repeated at most while it gets anything done.
 const MAX_PASSES: usize = 64;
 /// How often making and removing alternate at most.

@@ -141,8 +141,10 @@ impl Replica {
         self.prune_after_round(observer)?;
         report.conflicts = self.count_conflicts()?;
         let problems = self.parts.index.problems()?;
-        report.problems +=
-            problems.iter().filter(|problem| ![CANDIDATE, apply::IGNORED].contains(&&*problem.kind)).count() as u64;
+        report.problems += problems
+            .iter()
+            .filter(|problem| ![CANDIDATE, apply::IGNORED, apply::IGNORED_ITEM].contains(&&*problem.kind))
+            .count() as u64;
         if report.received.waiting == 0 && report.sent.postponed == 0 {
             let now = self.parts.clock.now_ms();
             self.parts.index.set_meta(LAST_IN_STEP, Some(&now.to_le_bytes()))?;

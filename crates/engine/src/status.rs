@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use packetboat_core::ids::Dot;
 use packetboat_replica::fs::FileKind;
 
+use crate::apply::IGNORED_ITEM;
 use crate::apply::any_unignored;
 use crate::conflicts::CANDIDATE;
 use crate::error::{SyncError, chain};
@@ -43,7 +44,8 @@ impl Replica {
         let size = self.size()?;
         let index = &self.parts.index;
         let device = self.keys.device.device();
-        let problems = index.problems()?.into_iter().filter(|problem| problem.kind != CANDIDATE);
+        let problems =
+            index.problems()?.into_iter().filter(|problem| ![CANDIDATE, IGNORED_ITEM].contains(&&*problem.kind));
         let mut problems: Vec<_> = problems
             .map(|problem| (problem.kind, String::from_utf8_lossy(&problem.subject).into_owned(), problem.text))
             .collect();

@@ -20,7 +20,7 @@ use packetboat_replica::fs::{FileKind, Stat};
 use super::disk::{FEW, Trouble, fatal, is_same, remove_tree, trouble, unless_fatal};
 use super::place::Source;
 use super::records::{self, Record};
-use super::{Applier, CONTENT, DISK, IGNORED, NAME};
+use super::{Applier, CONTENT, DISK, IGNORED, IGNORED_ITEM, NAME};
 use crate::content_reader::{ContentReader, ReadError};
 use crate::error::SyncError;
 use crate::fetch::{Fetcher, FileJob, OldFile, WriteError, Written, tolerated, zero_bytes};
@@ -234,6 +234,7 @@ impl Applier<'_, '_> {
         }
         if dir.is_root() || !self.ctx.rules.covers(&dir, true) {
             self.ctx.index.set_problem(IGNORED, path.as_bytes(), "it is ignored here and not on this disk")?;
+            self.ctx.index.set_problem(IGNORED_ITEM, shown.item.as_bytes(), "")?;
         }
         Ok(true)
     }

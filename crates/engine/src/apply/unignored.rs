@@ -6,20 +6,29 @@ use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_core::view::Viewer;
 use packetboat_replica::index::Index;
 
-use super::IGNORED;
+use super::{IGNORED, IGNORED_ITEM};
 use crate::error::SyncError;
 use crate::ignore_rules::IgnoreRules;
 
 /// Whether anything waits that no rule ignores any more.
 pub(crate) fn any_unignored(index: &Index, rules: &IgnoreRules) -> Result<bool, SyncError> {
-    Ok(!unignored(index, rules)?.is_empty())
+    Ok(!unignored(index, rules)?.is_empty() || !unignored_items(index, rules)?.is_empty())
 }
 
 /// Touches what no rule ignores any more, and forgets what is gone from the vault.
 pub(crate) fn touch_unignored(index: &mut Index, rules: &IgnoreRules) -> Result<(), SyncError> {
+    let mut all = Vec::new();
     for (path, items) in unignored(index, rules)? {
         index.clear_problem(IGNORED, path.as_bytes())?;
-        let mut pending = items;
+        all.push(items);
+    }
+    for item in unignored_items(index, rules)? {
+        index.clear_problem(IGNORED_ITEM, item.as_bytes())?;
+        if index.item(item)?.is_some() {
+            all.push(vec![item]);
+        }
+    }
+    for mut pending in all {
         while let Some(item) = pending.pop() {
             index.touch(item)?;
             let mut after = None;
@@ -32,6 +41,20 @@ pub(crate) fn touch_unignored(index: &mut Index, rules: &IgnoreRules) -> Result<
         }
     }
     Ok(())
+}
+
+/// The listed items that are ignored no more where they are seen now: the user may have renamed what they lie in, and what
+/// has their former path is something else then.
+fn unignored_items(index: &Index, rules: &IgnoreRules) -> Result<Vec<ItemId>, SyncError> {
+    let mut found = Vec::new();
+    for problem in index.problems()?.into_iter().filter(|problem| problem.kind == IGNORED_ITEM) {
+        let Some(item) = ItemId::from_slice(&problem.subject) else { continue };
+        let is_directory = index.item(item)?.is_some_and(|item| item.is_directory());
+        if !rules.covers(&Viewer::new(index).path_of(item)?, is_directory) {
+            found.push(item);
+        }
+    }
+    Ok(found)
 }
 
 /// The listed paths that are ignored no more, with the items that stand there.
