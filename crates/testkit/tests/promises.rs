@@ -500,6 +500,45 @@ fn nothing_is_let_go_for_a_pack_of_which_others_need_not_know() {
 }
 
 #[test]
+fn all_that_may_happen_at_once_loses_nothing() {
+    run(60, 20_000, everything);
+}
+
+#[test]
+fn what_was_ignored_comes_though_its_directory_was_renamed_meanwhile() {
+    // What waits was known by its path alone, and another directory had that by then.
+    World::run(20_301, WorldOptions { ignoring: true, ..everything(20_301) });
+}
+
+/// All that may happen at one storage.
+fn everything(seed: u64) -> WorldOptions {
+    let faults = FaultConfig::none()
+        .with(Fault::Transient, 20)
+        .with(Fault::StoredButFailed, 20)
+        .with(Fault::Torn, 10)
+        .with(Fault::DelayedVisibility, 20)
+        .with(Fault::StaleListing, 20)
+        .with(Fault::ReplayedTip, 10)
+        .with(Fault::Full, 10);
+    WorldOptions {
+        devices: 2 + seed as usize % 3,
+        faults: if seed.is_multiple_of(2) { faults } else { FaultConfig::none() },
+        crash_percent: 15,
+        races: seed % 5 == 1,
+        newcomers: seed % 4 == 1,
+        // What is ignored is nowhere but on a disk that a backup replaces.
+        ignoring: seed % 12 == 7,
+        leaving: seed % 3 != 0,
+        copies: seed % 3 != 1,
+        pruning: true,
+        replacing: true,
+        rewriting: seed % 5 == 2,
+        steps: 60,
+        ..Default::default()
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..5 {
         let options = || WorldOptions { crash_percent: 20, replacing: true, ..Default::default() };
