@@ -18,7 +18,7 @@ use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::garbage::{self, Garbage};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
-use packetboat_core::knowledge::Knowledge;
+use packetboat_core::knowledge::{self, Knowledge};
 use packetboat_core::lane::{Admission, Buffered, Carriers, LaneEnd, Lanes, Refusal, Waiting};
 use packetboat_core::members::{EpochKey, Members, Standing};
 use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
@@ -31,6 +31,7 @@ use packetboat_replica::index::Index;
 
 use crate::Keys;
 use crate::builder::record_folded;
+use crate::carry::standing;
 use crate::epochs::Lacking;
 use crate::error::SyncError;
 use crate::ports::{Note, Observer};
@@ -100,6 +101,7 @@ pub(crate) fn learn(
         passed_over: passed_over::of(index, keys.device.device())?,
         tips_read: Vec::new(),
         stuck: false,
+        is_ahead: false,
         named: Knowledge::new(),
         told: Vec::new(),
         parted: crate::forks::parted(index)?,
@@ -121,8 +123,9 @@ pub(crate) fn learn(
         learner.unlock(&listing)?;
         learner.lanes()?;
     }
-    if learner.learned.locked.contains(&learner.own_device) {
-        // It is signed by this device's key, and sealed under one that this index never had.
+    let is_ahead = learner.is_ahead && learner.learned.own != OwnLane::Forked;
+    if is_ahead || learner.learned.locked.contains(&learner.own_device) {
+        // What is locked is signed by this device's key, and sealed under one that this index never had.
         learner.learned.own = OwnLane::Ahead;
     }
     learner.report_locked()?;
@@ -161,6 +164,8 @@ struct Learner<'a> {
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
     /// Whether a packet could not be read.
     stuck: bool,
+    /// Whether there are packets of this device's own lane that it does not know, as others say.
+    is_ahead: bool,
     /// What these tips say that their devices have learned.
     named: Knowledge,
     /// The same, tip by tip: of a fork two may tell of different sides.
@@ -411,6 +416,9 @@ impl Learner<'_> {
             }
         }
         self.named.merge(&tip.learned);
+        if let Some(there) = tip.learned.of(&self.own_device) {
+            self.hear_of_own(there)?;
+        }
         self.told.push(tip.learned);
         self.checkpoints.extend(tip.checkpoint);
         let mut wanted: VecDeque<Counter> = (known + 1..=last).take(MAX_WANTED).collect();
@@ -436,6 +444,17 @@ impl Learner<'_> {
         }
         self.lanes.insert(device, wanted);
         Ok((tip.sequence, last, size))
+    }
+
+    /// Others may know more of this device's lane than it does itself, where its own tip is damaged and its index was
+    /// restored from a backup. What they say is believed once the packet is found.
+    fn hear_of_own(&mut self, there: knowledge::Learned) -> Result<(), LearnError> {
+        let known = self.index.knowledge().counter(&self.own_device);
+        if known > 0 && there.counter > known && !self.is_ahead {
+            let dot = Dot { device: self.own_device, counter: there.counter };
+            self.is_ahead = standing(self.store, &dot)?.is_some_and(|found| found.hash() == there.hash);
+        }
+        Ok(())
     }
 
     /// Opens a packet and keeps it until it can be folded; whether there was room.

@@ -4,6 +4,10 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use packetboat_core::ids::Dot;
+use packetboat_core::store::Store;
+use packetboat_core::tip::Tip;
+use packetboat_engine::learn::packet_name;
 use packetboat_engine::replica::{Parts, Replica};
 use packetboat_replica::index::Index;
 use support::{Device, Pair};
@@ -62,27 +66,51 @@ impl Backup {
     }
 }
 
-#[test]
-fn a_restored_index_that_is_older_than_its_lane_goes_on_as_a_new_device() {
+/// A third device publishes more, of which the others tell, and then its backup comes back: index and disk as they were.
+#[track_caller]
+fn goes_on_as_a_new_device(tip_is_damaged: bool) {
     let Backup { directory: _directory, mut pair, fs, now, old } = Backup::of_a_third();
     let mut third = with_index_at(&pair, &now, 31);
     third.fs = fs.clone();
     third.replica = reopen(&pair, &fs, &now);
-    third.fs.write("later", b"two").unwrap();
-    third.sync();
+    for text in ["one", "two"] {
+        third.fs.write("later", text.as_bytes()).unwrap();
+        third.sync();
+    }
     pair.settle();
-    // The backup comes back: index and disk as they were before.
+    pair.laptop.fs.write("on the laptop", b"three").unwrap();
+    pair.settle();
+    let id = third.id();
     drop(third.replica.into_parts());
     fs.remove("later").unwrap();
+    let known = reopen(&pair, &fs, &old).index().knowledge().counter(&id);
+    if tip_is_damaged {
+        pair.store.tamper(&Tip::name(&id), |bytes| bytes[40] ^= 1);
+        // Nor can it read on in its lane.
+        let next = packet_name(&Dot { device: id, counter: known + 1 });
+        pair.store.delete(&next).unwrap();
+    }
     let mut restored = Device { replica: reopen(&pair, &fs, &old), fs };
     let report = restored.sync();
     assert_eq!(report.sent.deleted, 0, "what the backup lacks is not deleted");
+    restored.fs.write("on the third", b"four").unwrap();
     restored.sync();
     pair.settle();
     restored.sync();
-    pair.assert_files(&[("kept", "one"), ("later", "two")]);
+    pair.assert_files(&[("kept", "one"), ("later", "two"), ("on the laptop", "three"), ("on the third", "four")]);
     assert_eq!(restored.files(), pair.laptop.files());
     assert_eq!(restored.replica.devices().unwrap().len(), 4, "it is a device of its own now");
+}
+
+#[test]
+fn a_restored_index_that_is_older_than_its_lane_goes_on_as_a_new_device() {
+    goes_on_as_a_new_device(false);
+}
+
+#[test]
+fn a_restored_index_hears_of_its_lane_by_others_where_its_own_tip_is_damaged() {
+    // It wrote its tip anew as far as it knew, and published into a part of its lane that others had read.
+    goes_on_as_a_new_device(true);
 }
 
 #[test]
