@@ -528,7 +528,7 @@ fn everything(seed: u64) -> WorldOptions {
         newcomers: seed % 4 == 1,
         // What is ignored is nowhere but on a disk that a backup replaces.
         ignoring: seed % 12 == 7,
-        leaving: seed % 3 != 0,
+        leaving: !seed.is_multiple_of(3),
         copies: seed % 3 != 1,
         pruning: true,
         replacing: true,
