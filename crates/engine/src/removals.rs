@@ -316,6 +316,15 @@ impl Replica {
         self.is_cut_short(learned)
     }
 
+    /// Whether this device has folded others whom all who count refuse: nobody counts on what a retired device has folded.
+    fn builds_on_who_is_passed_over(&mut self) -> Result<bool, SyncError> {
+        let (own, index) = (self.keys.device.device(), &mut self.parts.index);
+        index.begin()?;
+        let builds = crate::learn::passed_over::find(index, &self.keys.ring, own)?;
+        index.commit()?;
+        Ok(builds)
+    }
+
     /// Whether packets that this device has not learned were let go.
     fn is_cut_short(&self, learned: &Learned) -> Result<bool, SyncError> {
         Ok(learned.missing && self.has_missed_history()?.is_some())
@@ -358,7 +367,8 @@ impl Replica {
         let own = self.keys.device.device();
         let standing = members::load(&self.parts.index)?.standing(&own);
         let goes_on = matches!(standing, Standing::Retired { cut } if self.may_be_carried(cut)?)
-            && !self.is_cut_short(learned)?;
+            && !self.is_cut_short(learned)?
+            && !self.builds_on_who_is_passed_over()?;
         if goes_on && self.parts.index.meta(COMING_BACK)?.is_none() {
             // All that it missed was there to be learned, so it knows what was deleted meanwhile. What it made where nobody
             // looked is put here first: its introduction builds on that, and so carries it.
