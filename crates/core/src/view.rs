@@ -122,6 +122,16 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
         Ok((self.stands_for(item.at.parent)?, item.at.name.clone()))
     }
 
+    /// What is seen because of an item; nothing where it is not shown.
+    pub fn shown_for(&self, item: &Item) -> Result<Option<Shown>, T::Error> {
+        if !tree::is_shown(self.tree, item)? {
+            return Ok(None);
+        }
+        let (parent, name) = self.place_of(item)?;
+        let same = |shown: &Shown| shown.item == item.id || shown.twins.iter().any(|twin| twin.item == item.id);
+        Ok(self.place(parent, &name)?.into_iter().find(same))
+    }
+
     /// The shown items at a place.
     pub fn items_at(&self, parent: ItemId, name: &Name) -> Result<Vec<Item>, T::Error> {
         let mut items = Vec::new();

@@ -180,13 +180,9 @@ pub(crate) fn shown_then(past: &Index, present: &Index, path: &RelPath) -> Resul
     let now = Viewer::new(present).at_path(path)?;
     if let Some(now) = now
         && let Some(item) = past.item(now.item)?
-        && is_shown(past, &item)?
+        && let Some(shown) = then.shown_for(&item)?
     {
-        let (parent, name) = then.place_of(&item)?;
-        let same = |shown: &Shown| shown.item == item.id || shown.twins.iter().any(|twin| twin.item == item.id);
-        if let Some(shown) = then.place(parent, &name)?.into_iter().find(same) {
-            return Ok(shown);
-        }
+        return Ok(shown);
     }
     let path = path.clone();
     Err(if items_at(present, &path)?.is_empty() { QueryError::NotFound { path } } else { QueryError::NotThen { path } })

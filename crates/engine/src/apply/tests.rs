@@ -415,6 +415,20 @@ fn ignored_items_are_not_made_and_ignored_entries_stay() {
 }
 
 #[test]
+fn what_is_ignored_by_the_name_that_it_is_shown_under_is_not_looked_at_again() {
+    // It was judged by its own name, which no rule ignores, and so it was planned anew in every round.
+    let mut world = World::new(SimOptions::default());
+    world.rules = IgnoreRules::new("*(conflict*\n", "").unwrap().0;
+    let changes = vec![world.file(1, ROOT, "a", b"one"), world.file(2, ROOT, "a", b"two")];
+    world.publish(changes);
+    world.settle();
+    assert!(!world.index.problems().unwrap().is_empty(), "one of the two is ignored");
+    assert!(!any_unignored(&world.index, &world.rules).unwrap());
+    world.rules = IgnoreRules::new("", "").unwrap().0;
+    assert!(any_unignored(&world.index, &world.rules).unwrap());
+}
+
+#[test]
 fn a_missing_chunk_concerns_its_file_alone() {
     let mut world = World::new(SimOptions::default());
     let lost = world.file(1, ROOT, "lost", b"nowhere");

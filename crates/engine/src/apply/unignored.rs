@@ -49,8 +49,16 @@ fn unignored_items(index: &Index, rules: &IgnoreRules) -> Result<Vec<ItemId>, Sy
     let mut found = Vec::new();
     for problem in index.problems()?.into_iter().filter(|problem| problem.kind == IGNORED_ITEM) {
         let Some(item) = ItemId::from_slice(&problem.subject) else { continue };
-        let is_directory = index.item(item)?.is_some_and(|item| item.is_directory());
-        if !rules.covers(&Viewer::new(index).path_of(item)?, is_directory) {
+        let viewer = Viewer::new(index);
+        let shown = match index.item(item)? {
+            Some(item) => viewer.shown_for(&item)?,
+            None => None,
+        };
+        let is_ignored = match shown {
+            Some(shown) => rules.covers(&viewer.path_of(shown.parent)?.join(&shown.name), shown.content.is_directory()),
+            None => false,
+        };
+        if !is_ignored {
             found.push(item);
         }
     }
