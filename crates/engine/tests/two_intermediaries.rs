@@ -23,13 +23,7 @@ struct Trio {
 
 impl Trio {
     fn new() -> Self {
-        let mut pair = Pair::new();
-        let mut third = pair.third();
-        third.sync();
-        pair.settle();
-        third.fs.set_now(pair.now_ms() * 1_000_000);
-        third.sync();
-        let second = copy_of(&pair.store);
+        let (mut pair, third, second) = three_and_a_copy();
         let desk = pair.take_desk();
         let desk = pair.moved(desk, &second, "second");
         Self { pair, desk: Some(desk), third: Some(third), second }
@@ -89,6 +83,18 @@ impl Trio {
         assert_eq!(self.desk().files(), files, "desk");
         assert_eq!(self.third().files(), files, "third");
     }
+}
+
+/// Three devices that know of each other, and a copy of their intermediary.
+fn three_and_a_copy() -> (Pair, Device, MemoryStore) {
+    let mut pair = Pair::new();
+    let mut third = pair.third();
+    third.sync();
+    pair.settle();
+    third.fs.set_now(pair.now_ms() * 1_000_000);
+    third.sync();
+    let second = copy_of(&pair.store);
+    (pair, third, second)
 }
 
 fn copy_of(store: &MemoryStore) -> MemoryStore {
@@ -228,13 +234,7 @@ fn what_only_a_copy_published_that_is_gone_is_kept_whichever_side_stays() {
 
 /// A laptop and a desk at one place, and a third device that stays at a copy of it.
 fn one_apart() -> (Pair, Device, MemoryStore) {
-    let mut pair = Pair::new();
-    let mut third = pair.third();
-    third.sync();
-    pair.settle();
-    third.fs.set_now(pair.now_ms() * 1_000_000);
-    third.sync();
-    let second = copy_of(&pair.store);
+    let (pair, third, second) = three_and_a_copy();
     let third = pair.moved(third, &second, "second");
     (pair, third, second)
 }

@@ -261,7 +261,7 @@ impl World {
         self.devices[at] = again;
     }
 
-    /// A device goes on with another disk beneath its folder.
+    /// A device goes on with another disk beneath its folder, or the same, and with the storage that it sees now.
     pub fn replace_disk(&mut self, at: usize, fs: SimFs) {
         let index = self.devices[at].replica.take().expect("started").into_parts().index;
         let parts = self.parts_of(at, &fs, index);

@@ -46,9 +46,8 @@ impl World {
             let ((place, store), elsewhere) = self.ways(at);
             let device = &mut self.devices[at];
             (device.place, device.store, device.elsewhere) = (place, store, elsewhere);
-            let (fs, parts) = (device.fs.clone(), device.replica.take().expect("started").into_parts());
-            let parts = self.parts_of(at, &fs, parts.index);
-            self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
+            let fs = device.fs.clone();
+            self.replace_disk(at, fs);
         }
     }
 
@@ -70,10 +69,8 @@ impl World {
         let Some((place, store)) = device.elsewhere.take() else { return };
         let before = (std::mem::replace(&mut device.place, place), std::mem::replace(&mut device.store, store));
         device.elsewhere = Some(before);
-        let index = device.replica.take().expect("started").into_parts().index;
         let fs = device.fs.clone();
-        let parts = self.parts_of(at, &fs, index);
-        self.devices[at].replica = Some(Replica::open(parts).expect("the index holds its keys"));
+        self.replace_disk(at, fs);
         self.note(format!("{}: goes to the {place}", self.devices[at].name));
     }
 }
