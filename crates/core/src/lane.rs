@@ -17,9 +17,10 @@
 //!
 //! A packet of a removed lane beyond the cut is folded only where a member in good standing has it in its prerequisite:
 //! it was published before its carrier knew. One of a lane that was retired, not revoked, is folded as well where it knows
-//! all that was condemned: nobody waits for its device, and it cannot build on what is gone. So it is with the introduction of a device under a key that was given up:
-//! the revoked one, which has that key, could introduce itself anew. [`Waiting::carries`] finds the carriers, which wait
-//! for what they carry.
+//! all that was condemned: nobody waits for its device, and it cannot build on what is gone.
+//!
+//! So it is with the introduction of a device under a key that was given up: the revoked one, which has that key, could
+//! introduce itself anew. [`Waiting::carries`] finds the carriers, which wait for what they carry.
 //!
 //! So it is with an introduction that does not know all that was condemned: its device could build on what is deleted
 //! meanwhile, since nobody waits for a device that nobody knows. Whoever answers a condemnation and had folded the
