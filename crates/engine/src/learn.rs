@@ -251,7 +251,11 @@ impl Learner<'_> {
                 }
                 Err(LearnError::Locked(_)) => locked.push((device, listed)),
                 Err(LearnError::Unusable(reason)) => {
-                    self.unusable("tip", &listed.name, reason)?;
+                    // Who was removed writes no other: nobody need be told of it in every round.
+                    match self.members.standing(&device) {
+                        Standing::Active => self.unusable("tip", &listed.name, reason)?,
+                        _ => self.index.clear_problem("tip", listed.name.as_str().as_bytes())?,
+                    }
                     self.rest_of_lane(device)?;
                 }
                 Err(LearnError::Sync(error)) => return Err(error),

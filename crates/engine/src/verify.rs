@@ -112,6 +112,7 @@ impl Verifier<'_> {
         let index = &replica.parts.index;
         let listed = replica.parts.store.list(TIPS_FOLDER)?;
         let seen_here = index.tip_etags(&replica.parts.place)?;
+        let members = crate::members::load(index)?;
         let mut found = HashSet::new();
         for Listed { name, .. } in listed {
             let Some(device) = Tip::device_of(&name) else {
@@ -129,6 +130,11 @@ impl Verifier<'_> {
             let tip = self.tip(&name, &device)?;
             let tip = match tip {
                 Ok(tip) => tip,
+                // Who was removed writes no other, and what its lane holds is found without it.
+                Err(_) if members.standing(&device) != Standing::Active => {
+                    self.orphan(&name);
+                    continue;
+                }
                 Err(reason) => {
                     self.fault(&name, reason);
                     continue;
@@ -147,7 +153,6 @@ impl Verifier<'_> {
                 self.fault(&name, reason.to_owned());
             }
         }
-        let members = crate::members::load(index)?;
         // Whoever comes back does so under another key, and takes its tip away where nobody is to look for more. And a device
         // that never comes to this place has none here.
         let active = index.knowledge().iter().filter(|(device, _)| members.standing(device) == Standing::Active);

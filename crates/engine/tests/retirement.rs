@@ -69,6 +69,34 @@ fn a_retired_device_comes_back_as_a_new_one_reviving_nothing_and_losing_nothing(
 }
 
 #[test]
+fn the_damaged_tip_of_a_device_that_was_removed_is_no_fault_and_costs_nothing() {
+    // A storage tore the tip of a device that was gone for good. Who was removed writes no other, so all others were warned
+    // of it in every round, and `verify` named for ever what nobody could put back.
+    for revoked in [false, true] {
+        let (mut pair, mut third) = trio();
+        let name = ObjectName::new(format!("tips/{}", third.id())).unwrap();
+        pair.store.tamper(&name, |bytes| *bytes.last_mut().unwrap() ^= 4);
+        pair.settle();
+        let report = pair.desk.replica.verify(false, &mut Silent).unwrap();
+        assert_eq!(report.faults.len(), 1, "as long as it is a member it can put it back: {:?}", report.faults);
+        match revoked {
+            true => drop(pair.laptop.replica.revoke(&third.id(), b"a new passphrase", &mut Silent).unwrap()),
+            false => retire(&mut pair.laptop, &third),
+        }
+        part(&mut pair, &third);
+        for device in [&mut pair.laptop, &mut pair.desk] {
+            let report = device.replica.verify(true, &mut Silent).unwrap();
+            assert_eq!(report.faults, []);
+            assert_eq!(report.orphans, [name.to_string()]);
+            assert_eq!(device.replica.index().problems().unwrap(), []);
+        }
+        if !revoked {
+            assert_in_the_end(&mut pair, &mut third);
+        }
+    }
+}
+
+#[test]
 fn a_device_that_leaves_by_itself_may_come_back() {
     let (mut pair, mut third) = trio();
     let own = third.id();

@@ -510,6 +510,19 @@ fn what_was_ignored_comes_though_its_directory_was_renamed_meanwhile() {
     World::run(20_301, WorldOptions { ignoring: true, ..everything(20_301) });
 }
 
+#[test]
+fn whoever_slept_through_two_revocations_is_told_and_joins_again() {
+    // It opened the next packet of a lane, refused it since its author had been retired, and took that for more to come.
+    World::run(20_197, everything(20_197));
+}
+
+#[test]
+fn the_torn_tip_of_a_device_that_is_gone_for_good_is_missed_by_nobody() {
+    for seed in [20_176, 20_350, 20_354] {
+        World::run(seed, everything(seed));
+    }
+}
+
 /// All that may happen at one storage.
 fn everything(seed: u64) -> WorldOptions {
     let faults = FaultConfig::none()

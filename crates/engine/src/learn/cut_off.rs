@@ -7,12 +7,13 @@
 //! It is told only where three things agree: tips that their devices signed do not open, the marker gives no key to whoever
 //! holds what is held here, and no packet is there that could still bring one. The last is seen by a lane that begins later
 //! than it was read, since history was let go then and no single packet is lost; or by all lanes of those tips, where the
-//! packet to be read next does not open either or waits for some that are gone, or none is left of a lane never read.
+//! packet to be read next does not open either, or is refused, or waits for some that are gone, or none is left of a lane
+//! never read.
 //! Nothing is recorded: whoever sees more another day goes on.
 //!
 //! Left out: lanes of which no packet is left and that were read in part, since one that was read to its end looks the same.
 
-use packetboat_core::ids::{Counter, DeviceId};
+use packetboat_core::ids::{Counter, DeviceId, Dot};
 
 use super::{LearnError, Learner, counters_present};
 use crate::error::SyncError;
@@ -30,14 +31,15 @@ impl Learner<'_> {
             let known = self.index.knowledge().counter(&device);
             let listed = counters_present(self.store, &device)?;
             // A listing may be stale: what is not listed is asked for.
-            let next = self.next_of(device, known + 1)?;
+            let dot = Dot { device, counter: known + 1 };
+            let next = self.next_of(device, dot.counter)?;
             if listed.first().is_some_and(|first| *first > known + 1) && next == Next::Gone {
                 return Ok(true);
             }
             exhausted &= match next {
                 Next::Locked => true,
                 Next::Gone => known == 0 && listed.is_empty(),
-                Next::Other => self.awaits_what_is_gone()?,
+                Next::Other => self.refused.contains_key(&dot) || self.awaits_what_is_gone()?,
             };
         }
         Ok(exhausted)
