@@ -15,7 +15,7 @@ use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead, View};
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::HistoryRead;
 use packetboat_core::publish::{self, Found, Publish, SeenAfter};
-use packetboat_core::tree::{TreeRead, TreeWrite, is_shown};
+use packetboat_core::tree::{TreeRead, TreeWrite, effective_deletes, is_shown};
 use packetboat_core::view::{Shown, Viewer};
 use packetboat_replica::fs::{FileKind, Fs, Stat};
 use packetboat_replica::index::Index;
@@ -533,6 +533,7 @@ impl Absorber<'_, '_> {
         if changes.is_empty() {
             self.builder.index.touch(entry.seen.item)?;
         }
+        self.move_without_what_was_let_go(&mut changes, &from)?;
         if after.created.is_none() {
             let (edits, edited) = self.edits(&self.holders.path(&self.arrivals[at]), &mut entry, stat, &found)?;
             changes.extend(edits);
@@ -548,6 +549,60 @@ impl Absorber<'_, '_> {
         entry.stat = fingerprint(stat);
         entry.state = state_at(stat, self.now_ns);
         self.builder.change(changes, vec![After::Put { entry, seen: after, was: Some(was) }], entropy)
+    }
+
+    /// Lets the move of a directory that was deleted before history begins, and is still shown for something in it, revive
+    /// nothing in it: others have forgotten what the same delete removed. What of that is still on this disk was moved
+    /// along, and is new.
+    fn move_without_what_was_let_go(&mut self, changes: &mut [Change], from: &LocalEntry) -> Result<(), SyncError> {
+        let Some(own) = from.own_dir else { return Ok(()) };
+        let mut any = false;
+        for change in changes {
+            if let Change::Place { item, replaces, .. } = change {
+                let deletes = self.deletes_let_go(*item)?;
+                any |= !deletes.is_empty();
+                replaces.extend(deletes);
+                replaces.sort_unstable();
+                replaces.dedup();
+            }
+        }
+        if any { self.renew_what_was_let_go(own) } else { Ok(()) }
+    }
+
+    /// The deletes of an item that took effect before history begins.
+    fn deletes_let_go(&self, item: ItemId) -> Result<Vec<Dot>, SyncError> {
+        let index = &*self.builder.index;
+        let Some(item) = index.item(item)? else { return Ok(Vec::new()) };
+        if !item.deletes.iter().any(|delete| self.begins.contains(delete)) {
+            return Ok(Vec::new());
+        }
+        let mut deletes = effective_deletes(index, &item)?;
+        deletes.retain(|delete| self.begins.contains(delete));
+        Ok(deletes)
+    }
+
+    /// Notes the entries beneath a directory that are to be forgotten, so that the next scan finds them new.
+    fn renew_what_was_let_go(&mut self, dir: DirId) -> Result<(), SyncError> {
+        let mut pending = vec![dir];
+        while let Some(dir) = pending.pop() {
+            let mut after = None;
+            loop {
+                let page = self.builder.index.entries_in(dir, after.as_ref(), PAGE)?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.name.clone());
+                for entry in page {
+                    if entry.state != EntryState::Frozen && self.is_let_go(entry.seen.item)? {
+                        self.sent.postponed += 1;
+                        self.let_go.push(entry);
+                    } else if let Some(own) = entry.own_dir
+                        && !self.deletes_let_go(entry.seen.item)?.is_empty()
+                    {
+                        pending.push(own);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The changes of bytes and attributes since they were agreed on.

@@ -55,6 +55,11 @@ impl Replica {
             }
             false => Some(self.sync(SyncOptions::default(), observer)?),
         };
+        // What was deleted before history begins others have forgotten, or will.
+        let record = crate::garbage::load(&self.parts.index)?;
+        if packets.iter().any(|packet| record.horizon().contains(&packet.dot)) {
+            return Err(QueryError::NothingToUndo);
+        }
         let mut undoing = Undoing::new(&self.parts.index, &packets)?;
         if undoing.needs_past {
             let first = packets.first().expect("there is a last").dot;

@@ -330,6 +330,52 @@ fn what_was_read_of_something_that_was_let_go_is_there_for_what_is_published_of_
 }
 
 #[test]
+fn a_directory_that_was_deleted_before_history_begins_is_moved_with_all_that_is_on_disk_in_it() {
+    // It was still shown for a file that somebody had put in it unseen. Its move revived, on the device that moved it, what
+    // the delete had removed in it; the other had forgotten that, so the two showed different trees for ever.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("d/old", b"old").unwrap();
+    pair.laptop.fs.write("d/e/old", b"older").unwrap();
+    pair.settle();
+    pair.desk.fs.write("d/new", b"new").unwrap();
+    pair.desk.fs.write("d/e/new", b"newer").unwrap();
+    pair.desk.sync();
+    pair.laptop.fs.remove("d").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    prune(&mut pair.desk);
+    prune(&mut pair.laptop);
+    pair.desk.fs.rename("d", "moved").unwrap();
+    pair.settle();
+    pair.settle();
+    let all = [("moved/e/new", "newer"), ("moved/e/old", "older"), ("moved/new", "new"), ("moved/old", "old")];
+    pair.assert_files(&all);
+    assert_sound(&mut pair.laptop);
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.files(), pair.desk.files());
+}
+
+#[test]
+fn what_was_deleted_before_history_begins_is_not_brought_back_by_an_undo() {
+    // Others have forgotten it, or will: it would be back on one device alone.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("file", b"deleted long ago").unwrap();
+    pair.settle();
+    pair.desk.fs.remove("file").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    for preview in [true, false] {
+        let undone = pair.desk.replica.undo(preview, &mut Silent);
+        assert!(matches!(undone, Err(QueryError::NothingToUndo)), "{undone:?}");
+    }
+    pair.settle();
+    pair.assert_files(&[]);
+}
+
+#[test]
 fn a_run_reads_no_pack_that_it_does_not_store_anew() {
     let mut pair = Pair::new();
     pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
