@@ -42,11 +42,12 @@ impl Replica {
         if is_owed(&parts.index)? {
             return self.write_checkpoint(observer);
         }
-        if !is_due(&parts.index, &self.keys)? || !is_worth_another_try(&parts.index)? {
+        let nobody_could_join = is_needed(&parts.index, &self.keys)?;
+        if !nobody_could_join && (!is_due(&parts.index, &self.keys)? || !is_worth_another_try(&parts.index)?) {
             return Ok(());
         }
         adopt_newer(&mut parts.index, &*parts.store, &self.keys)?;
-        if !is_due(&parts.index, &self.keys)? {
+        if !is_needed(&parts.index, &self.keys)? && !is_due(&parts.index, &self.keys)? {
             return Ok(());
         }
         self.write_checkpoint(observer)
@@ -58,6 +59,7 @@ impl Replica {
         match write::write(&mut parts.index, &*parts.store, &self.keys, &mut *parts.entropy, observer) {
             Ok(_) => {
                 parts.index.clear_problem(PROBLEM, b"own")?;
+                parts.index.set_meta(TRIED, None)?;
                 set_owed(&mut parts.index, false)?;
                 let now = parts.clock.now_ms();
                 crate::publish::write_tip(
@@ -129,6 +131,16 @@ fn is_due(index: &Index, keys: &Keys) -> Result<bool, SyncError> {
         }
     }
     Ok(bytes > TAIL_BYTES * patience)
+}
+
+/// Whether history begins later than the lanes and no checkpoint is held from which a device that joins could begin: it
+/// accepts none of an earlier epoch.
+fn is_needed(index: &Index, keys: &Keys) -> Result<bool, SyncError> {
+    let record = crate::garbage::load(index)?;
+    if record.ended().is_empty() {
+        return Ok(false);
+    }
+    Ok(held::epoch(index)? < keys.ring.current() || !held::knowledge(index)?.includes(record.ended()))
 }
 
 /// Whether others can learn only from a checkpoint of this device, which is not written yet, that history begins later.

@@ -256,6 +256,47 @@ fn the_checkpoint_that_tells_where_history_begins_is_written_by_a_plain_round_wh
 }
 
 #[test]
+fn a_device_can_join_after_a_revocation_though_the_storage_refused_a_checkpoint() {
+    // One of the key before is of no use to whoever joins, and history begins later than the lanes. After a refusal the
+    // next was tried only when much more had been said.
+    let mut refused = 0;
+    for calls in 0.. {
+        let (mut pair, _) = three_versions();
+        let mut third = pair.third();
+        third.sync();
+        let_go_of_all(&mut pair, &mut third);
+        pair.fuse.store(calls, Ordering::SeqCst);
+        let _ = pair.laptop.replica.revoke(&third.id(), b"a new passphrase", &mut Silent);
+        let _ = pair.laptop.replica.sync(SyncOptions::default(), &mut Silent);
+        let was_cut = pair.out.load(Ordering::SeqCst);
+        pair.fuse.store(-1, Ordering::SeqCst);
+        pair.out.store(false, Ordering::SeqCst);
+        refused += usize::from(!pair.laptop.replica.index().problems().unwrap().is_empty());
+        pair.settle();
+        let is_revoked = pair.laptop.standings().contains(&("third".to_owned(), "revoked"));
+        let passphrase: &[u8] = if is_revoked { b"a new passphrase" } else { b"secret" };
+        let mut fourth = pair.joined(4, "fourth", passphrase);
+        fourth.sync();
+        assert_eq!(fourth.files(), pair.laptop.files(), "cut at {calls}");
+        if !was_cut {
+            assert!(refused > 0, "no checkpoint was refused in {calls} calls");
+            return;
+        }
+    }
+}
+
+/// Lets go of all history, and has all carry that out.
+fn let_go_of_all(pair: &mut Pair, third: &mut Device) {
+    keep(&mut pair.laptop, Retention::Days(0));
+    for _ in 0..2 {
+        pair.desk.sync();
+        third.sync();
+        pair.laptop.sync();
+    }
+    assert!(!pair.store.names().iter().any(|name| name.as_str().ends_with("/1")), "{:?}", pair.store.names());
+}
+
+#[test]
 fn an_unseen_move_of_what_was_deleted_and_condemned_keeps_its_content() {
     let (mut pair, _) = three_versions();
     pair.laptop.fs.write("moved", &noise(7, LARGE)).unwrap();
