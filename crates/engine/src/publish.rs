@@ -38,7 +38,8 @@ pub(crate) fn publish(
 ) -> Result<Published, SyncError> {
     let device = keys.device.device();
     let last = index.knowledge().counter(&device);
-    let from = if again { first_missing(index, store, device, last)? } else { index.published(place)? + 1 };
+    let published = index.published(place)?;
+    let from = if again { first_missing(index, store, device, published)? } else { published + 1 };
     for counter in from..=last {
         let dot = Dot { device, counter };
         let Some(sealed) = index.sealed(dot)? else { continue };
@@ -61,16 +62,20 @@ pub(crate) fn publish(
     Ok(Published::Done)
 }
 
-/// The first packet of the own lane that the intermediary lacks, looked for from the newest.
-fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, last: Counter) -> Result<Counter, SyncError> {
+/// The first packet of the own lane that the intermediary lacks, or may have in part only.
+///
+/// A put that failed may have left the beginning of a packet under its name, so the name alone says nothing of what was
+/// never put well.
+fn first_missing(index: &Index, store: &dyn Store, device: DeviceId, published: Counter) -> Result<Counter, SyncError> {
     let present = packets_present(store, &device)?;
     // What history does not hold any more is not put back.
     let ended = crate::garbage::load(index)?.ended().counter(&device);
-    let missing = (ended + 1..=last).find(|counter| {
+    let unproven = published.max(ended) + 1;
+    let missing = (ended + 1..unproven).find(|counter| {
         let dot = Dot { device, counter: *counter };
         !present.contains(&packet_name(&dot)) && index.packet_row(dot).is_ok_and(|row| row.is_some())
     });
-    Ok(missing.unwrap_or(last + 1))
+    Ok(missing.unwrap_or(unproven))
 }
 
 /// Whether the tip is to be written: it does not name the last packet, or what was learned is worth telling.

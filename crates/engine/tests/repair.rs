@@ -2,9 +2,13 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
+use packetboat_core::ids::Dot;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_core::tip::Tip;
 use packetboat_engine::Repaired;
+use packetboat_engine::learn::packet_name;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{At, Remedy};
 use packetboat_testkit::rng::Rng;
@@ -62,6 +66,27 @@ fn a_damaged_tip_keeps_nothing_back_and_is_written_again_by_its_device() {
         pair.laptop.sync();
         assert_eq!(pair.store.get(&tip, u64::MAX).unwrap(), whole, "damage {number}");
     }
+}
+
+#[test]
+fn a_packet_that_was_put_in_part_is_put_again_by_its_device_before_it_tells_of_it() {
+    // The first packet of a lane: there was no tip yet, so the lane was looked through by names, and its name was there.
+    // Others read it in the tip, and nobody looked until another joined.
+    let mut pair = Pair::new();
+    let mut third = pair.third();
+    pair.fuse.store(0, Ordering::SeqCst);
+    third.sync_fails();
+    pair.fuse.store(-1, Ordering::SeqCst);
+    pair.out.store(false, Ordering::SeqCst);
+    let first = Dot { device: third.id(), counter: 1 };
+    let whole = third.replica.index().sealed(first).unwrap().unwrap();
+    let name = packet_name(&first);
+    assert!(!pair.store.names().contains(&name), "it was the first call that changes anything");
+    pair.store.put(&name, &whole[..whole.len() / 2]).unwrap();
+    third.sync();
+    assert_eq!(pair.store.get(&name, u64::MAX).unwrap(), whole);
+    pair.settle();
+    assert!(is_whole(&mut pair.laptop));
 }
 
 #[test]
