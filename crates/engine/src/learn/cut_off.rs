@@ -21,8 +21,9 @@ use crate::error::SyncError;
 impl Learner<'_> {
     /// Whether there is a device whose key is not held here, and of whose packets those are gone that were to be read next.
     pub(super) fn is_cut_off(&mut self) -> Result<bool, SyncError> {
-        let locked = self.learned.locked.iter().copied().filter(|device| *device != self.own_device);
-        let locked: Vec<DeviceId> = locked.collect();
+        // Who was revoked seals under a key that nobody else is to have.
+        let counts = |device: &DeviceId| *device != self.own_device && !self.members.standing(device).is_revoked();
+        let locked: Vec<DeviceId> = self.learned.locked.iter().copied().filter(counts).collect();
         if locked.is_empty() || !crate::epochs::is_marker_locked(self.store, self.keys)? {
             return Ok(false);
         }
