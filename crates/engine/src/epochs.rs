@@ -16,14 +16,14 @@ use packetboat_core::members::{EpochKey, Member, Members, Standing};
 use packetboat_core::packet::Packet;
 use packetboat_core::recovery::RecoveryKey;
 use packetboat_core::store::{Store, StoreError};
-use packetboat_replica::index::Index;
+use packetboat_replica::index::{Index, IndexError};
 use zeroize::Zeroizing;
 
 use crate::Keys;
 use crate::error::SyncError;
 use crate::ports::{Note, Observer};
 use crate::replica::Replica;
-use crate::vault::{marker_name, random, store_keys};
+use crate::vault::{JoinError, marker_name, random, store_keys};
 
 /// The key under which things are to be sealed is not held here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -181,8 +181,10 @@ impl Replica {
     ///
     /// What can be told of it is told; a storage that fails ends no round for it, since nothing rests on it today.
     pub(crate) fn keep_marker(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
-        // In the first epoch there is one marker, and nothing by which to tell a sound one.
-        if self.keys.ring.greatest() == 0 || !self.is_marker_due()? {
+        // In the first epoch there is one marker, and nothing by which to tell a sound one. Only whoever changed it has a
+        // copy.
+        let has_copy = self.keys.ring.greatest() > 0 || self.parts.index.meta(KEPT)?.is_some();
+        if !has_copy || !self.is_marker_due()? {
             return Ok(());
         }
         match self.compare_marker(observer) {
@@ -220,7 +222,7 @@ impl Replica {
             // Somebody begins an epoch of which nothing was learned here yet.
             Some((marker, MarkerStanding::Unknown)) if marker.epoch() > self.keys.ring.greatest() => Ok(()),
             found => {
-                let kept = self.parts.index.meta(KEPT)?.and_then(|bytes| Marker::decode(&bytes).ok());
+                let kept = self.kept_marker()?;
                 let sound = |kept: &Marker| {
                     !matches!(kept.compare(&self.keys.ring), MarkerStanding::Older | MarkerStanding::Unknown)
                 };
@@ -239,6 +241,22 @@ impl Replica {
                 self.note_marker(Some(&kept.encode()), None)
             }
         }
+    }
+
+    /// Puts a marker that was changed. A put that fails may leave neither this one nor what was there before; that is put
+    /// back by the next round then.
+    pub(crate) fn put_marker(&mut self, before: &Marker, changed: &Marker) -> Result<(), JoinError> {
+        self.parts.index.begin()?;
+        self.parts.index.set_meta(KEPT, Some(&before.encode()))?;
+        self.parts.index.set_meta(CHECKED, None)?;
+        self.parts.index.commit()?;
+        self.parts.store.put(&marker_name(), &changed.encode())?;
+        Ok(self.parts.index.set_meta(KEPT, Some(&changed.encode()))?)
+    }
+
+    /// The marker as this device last put it or found it sound.
+    pub(crate) fn kept_marker(&self) -> Result<Option<Marker>, IndexError> {
+        Ok(self.parts.index.meta(KEPT)?.and_then(|bytes| Marker::decode(&bytes).ok()))
     }
 
     /// Records what was found, and when and for which keys.

@@ -128,7 +128,10 @@ impl Replica {
         observer: &mut dyn Observer,
     ) -> Result<Revoked, RemovalError> {
         let members = self.learn_before_removing(device, true, observer)?;
-        let mut marker = Self::read_marker(&*self.parts.store)?.ok_or(JoinError::NoVault)?;
+        let mut marker = match self.marker_to_change()? {
+            Some(marker) => marker,
+            None => self.blank_marker(),
+        };
         if marker.vault() != self.vault() {
             return Err(RemovalError::Join(JoinError::NoVault));
         }

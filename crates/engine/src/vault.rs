@@ -4,7 +4,7 @@ use packetboat_core::change::{Change, MAX_DEVICE_NAME};
 use packetboat_core::hex;
 use packetboat_core::ids::{Counter, DeviceId, Epoch, VaultId};
 use packetboat_core::keys::{DeviceKey, KeyRing, RootKey};
-use packetboat_core::marker::{Marker, MarkerError, MarkerStanding, NewPassphrase, NewRecovery, OtherKeys};
+use packetboat_core::marker::{Argon2Cost, Marker, MarkerError, MarkerStanding, NewPassphrase, NewRecovery, OtherKeys};
 use packetboat_core::members::Standing;
 use packetboat_core::recovery::RecoveryKey;
 use packetboat_core::store::{ObjectName, Put, Store, StoreError};
@@ -132,32 +132,67 @@ impl Replica {
     /// Lets another passphrase open the vault. Devices that are members already need none.
     ///
     /// Where the marker is of an earlier epoch than the vault, it is brought up to date, which takes a new recovery key too:
-    /// that is returned as text.
+    /// that is returned as text. The same where it is damaged and this device has no copy of it.
     pub fn change_passphrase(&mut self, new: &[u8]) -> Result<Option<String>, JoinError> {
-        let mut marker = Self::read_marker(&*self.parts.store)?.ok_or(JoinError::NoVault)?;
-        if marker.vault() == self.vault() && marker.compare(&self.keys.ring) == MarkerStanding::Older {
-            self.parts.index.begin()?;
-            let recovery = self.renew_marker(&mut marker, new).map_err(|_| OtherKeys)?;
-            self.parts.index.commit()?;
-            self.parts.store.put(&marker_name(), &marker.encode())?;
-            return Ok(Some(recovery));
-        }
-        let entropy = &mut *self.parts.entropy;
-        let cost = self.parts.settings.passphrase_cost;
-        let slot = NewPassphrase { passphrase: new, cost, salt: random(entropy), nonce: entropy.nonce() };
-        marker.replace_passphrase(&self.keys.ring, slot)?;
+        let found = self.marker_to_change()?;
+        let is_older = |marker: &Marker| {
+            marker.vault() == self.vault() && marker.compare(&self.keys.ring) == MarkerStanding::Older
+        };
+        let mut marker = match found {
+            Some(marker) if !is_older(&marker) => {
+                let mut changed = marker.clone();
+                let entropy = &mut *self.parts.entropy;
+                let cost = self.parts.settings.passphrase_cost;
+                let slot = NewPassphrase { passphrase: new, cost, salt: random(entropy), nonce: entropy.nonce() };
+                changed.replace_passphrase(&self.keys.ring, slot)?;
+                self.put_marker(&marker, &changed)?;
+                return Ok(None);
+            }
+            Some(marker) => marker,
+            None => self.blank_marker(),
+        };
+        self.parts.index.begin()?;
+        let recovery = self.renew_marker(&mut marker, new).map_err(|_| OtherKeys)?;
+        self.parts.index.commit()?;
         self.parts.store.put(&marker_name(), &marker.encode())?;
-        Ok(None)
+        Ok(Some(recovery))
     }
 
     /// Makes another recovery key and returns it as text; the former one opens the vault no more.
     pub fn new_recovery_key(&mut self) -> Result<String, JoinError> {
-        let mut marker = Self::read_marker(&*self.parts.store)?.ok_or(JoinError::NoVault)?;
+        let marker = self.marker_to_change()?.ok_or(MarkerError::Damaged)?;
+        let mut changed = marker.clone();
         let entropy = &mut *self.parts.entropy;
         let key = RecoveryKey(random(entropy));
-        marker.replace_recovery(&self.keys.ring, NewRecovery { key: &key, nonce: entropy.nonce() })?;
-        self.parts.store.put(&marker_name(), &marker.encode())?;
+        changed.replace_recovery(&self.keys.ring, NewRecovery { key: &key, nonce: entropy.nonce() })?;
+        self.put_marker(&marker, &changed)?;
         Ok(key.to_text().to_string())
+    }
+
+    /// The marker at the intermediary, or this device's copy where that is damaged; none where there is none of either.
+    pub(crate) fn marker_to_change(&self) -> Result<Option<Marker>, JoinError> {
+        match Self::read_marker(&*self.parts.store) {
+            Ok(found) => Ok(Some(found.ok_or(JoinError::NoVault)?)),
+            Err(JoinError::Marker(MarkerError::NewerFormat { version })) => {
+                Err(JoinError::Marker(MarkerError::NewerFormat { version }))
+            }
+            Err(JoinError::Marker(_)) => Ok(self.kept_marker()?),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A marker to be sealed for the present epoch, for a vault of which there is no other.
+    pub(crate) fn blank_marker(&mut self) -> Marker {
+        let (now_ms, entropy) = (self.parts.clock.now_ms(), &mut *self.parts.entropy);
+        let nobody = RecoveryKey(random(entropy));
+        let passphrase = NewPassphrase {
+            passphrase: &nobody.0,
+            cost: Argon2Cost::MINIMUM,
+            salt: random(entropy),
+            nonce: entropy.nonce(),
+        };
+        let recovery = NewRecovery { key: &nobody, nonce: entropy.nonce() };
+        Marker::create(self.keys.ring.vault(), now_ms, self.keys.ring.current_root(), passphrase, recovery)
     }
 
     /// Eight characters that are equal on two devices exactly when both have learned the same.

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::error::SyncError;
 use packetboat_engine::ports::Silent;
@@ -286,6 +288,58 @@ fn a_marker_that_could_not_be_put_is_put_by_the_next_round() {
     pair.laptop.sync();
     let marker = Replica::read_marker(&pair.store).unwrap().unwrap();
     assert!(marker.unlock_with_passphrase(b"a new passphrase").is_ok());
+}
+
+#[test]
+fn a_marker_of_which_the_storage_kept_a_part_is_whole_again_after_the_next_round_or_try() {
+    // Of a vault that was never given another key nobody had a copy, and each further try failed at what was there.
+    let name = ObjectName::new("packetboat").unwrap();
+    for tries_again in [false, true] {
+        let mut pair = Pair::new();
+        pair.fuse.store(0, Ordering::SeqCst);
+        pair.laptop.replica.change_passphrase(b"another").unwrap_err();
+        pair.fuse.store(-1, Ordering::SeqCst);
+        pair.out.store(false, Ordering::SeqCst);
+        assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2)));
+        let passphrase: &[u8] = match tries_again {
+            true => {
+                assert_eq!(pair.laptop.replica.change_passphrase(b"another").unwrap(), None);
+                b"another"
+            }
+            false => {
+                pair.laptop.sync();
+                b"secret"
+            }
+        };
+        let mut joined = pair.joined(50, "new", passphrase);
+        joined.sync();
+        assert_eq!(joined.files(), pair.laptop.files());
+    }
+}
+
+#[test]
+fn a_damaged_marker_of_which_no_member_has_a_copy_is_made_anew_for_a_new_passphrase() {
+    let name = ObjectName::new("packetboat").unwrap();
+    let (mut pair, third) = trio();
+    for (seed, is_of_a_later_epoch) in [(50, false), (51, true)] {
+        if is_of_a_later_epoch {
+            revoke(&mut pair.laptop, &third);
+            pair.desk.sync();
+            let Device { fs, replica } = pair.take_desk();
+            let mut parts = replica.into_parts();
+            parts.index.set_meta("marker", None).unwrap();
+            pair.desk = Device { fs, replica: Replica::open(parts).unwrap() };
+        }
+        assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2)));
+        let recovery = pair.desk.replica.change_passphrase(b"another").unwrap().unwrap();
+        let marker = Replica::read_marker(&pair.store).unwrap().unwrap();
+        let recovery = packetboat_core::recovery::RecoveryKey::from_text(&recovery).unwrap();
+        assert!(marker.unlock_with_recovery(&recovery).is_ok());
+        let mut joined = pair.joined(seed, "new", b"another");
+        joined.sync();
+        assert_eq!(joined.files(), pair.laptop.files());
+        pair.settle();
+    }
 }
 
 #[test]

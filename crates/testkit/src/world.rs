@@ -434,11 +434,18 @@ impl World {
     /// A device that was revoked, or left without a key, joins again as a new one, with the disk that it has.
     fn join_again(&mut self, at: usize) {
         self.account.lock().expect("nobody panics holding this").may_revive = true;
-        // Whoever is in the vault brings the marker up to date first, if need be.
-        for other in (0..self.devices.len()).filter(|other| *other != at) {
-            let Some(replica) = self.devices[other].replica.as_mut() else { continue };
-            if let Ok(Some(recovery)) = replica.change_passphrase(b"another") {
-                self.recovery.push(RecoveryKey::from_text(&recovery).expect("as it was written"));
+        // Whoever is in the vault brings the marker up to date first, if need be; and again, where the storage kept a part of
+        // what was put and said that it failed.
+        for _ in 0..MAX_TRIES {
+            for other in (0..self.devices.len()).filter(|other| *other != at) {
+                let Some(replica) = self.devices[other].replica.as_mut() else { continue };
+                if let Ok(Some(recovery)) = replica.change_passphrase(b"another") {
+                    self.recovery.push(RecoveryKey::from_text(&recovery).expect("as it was written"));
+                }
+            }
+            let mut stores = std::iter::once(&self.store).chain(&self.second);
+            if stores.all(|store| Replica::read_marker(store).is_ok()) {
+                break;
             }
         }
         self.read_markers();
@@ -944,6 +951,8 @@ impl Clock for SimClock {
 }
 
 const MAX_TURNS: usize = 12;
+/// How often a user tries what a storage refuses.
+const MAX_TRIES: usize = 8;
 const MAX_DEVICES: usize = 6;
 /// Each derives a key from a passphrase, which takes longer than a life here.
 const MAX_REVOCATIONS: usize = 2;
