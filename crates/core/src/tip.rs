@@ -5,9 +5,11 @@
 //! ```text
 //! last        counter varint, and where it is not 0 the hash of the device's last packet 32
 //! learned     knowledge (knowledge.rs)
-//! checkpoint  flags u8: 1 a checkpoint follows, 2 a list of what is wanted follows after it;
+//! checkpoint  flags u8: 1 a checkpoint follows, 2 a list of what is wanted and 4 one of what is refused after it;
 //!             the device 32 and number varint of the newest checkpoint the device knows
 //! wanted      what the device could not read here (wanted.rs); left out where there is nothing
+//! refused     count, per lane, in ascending order: device 32, counter varint from which on the device refuses it; left
+//!             out where there is nothing
 //! recent      count, per packet its bytes: the newest of the device's own lane, in order, 64 KiB in all
 //! padding     0 to 63 zero bytes, so that the object's size and its number leave the same remainder by 64
 //! ```
@@ -20,7 +22,7 @@
 //! A storage may put an old tip back. Its number then is smaller than one that was seen,
 //! and knowledge and lanes are not taken back for it; what a tip says is never a reason to forget.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checkpoint::CheckpointRef;
 use crate::ids::{Counter, DeviceId, PacketHash};
@@ -44,6 +46,8 @@ pub struct Tip {
     pub checkpoint: Option<CheckpointRef>,
     /// What the device could not read at this intermediary; at most [`MAX_WANTED`](crate::wanted::MAX_WANTED).
     pub wanted: BTreeSet<Wanted>,
+    /// Lanes that the device has read and does not fold, each from this packet on; at most [`MAX_REFUSED`].
+    pub refused: BTreeMap<DeviceId, Counter>,
     /// The newest packets of the device's own lane, sealed, in order; at most [`MAX_RECENT_BYTES`] in all.
     pub recent: Vec<Vec<u8>>,
 }
@@ -101,14 +105,21 @@ impl Content for Tip {
         };
         self.learned.encode(&mut out);
         let wanted = if self.wanted.is_empty() { 0 } else { FLAG_WANTED };
+        let refused = if self.refused.is_empty() { 0 } else { FLAG_REFUSED };
         match &self.checkpoint {
             Some(checkpoint) => {
-                out.u8(FLAG_CHECKPOINT | wanted).raw(&checkpoint.device.0).varint(checkpoint.number);
+                out.u8(FLAG_CHECKPOINT | wanted | refused).raw(&checkpoint.device.0).varint(checkpoint.number);
             }
-            None => drop(out.u8(wanted)),
+            None => drop(out.u8(wanted | refused)),
         }
         if wanted != 0 {
             encode_wanted(&self.wanted, &mut out);
+        }
+        if refused != 0 {
+            out.varint(self.refused.len().min(MAX_REFUSED) as u64);
+            for (device, from) in self.refused.iter().take(MAX_REFUSED) {
+                out.raw(&device.0).varint(*from);
+            }
         }
         out.varint(self.recent.len() as u64);
         for packet in &self.recent {
@@ -129,7 +140,7 @@ impl Content for Tip {
         };
         let learned = Knowledge::decode(&mut input)?;
         let flags = input.u8()?;
-        if flags & !(FLAG_CHECKPOINT | FLAG_WANTED) != 0 {
+        if flags & !(FLAG_CHECKPOINT | FLAG_WANTED | FLAG_REFUSED) != 0 {
             return Err(WireError::NotCanonical);
         }
         let checkpoint = match flags & FLAG_CHECKPOINT {
@@ -143,6 +154,10 @@ impl Content for Tip {
                 return Err(WireError::NotCanonical);
             }
         }
+        let refused = match flags & FLAG_REFUSED {
+            0 => BTreeMap::new(),
+            _ => decode_refused(&mut input)?,
+        };
         let mut room = MAX_RECENT_BYTES;
         let mut recent = Vec::new();
         for _ in 0..input.count(1)? {
@@ -155,8 +170,24 @@ impl Content for Tip {
         if zeros.len() != padding(sequence, read) || zeros.iter().any(|byte| *byte != 0) {
             return Err(WireError::NotCanonical);
         }
-        Ok(Self { sequence, last, learned, checkpoint, wanted, recent })
+        Ok(Self { sequence, last, learned, checkpoint, wanted, refused, recent })
     }
+}
+
+fn decode_refused(input: &mut Reader<'_>) -> Result<BTreeMap<DeviceId, Counter>, WireError> {
+    let count = input.count(DeviceId::LEN + 1)?;
+    if count == 0 || count > MAX_REFUSED {
+        return Err(WireError::Invalid { what: "number of refused lanes" });
+    }
+    let mut refused = BTreeMap::new();
+    for _ in 0..count {
+        let (device, from) = (DeviceId(input.array()?), input.varint()?);
+        if from == 0 || refused.last_key_value().is_some_and(|(last, _)| *last >= device) {
+            return Err(WireError::NotCanonical);
+        }
+        refused.insert(device, from);
+    }
+    Ok(refused)
 }
 
 /// How many zeros bring an object that seals `len` bytes to the size that tells its number.
@@ -167,6 +198,7 @@ fn padding(sequence: u64, len: usize) -> usize {
 
 const FLAG_CHECKPOINT: u8 = 1;
 const FLAG_WANTED: u8 = 2;
+const FLAG_REFUSED: u8 = 4;
 
 /// The sizes of this many tips in a row differ.
 const SIZE_STEPS: u64 = 64;
@@ -175,12 +207,14 @@ const SIZE_STEPS: u64 = 64;
 pub const TIPS_FOLDER: &str = "tips";
 /// Greatest size of a tip object in bytes.
 pub const MAX_TIP_BYTES: usize = 1024 * 1024;
+/// Most lanes of which a tip tells that they are refused.
+pub const MAX_REFUSED: usize = 64;
 /// Most bytes of recent packets in a tip.
 pub const MAX_RECENT_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use proptest::collection::vec;
+    use proptest::collection::{btree_map, vec};
     use proptest::prelude::*;
 
     use super::*;
@@ -200,8 +234,8 @@ mod tests {
         let mut learned = Knowledge::new();
         learned.advance(key().device(), last);
         let checkpoint = Some(CheckpointRef { device: DeviceId([2; 32]), number: 5 });
-        let wanted = BTreeSet::new();
-        Tip { sequence, last: Some(last), learned, checkpoint, wanted, recent: vec![vec![1; 30], vec![2; 20]] }
+        let (wanted, refused) = (BTreeSet::new(), BTreeMap::new());
+        Tip { sequence, last: Some(last), learned, checkpoint, wanted, refused, recent: vec![vec![1; 30], vec![2; 20]] }
     }
 
     fn sealed(tip: &Tip) -> SealedTip {
@@ -223,6 +257,7 @@ mod tests {
             learned: Knowledge::new(),
             checkpoint: None,
             wanted: BTreeSet::new(),
+            refused: BTreeMap::new(),
             recent: Vec::new(),
         };
         assert_eq!(open(self::sealed(&empty).bytes()), Ok(empty));
@@ -245,6 +280,16 @@ mod tests {
             blake3::hash(sealed(&tip).bytes()).to_hex().as_str(),
             "ad5054ead56e4d994bb7707eb1ced7401d5b6202fe78db4922f18f52d89ec92e"
         );
+    }
+
+    #[test]
+    fn a_tip_that_refuses_something_keeps_its_format() {
+        let mut tip = tip(10);
+        tip.refused = (1..=70).map(|n| (DeviceId([n; 32]), u64::from(n))).collect();
+        let opened = open(sealed(&tip).bytes()).unwrap();
+        tip.refused.retain(|device, _| device.0[0] as usize <= MAX_REFUSED);
+        assert_eq!(opened, tip, "no more than so many are told");
+        assert_eq!(blake3::hash(sealed(&tip).bytes()).to_hex().as_str(), "");
     }
 
     #[test]
@@ -329,6 +374,7 @@ mod tests {
             lanes in vec((any::<[u8; 32]>(), 1..u64::MAX, any::<[u8; 32]>()), 0..5),
             checkpoint in proptest::option::of((any::<[u8; 32]>(), 1..u64::MAX)),
             wanted in vec(any::<[u8; 32]>(), 0..3),
+            refused in btree_map(any::<[u8; 32]>().prop_map(DeviceId), 1..u64::MAX, 0..3),
             recent in vec(vec(any::<u8>(), 0..50), 0..4),
         ) {
             let mut learned = Knowledge::new();
@@ -338,7 +384,7 @@ mod tests {
             let last = (counter > 0).then_some(Learned { counter, hash: PacketHash([1; 32]) });
             let checkpoint = checkpoint.map(|(device, number)| CheckpointRef { device: DeviceId(device), number });
             let wanted = wanted.into_iter().map(|pack| Wanted::Pack(PackId(pack))).collect();
-            let tip = Tip { sequence, last, learned, checkpoint, wanted, recent };
+            let tip = Tip { sequence, last, learned, checkpoint, wanted, refused, recent };
             let plain = tip.encode();
             prop_assert_eq!(Tip::decode(sequence, &plain), Ok(tip));
             prop_assert!(Tip::decode(sequence.wrapping_add(1), &plain).is_err());

@@ -15,7 +15,9 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot, MAX_CHECKPOINT_BYTES, UnverifiedCheckpoint};
+use packetboat_core::checkpoint::{
+    CHECKPOINTS_FOLDER, CheckpointRef, CheckpointRoot, MAX_CHECKPOINT_BYTES, UnverifiedCheckpoint,
+};
 use packetboat_core::ids::{DeviceId, Epoch};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::members::{Members, Standing};
@@ -181,6 +183,16 @@ fn adopt_newer(index: &mut Index, store: &dyn Store, keys: &Keys) -> Result<(), 
     Ok(())
 }
 
+/// Deletes the checkpoints of a device that this one was and that nobody else knows, so that nobody begins from them.
+pub(crate) fn take_away_own(store: &dyn Store, device: &DeviceId) -> Result<(), SyncError> {
+    for listed in store.list(CHECKPOINTS_FOLDER)? {
+        if CheckpointRef::from_name(&listed.name).is_some_and(|checkpoint| checkpoint.device == *device) {
+            store.delete(&listed.name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Notes which checkpoints tips name; of each author's the newest counts.
 pub(crate) fn note_seen(index: &mut Index, named: &BTreeSet<CheckpointRef>) -> Result<(), SyncError> {
     let before = held::seen(index)?;
@@ -257,7 +269,7 @@ fn trusted(author: Option<Standing>) -> Result<(), LearnError> {
 }
 
 /// How many packets were learned in all: of two states of which one includes the other, the later has more.
-fn total(knowledge: &Knowledge) -> u64 {
+pub(crate) fn total(knowledge: &Knowledge) -> u64 {
     knowledge.iter().map(|(_, learned)| learned.counter).fold(0, u64::saturating_add)
 }
 

@@ -35,6 +35,7 @@ use crate::carry::standing;
 use crate::epochs::Lacking;
 use crate::error::SyncError;
 use crate::ports::{Note, Observer};
+use crate::refusals;
 
 /// What was learned.
 #[derive(Default, Debug)]
@@ -99,6 +100,9 @@ pub(crate) fn learn(
         cuts: Vec::new(),
         refused: BTreeMap::new(),
         passed_over: passed_over::of(index, keys.device.device())?,
+        given_up: refusals::given_up(index)?,
+        outside: refusals::Lanes::new(),
+        late: BTreeSet::new(),
         tips_read: Vec::new(),
         stuck: false,
         is_ahead: false,
@@ -131,6 +135,7 @@ pub(crate) fn learn(
     learner.report_locked()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
     crate::forks::suspect(learner.index, &learner.learned.forked)?;
+    learner.note_refused()?;
     learner.note_tips()?;
     crate::places::note_learned(learner.index, &before, &learner.told)?;
     let (members, mut learned) = (learner.members, learner.learned);
@@ -159,6 +164,12 @@ struct Learner<'a> {
     /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
     /// Devices that nobody will ever know, see [`passed_over`].
     passed_over: BTreeSet<DeviceId>,
+    /// Lanes that others refuse, see [`crate::refusals`].
+    given_up: refusals::Lanes,
+    /// Lanes that were refused, each from the first packet that was.
+    outside: refusals::Lanes,
+    /// Devices whose introduction came late.
+    late: BTreeSet<DeviceId>,
     refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
@@ -207,6 +218,7 @@ impl Learner<'_> {
         self.locked_tips(locked, &seen)?;
         self.lanes_told_of();
         self.lanes_that_parted()?;
+        self.lanes_once_known()?;
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
         }
@@ -271,6 +283,21 @@ impl Learner<'_> {
             let is_wanted = self.lanes.get(&device).is_some_and(|wanted| !wanted.is_empty());
             if self.index.knowledge().counter(&device) < at && !is_wanted {
                 self.rest_of_lane(device)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever begins anew looks into all lanes that it knew of here before: it may be that nobody else does, as where it
+    /// brought them itself.
+    fn lanes_once_known(&mut self) -> Result<(), SyncError> {
+        let held = match self.index.knowledge().is_empty() {
+            true => crate::places::held_here(self.index)?,
+            false => None,
+        };
+        for (device, _) in held.iter().flat_map(Knowledge::iter) {
+            if !self.lanes.get(device).is_some_and(|wanted| !wanted.is_empty()) {
+                self.rest_of_lane(*device)?;
             }
         }
         Ok(())
@@ -413,6 +440,7 @@ impl Learner<'_> {
         if device != self.own_device {
             self.learned.tips += 1;
             crate::wants::set_asked(self.index, device, &tip.wanted)?;
+            refusals::set_heard(self.index, device, &tip.refused, &tip.learned)?;
         }
         for (device, there) in tip.learned.iter() {
             if crate::forks::differs(self.index, device, there.counter, there.hash).map_err(SyncError::from)? {
@@ -472,7 +500,7 @@ impl Learner<'_> {
         }
         let size = sealed.bytes().len() * 4;
         let hash = packet.hash;
-        let cuts = PendingCut::of(&packet);
+        let cuts = if self.is_given_up(&packet.dot) { Vec::new() } else { PendingCut::of(&packet) };
         if self.waiting.insert(packet, size) == Buffered::Full {
             return Ok(false);
         }
@@ -505,18 +533,18 @@ impl Learner<'_> {
                 }
             }
             for (device, counters) in self.waiting.missing(self.index.knowledge()) {
-                let wanted = self.lanes.entry(device).or_default();
+                let mut wanted = self.lanes.remove(&device).unwrap_or_default();
                 for counter in counters {
-                    let refused = self.refused.get(&Dot { device, counter }).copied().unwrap_or(0);
                     let dot = Dot { device, counter };
-                    let carried = || self.waiting.carries(&dot, Carriers::Newcomers, &self.members, &self.garbage);
-                    let hopeless = refused >= HOPELESS || (refused > 0 && !carried());
+                    let refused = self.refused.get(&dot).copied().unwrap_or(0);
+                    let hopeless = refused >= HOPELESS || (refused > 0 && !self.carries(&dot, Carriers::Newcomers));
                     if !hopeless && !wanted.contains(&counter) && wanted.len() < MAX_WANTED {
                         wanted.push_back(counter);
                         progress = true;
                     }
                 }
                 wanted.make_contiguous().sort_unstable();
+                self.lanes.insert(device, wanted);
             }
             if !progress && !self.look_into_lanes() {
                 if self.cuts.is_empty() {
@@ -652,9 +680,18 @@ impl Learner<'_> {
                     break;
                 }
                 // Its device finds out by itself, and joins anew.
-                Admission::Refused(Refusal::Late) => *self.refused.entry(packet.dot).or_default() += 1,
-                Admission::Refused(refusal) => {
+                Admission::Refused(Refusal::Late) if self.is_given_up(&packet.dot) => self.refuse(packet.dot),
+                Admission::Refused(Refusal::Late) => {
                     *self.refused.entry(packet.dot).or_default() += 1;
+                    self.late.insert(packet.dot.device);
+                }
+                Admission::Refused(refusal) => {
+                    match refusal {
+                        Refusal::Retired { .. } | Refusal::Revoked { .. } | Refusal::Outdated { .. } => {
+                            self.refuse(packet.dot);
+                        }
+                        _ => *self.refused.entry(packet.dot).or_default() += 1,
+                    }
                     if let Refusal::OtherHistory { at } = refusal {
                         self.learned.forked.insert(at.device);
                     }
@@ -670,6 +707,28 @@ impl Learner<'_> {
         self.learned.packets += folded;
         self.observer.advance(folded, 0);
         Ok(())
+    }
+
+    /// Notes that a packet counts for nobody who knows what is known here.
+    fn refuse(&mut self, dot: Dot) {
+        *self.refused.entry(dot).or_default() += 1;
+        let first = self.outside.entry(dot.device).or_insert(dot.counter);
+        *first = dot.counter.min(*first);
+    }
+
+    /// Notes which lanes are refused, and which wait for those.
+    fn note_refused(&mut self) -> Result<(), SyncError> {
+        let mut lanes = refusals::own(self.index)?;
+        lanes.append(&mut self.outside);
+        for device in refusals::late(self.index, &self.late)? {
+            lanes.insert(device, 1);
+        }
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        self.waiting.add_those_who_wait_for(&mut lanes, self.index.knowledge());
+        lanes.retain(|device, from| self.garbage.ended().counter(device) < *from);
+        refusals::set_own(self.index, lanes)
     }
 
     /// Keeps a packet that came out of the buffer, where there is still room for it.
@@ -691,10 +750,20 @@ impl Learner<'_> {
         })
     }
 
-    /// Whether a packet is of a device that was found to be passed over, and that no member carries.
+    /// Whether a packet is of a lane that was given up, or of a device that was found to be passed over, and that no member
+    /// carries.
     fn is_passed_over(&self, packet: &Packet) -> bool {
-        self.passed_over.contains(&packet.dot.device)
-            && !self.waiting.carries(&packet.dot, Carriers::Members, &self.members, &self.garbage)
+        (self.is_given_up(&packet.dot) || self.passed_over.contains(&packet.dot.device))
+            && !self.carries(&packet.dot, Carriers::Members)
+    }
+
+    fn is_given_up(&self, dot: &Dot) -> bool {
+        self.given_up.get(&dot.device).is_some_and(|from| *from <= dot.counter)
+    }
+
+    /// Whether a packet that waits, of one who may, carries this one.
+    fn carries(&self, dot: &Dot, carriers: Carriers) -> bool {
+        self.waiting.carries(dot, carriers, &self.members, &self.garbage, |carrier| self.is_given_up(carrier))
     }
 
     /// Notes a refused packet by which another device, whom this one revoked, revoked this one earlier in total order.
@@ -724,7 +793,7 @@ impl Learner<'_> {
             let learned = index.knowledge().of(device).filter(|learned| learned.counter == counter)?;
             Some((learned.hash, index.lane_lamport(*device).ok().flatten()?))
         };
-        let carried = |dot: &Dot, by| self.waiting.carries(dot, by, &self.members, &self.garbage);
+        let carried = |dot: &Dot, by| self.carries(dot, by);
         let lanes = Lanes {
             knowledge: index.knowledge(),
             end: end.as_ref(),

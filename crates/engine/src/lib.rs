@@ -31,6 +31,7 @@ pub mod ports;
 pub mod prepare;
 mod prune;
 mod publish;
+mod refusals;
 mod removal;
 mod removals;
 mod repair;

@@ -18,7 +18,7 @@ use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError, PackState};
 
 use crate::checkpoints::{self, held};
-use crate::{epochs, forks, learn, publish, wants};
+use crate::{epochs, forks, learn, publish, refusals, wants};
 
 /// Takes up the notes of a place, and puts aside those of the one where the replica was before.
 ///
@@ -338,6 +338,8 @@ const NOTES: &[&str] = &[
     wants::TOLD,
     wants::ASKED,
     wants::LOOKED_AT,
+    refusals::TOLD,
+    refusals::HEARD,
     epochs::PUT,
     epochs::CHECKED,
     checkpoints::TRIED,

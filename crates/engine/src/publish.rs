@@ -56,7 +56,8 @@ pub(crate) fn publish(
         }
         index.set_published(place, counter)?;
     }
-    if again || crate::wants::is_untold(index)? || places::is_tip_owed(index)? || is_tip_due(index, last, now_ms)? {
+    let is_untold = crate::wants::is_untold(index)? || crate::refusals::is_untold(index)?;
+    if again || is_untold || places::is_tip_owed(index)? || is_tip_due(index, last, now_ms)? {
         write_tip(index, store, keys, place, now_ms, entropy)?;
     }
     Ok(Published::Done)
@@ -115,6 +116,7 @@ pub(crate) fn write_tip(
         learned: knowledge.clone(),
         checkpoint: crate::checkpoints::newest(index)?,
         wanted: crate::wants::told(index)?,
+        refused: crate::refusals::own(index)?,
         recent: Tip::fit_recent(newest_first),
     };
     let sealed = SealedTip::seal(&keys.device, &keys.ring, entropy.nonce(), &tip)?;
@@ -127,6 +129,7 @@ pub(crate) fn write_tip(
     index.set_meta(OWN_TIP_SIZE, Some(&(sealed.bytes().len() as u64).to_le_bytes()))?;
     index.set_tip_etag(place, device, "", tip.sequence)?;
     crate::wants::set_told(index)?;
+    crate::refusals::set_told(index)?;
     places::tip_is_written(index)?;
     index.commit()?;
     Ok(())

@@ -15,8 +15,9 @@
 //! mistake comes back by itself and loses nothing.
 
 use packetboat_core::change::Change;
-use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
+use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Epoch};
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::local::{DirId, EntryState, LocalEntry};
 use packetboat_core::members::{Members, Standing};
 use packetboat_core::name::RelPath;
@@ -313,10 +314,10 @@ impl Replica {
         if matches!(members::load(&self.parts.index)?.standing(&own), Standing::Retired { .. }) {
             return Ok(true);
         }
-        if self.was_passed_over()? {
+        if !self.rests_from_beginning_anew()? && self.was_passed_over()? {
             return Ok(true);
         }
-        self.is_cut_short(learned)
+        Ok(!self.rests_from_beginning_anew()? && self.is_cut_short(learned)?)
     }
 
     /// Whether this device has folded others whom all who count refuse: nobody counts on what a retired device has folded.
@@ -349,16 +350,25 @@ impl Replica {
     }
 
     /// A checkpoint by which this device was removed, or history begins later than what it has learned.
+    ///
+    /// Two groups may have let go without each other, at two places. Of two such beginnings that of which more is gone
+    /// stays, so that whoever goes to both does not begin anew at each in turn.
     fn has_missed_history(&self) -> Result<Option<Members>, SyncError> {
         let own = self.keys.device.device();
         let known = self.parts.index.knowledge();
+        let ended = garbage::load(&self.parts.index)?.ended().clone();
+        let stays = |root: &CheckpointRoot| {
+            let order = |ended: &Knowledge| (crate::checkpoints::total(ended), ended.state_hash());
+            !ended.is_empty() && !root.knowledge.includes(&ended) && order(&ended) > order(root.garbage.ended())
+        };
         for (device, number) in crate::checkpoints::seen(&self.parts.index)? {
             let checkpoint = CheckpointRef { device, number };
             let Some(root) = crate::checkpoints::sound_root(&*self.parts.store, &self.keys, &checkpoint)? else {
                 continue;
             };
             // What is condemned and stands is there still: this device was not heard yet.
-            if root.members.standing(&own) != Standing::Active || !known.includes(root.garbage.ended()) {
+            let is_removed = root.members.standing(&own) != Standing::Active;
+            if (is_removed || !known.includes(root.garbage.ended())) && !stays(&root) {
                 return Ok(Some(root.members));
             }
         }
@@ -389,15 +399,13 @@ impl Replica {
                 let by = members.name(&by.device).unwrap_or("another device").to_owned();
                 return Err(SyncError::Revoked { by });
             }
+            // What it is about to forget nobody else may ever bring here.
+            self.carry(observer)?;
             let was_passed_over = self.was_passed_over()?;
             if was_passed_over {
                 // Nobody is to look into a lane of which nothing is ever folded, nor to begin from what its device folded.
                 self.parts.store.delete(&Tip::name(&own))?;
-                for listed in self.parts.store.list(CHECKPOINTS_FOLDER)? {
-                    if CheckpointRef::from_name(&listed.name).is_some_and(|checkpoint| checkpoint.device == own) {
-                        self.parts.store.delete(&listed.name)?;
-                    }
-                }
+                crate::checkpoints::take_away_own(&*self.parts.store, &own)?;
             }
             let name = self.device_name()?;
             let last = self.parts.index.knowledge().counter(&own);
@@ -405,6 +413,7 @@ impl Replica {
             if was_passed_over {
                 self.retires_when_introduced(last)?;
             }
+            self.note_beginning_anew()?;
             self.parts.index.clear_folded()?;
             members::forget(&mut self.parts.index)?;
             garbage::forget(&mut self.parts.index)?;

@@ -57,6 +57,9 @@ impl Replica {
         if self.is_to_come_back(&learned)? {
             learned = self.come_back(&learned, observer)?;
         }
+        if self.yield_to_others(observer)? {
+            return self.round(options, observer);
+        }
         self.note_damage(&learned.damaged)?;
         match learned.own {
             OwnLane::Ahead => {

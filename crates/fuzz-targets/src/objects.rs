@@ -345,6 +345,7 @@ pub mod seeds {
             checkpoint: Some(CheckpointRef { device: OTHER, number: 2 }),
             recent: packet(),
             wanted: BTreeSet::from([Wanted::Packet(Dot { device: OTHER, counter: 3 })]),
+            refused: BTreeMap::from([(OTHER, 4)]),
         };
         vec![[&[5][..], &tip.encode()].concat()]
     }

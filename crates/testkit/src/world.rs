@@ -73,6 +73,8 @@ pub struct WorldOptions {
     pub ignoring: bool,
     /// Whether devices are retired and come back, or are revoked and join again.
     pub leaving: bool,
+    /// Whether nobody is revoked where devices leave.
+    pub retiring_alone: bool,
     /// Whether disks are cloned, and backups of disk and index restored.
     pub copies: bool,
     /// Whether devices let go of history and garbage.
@@ -105,6 +107,7 @@ impl Default for WorldOptions {
             newcomers: false,
             ignoring: false,
             leaving: false,
+            retiring_alone: false,
             copies: false,
             pruning: false,
             replacing: false,
@@ -410,7 +413,11 @@ impl World {
         let (device, name) = (self.replica(other).own_device(), self.devices[other].name.clone());
         let by = self.devices[at].name.clone();
         // Two that revoke at two storages, each without knowing of the other, make two keys of which each knows one.
-        let most = if self.second.is_some() { 1 } else { MAX_REVOCATIONS };
+        let most = match self.second {
+            _ if self.options.retiring_alone => 0,
+            Some(_) => 1,
+            None => MAX_REVOCATIONS,
+        };
         let revokes = other != at && self.revocations < most && self.rng.chance(1, 3);
         let replica = self.devices[at].replica.as_mut().expect("started");
         let outcome = match revokes {
@@ -595,6 +602,10 @@ impl World {
         self.take_back_another(at);
         let name = self.devices[at].name.clone();
         for text in watching.0 {
+            // Where two groups removed one another and let history go, what a device of one of them deleted unheard stays.
+            if self.second.is_some() && self.options.leaving && self.options.pruning && text.contains(GOES_ON) {
+                self.account.lock().expect("nobody panics holding this").may_revive = true;
+            }
             self.note(format!("{name}:   {text}"));
         }
         let slipped_in = std::mem::take(&mut self.account.lock().expect("nobody panics holding this").slipped_in);
@@ -950,6 +961,8 @@ impl Clock for SimClock {
     }
 }
 
+/// What a device says that forgets what it folded.
+const GOES_ON: &str = "it goes on as a new device, and what";
 const MAX_TURNS: usize = 12;
 /// How often a user tries what a storage refuses.
 const MAX_TRIES: usize = 8;

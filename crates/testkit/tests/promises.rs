@@ -523,6 +523,24 @@ fn the_torn_tip_of_a_device_that_is_gone_for_good_is_missed_by_nobody() {
     }
 }
 
+#[test]
+fn groups_that_retire_one_another_and_let_go_at_two_storages_come_together() {
+    run(60, 30_000, retiring_and_letting_go_at_two_storages);
+}
+
+/// Devices are retired and come back, and let go, at two storages of which some see one.
+fn retiring_and_letting_go_at_two_storages(seed: u64) -> WorldOptions {
+    WorldOptions {
+        devices: 3 + seed as usize % 3,
+        second_storage: true,
+        leaving: true,
+        retiring_alone: true,
+        pruning: true,
+        steps: 60,
+        ..Default::default()
+    }
+}
+
 /// All that may happen at one storage.
 fn everything(seed: u64) -> WorldOptions {
     let faults = FaultConfig::none()

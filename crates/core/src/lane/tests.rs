@@ -51,7 +51,7 @@ impl Replica {
 
     /// Whether what waits carries a packet.
     fn carries(&self, waiting: &Waiting, packet: &Packet) -> bool {
-        waiting.carries(&packet.dot, Carriers::Newcomers, &self.members, &self.garbage)
+        waiting.carries(&packet.dot, Carriers::Newcomers, &self.members, &self.garbage, |_| false)
     }
 
     fn fold(&mut self, packet: &Packet, prerequisite: Knowledge) {

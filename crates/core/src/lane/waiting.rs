@@ -137,14 +137,39 @@ impl Waiting {
         runs
     }
 
-    /// Whether a packet that waits here, of a member in good standing, has `dot` in its prerequisite.
-    pub fn carries(&self, dot: &Dot, carriers: Carriers, members: &Members, garbage: &Garbage) -> bool {
-        self.packets.values().any(|Held { packet, .. }| {
+    /// Whether a packet that waits here, of a member in good standing, has `dot` in its prerequisite. Those that `is_outside`
+    /// names carry nothing.
+    pub fn carries(
+        &self,
+        dot: &Dot,
+        carriers: Carriers,
+        members: &Members,
+        garbage: &Garbage,
+        is_outside: impl Fn(&Dot) -> bool,
+    ) -> bool {
+        self.packets.values().filter(|held| !is_outside(&held.packet.dot)).any(|Held { packet, .. }| {
             // Whoever is no member yet carries nothing but by a sound introduction: anyone who had the key once could.
             let is_newcomer = packet.dot.counter == 1 && carriers == Carriers::Newcomers;
             let may_carry = is_newcomer || members.get(&packet.dot.device).is_some();
             may_carry && packet.body.prerequisite.contains(dot) && objection(members, garbage, packet).is_none()
         })
+    }
+
+    /// Adds the lanes of which something waits for packets of these lanes, each from the first that does.
+    pub fn add_those_who_wait_for(&self, lanes: &mut BTreeMap<DeviceId, Counter>, knowledge: &Knowledge) {
+        let mut is_more = true;
+        while std::mem::take(&mut is_more) {
+            for Held { packet, .. } in self.packets.values() {
+                let Dot { device, counter } = packet.dot;
+                let is_among = lanes.get(&device).is_some_and(|from| *from <= counter);
+                let waits_for =
+                    |(device, counter): (DeviceId, Counter)| lanes.get(&device).is_some_and(|from| *from <= counter);
+                if !is_among && missing(knowledge, packet).into_iter().any(waits_for) {
+                    lanes.insert(device, counter);
+                    is_more = true;
+                }
+            }
+        }
     }
 
     /// How many packets wait.

@@ -14,7 +14,7 @@ use packetboat_core::checkpoint::{
     CHECKPOINTS_FOLDER, CheckpointRef, CheckpointRoot, SegmentChunk, SegmentRef, SegmentStart, decode_segment,
 };
 use packetboat_core::content::{ChunkRef, PackIndex};
-use packetboat_core::ids::{Counter, DeviceId, PackId};
+use packetboat_core::ids::{DeviceId, PackId};
 use packetboat_core::item::Item;
 use packetboat_core::store::{Store, StoreError};
 use packetboat_core::tree::{MoveRecord, TreeRead, TreeWrite};
@@ -29,6 +29,7 @@ use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::learn::{LearnError, described};
 use crate::ports::{Note, Observer};
+use crate::refusals;
 
 /// Clears what a begin from a checkpoint left behind that was cut short.
 pub(crate) fn start_over_if_cut_short(index: &mut Index) -> Result<(), SyncError> {
@@ -93,14 +94,13 @@ fn begin_from(
             Err(LearnError::Sync(error)) => return Err(error),
         }
     }
-    // What contains a lane beyond where another side of it was given up may contain that side.
-    let parted = crate::forks::parted(index)?;
-    roots.retain(|(_, root)| {
-        let may_contain = |(device, at): (&DeviceId, &Counter)| {
-            root.knowledge.counter(device) >= *at && root.garbage.ended().counter(device) < *at
-        };
-        !parted.iter().any(may_contain)
-    });
+    // What contains a lane beyond where another side of it was given up may contain that side. Nor what others refuse.
+    let (parted, given_up) = (crate::forks::parted(index)?, refusals::given_up(index)?);
+    roots.retain(|(_, root)| refusals::is_free_of(root, &parted) && refusals::is_free_of(root, &given_up));
+    let taken_over = refusals::taken_over(index)?;
+    if roots.iter().any(|(_, root)| refusals::contains(root, &taken_over)) {
+        roots.retain(|(_, root)| refusals::contains(root, &taken_over));
+    }
     // Such a device may have written it itself before it knew.
     let passed_over = crate::learn::passed_over::of(index, keys.device.device())?;
     roots.retain(|(_, root)| {

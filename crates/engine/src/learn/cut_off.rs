@@ -7,16 +7,18 @@
 //! It is told only where three things agree: tips that their devices signed do not open, the marker gives no key to whoever
 //! holds what is held here, and no packet is there that could still bring one. The last is seen by a lane that begins later
 //! than it was read, since history was let go then and no single packet is lost; or by all lanes of those tips, where the
-//! packet to be read next does not open either, or is refused, or waits for some that are gone, or none is left of a lane
-//! never read.
+//! packet to be read next does not open either, or is refused, or waits for some that are gone, or is gone although it was
+//! asked for in an earlier round, or none is left of a lane never read.
 //! Nothing is recorded: whoever sees more another day goes on.
 //!
 //! Left out: lanes of which no packet is left and that were read in part, since one that was read to its end looks the same.
 
 use packetboat_core::ids::{Counter, DeviceId, Dot};
+use packetboat_core::wanted::Wanted;
 
 use super::{LearnError, Learner, counters_present};
 use crate::error::SyncError;
+use crate::refusals;
 
 impl Learner<'_> {
     /// Whether there is a device whose key is not held here, and of whose packets those are gone that were to be read next.
@@ -27,6 +29,7 @@ impl Learner<'_> {
         if locked.is_empty() || !crate::epochs::is_marker_locked(self.store, self.keys)? {
             return Ok(false);
         }
+        let asked_for = crate::wants::own(self.index)?;
         let mut exhausted = true;
         for device in locked {
             let known = self.index.knowledge().counter(&device);
@@ -37,13 +40,23 @@ impl Learner<'_> {
             if listed.first().is_some_and(|first| *first > known + 1) && next == Next::Gone {
                 return Ok(true);
             }
+            let is_hole = next == Next::Gone && listed.last().is_some_and(|last| *last > dot.counter);
+            if is_hole {
+                self.learned.damaged.insert(Wanted::Packet(dot));
+            }
             exhausted &= match next {
                 Next::Locked => true,
-                Next::Gone => known == 0 && listed.is_empty(),
-                Next::Other => self.refused.contains_key(&dot) || self.awaits_what_is_gone()?,
+                Next::Gone => known == 0 && listed.is_empty() || is_hole && asked_for.contains(&Wanted::Packet(dot)),
+                Next::Other => self.is_refused(&dot)? || self.awaits_what_is_gone()?,
             };
         }
         Ok(exhausted)
+    }
+
+    /// Whether a packet is refused, as it was read now or before.
+    fn is_refused(&self, dot: &Dot) -> Result<bool, SyncError> {
+        let refused = refusals::own(self.index)?;
+        Ok(self.refused.contains_key(dot) || refused.get(&dot.device).is_some_and(|from| *from <= dot.counter))
     }
 
     /// Whether packets that were read wait for some that are not there.

@@ -20,7 +20,7 @@ fn a_tip_that_tells_of_more_packets_than_there_can_be_costs_no_memory() {
     let (mut index, store, liar) = (Index::in_memory().unwrap(), MemoryStore::new(), keys(3));
     let last = Some(LearnedOf { counter: Counter::MAX, hash: PacketHash([4; 32]) });
     let (learned, wanted, recent) = (Knowledge::new(), BTreeSet::new(), Vec::new());
-    let tip = Tip { sequence: 1, last, learned, checkpoint: None, wanted, recent };
+    let tip = Tip { sequence: 1, last, learned, checkpoint: None, wanted, refused: Default::default(), recent };
     let sealed = SealedTip::seal(&liar.device, &liar.ring, Nonce([5; 24]), &tip).unwrap();
     store.put(&Tip::name(&liar.device.device()), sealed.bytes()).unwrap();
     let learned = learn(&mut index, &store, &mut keys(6), "here", &mut Silent).unwrap();
