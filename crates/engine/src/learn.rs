@@ -34,6 +34,7 @@ use crate::builder::record_folded;
 use crate::carry::standing;
 use crate::epochs::Lacking;
 use crate::error::SyncError;
+use crate::places;
 use crate::ports::{Note, Observer};
 use crate::refusals;
 
@@ -110,6 +111,7 @@ pub(crate) fn learn(
         told: Vec::new(),
         parted: crate::forks::parted(index)?,
         checkpoints: BTreeSet::new(),
+        shown: BTreeMap::new(),
         learned: Learned::default(),
         index,
         store,
@@ -132,12 +134,13 @@ pub(crate) fn learn(
         // What is locked is signed by this device's key, and sealed under one that this index never had.
         learner.learned.own = OwnLane::Ahead;
     }
+    learner.forks_told_of()?;
     learner.report_locked()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
     crate::forks::suspect(learner.index, &learner.learned.forked)?;
     learner.note_refused()?;
     learner.note_tips()?;
-    crate::places::note_learned(learner.index, &before, &learner.told)?;
+    places::note_learned(learner.index, &before, &learner.told)?;
     let (members, mut learned) = (learner.members, learner.learned);
     learned.lacking = keys.adopt(&members).err().map(|Lacking(key)| key);
     Ok(learned)
@@ -185,6 +188,8 @@ struct Learner<'a> {
     parted: BTreeMap<DeviceId, Counter>,
     /// The checkpoints that these tips name.
     checkpoints: BTreeSet<CheckpointRef>,
+    /// What lanes show of packets that lie before the checkpoint from which this replica began.
+    shown: BTreeMap<Dot, Option<(PacketHash, Lamport)>>,
     learned: Learned,
 }
 
@@ -374,6 +379,17 @@ impl Learner<'_> {
         }
     }
 
+    /// Notes the lanes of which tips tell other packets than were folded, as late as what these tips brought is folded too:
+    /// whoever begins has nothing to compare before.
+    fn forks_told_of(&mut self) -> Result<(), SyncError> {
+        for (device, there) in self.told.iter().flat_map(Knowledge::iter) {
+            if crate::forks::differs(self.index, device, there.counter, there.hash)? {
+                self.learned.forked.insert(*device);
+            }
+        }
+        Ok(())
+    }
+
     /// Begins from a checkpoint where nothing was folded yet.
     fn checkpoints(&mut self) -> Result<(), SyncError> {
         let damaged = &mut self.learned.damaged;
@@ -441,11 +457,6 @@ impl Learner<'_> {
             self.learned.tips += 1;
             crate::wants::set_asked(self.index, device, &tip.wanted)?;
             refusals::set_heard(self.index, device, &tip.refused, &tip.learned)?;
-        }
-        for (device, there) in tip.learned.iter() {
-            if crate::forks::differs(self.index, device, there.counter, there.hash).map_err(SyncError::from)? {
-                self.learned.forked.insert(*device);
-            }
         }
         self.named.merge(&tip.learned);
         if let Some(there) = tip.learned.of(&self.own_device) {
@@ -644,7 +655,13 @@ impl Learner<'_> {
             let sealed = self.sealed.remove(&packet.hash).expect("what waits is kept sealed too");
             let admission = match self.is_passed_over(&packet) {
                 true => Admission::Refused(Refusal::Late),
-                false => self.admit(&packet)?,
+                false => {
+                    self.look_up_older(&packet)?;
+                    match (self.admit(&packet)?, self.of_other_history(&packet)?) {
+                        (Admission::Fold { .. }, Some(at)) => Admission::Refused(Refusal::OtherHistory { at }),
+                        (admission, _) => admission,
+                    }
+                }
             };
             match admission {
                 Admission::Fold { prerequisite } => {
@@ -777,6 +794,36 @@ impl Learner<'_> {
         }
     }
 
+    /// Looks for what a packet builds on where a checkpoint contains that and does not tell it from the other side of a fork:
+    /// others who folded it packet by packet refuse what builds on another.
+    fn look_up_older(&mut self, packet: &Packet) -> Result<(), SyncError> {
+        for (device, named) in packet.body.prerequisite.iter() {
+            let dot = Dot { device: *device, counter: named.counter };
+            let is_older = dot.counter < self.index.knowledge().counter(device) && !self.garbage.ended().contains(&dot);
+            let is_folded = || Ok::<_, SyncError>(self.index.packet_row(dot)?.is_some_and(|row| row.folded.is_some()));
+            if !is_older || self.shown.contains_key(&dot) || is_folded()? {
+                continue;
+            }
+            let ours = places::hash_at(self.index, device, dot.counter)?;
+            let kept = self.index.sealed_packet(dot)?;
+            let found = if kept.is_some() { kept } else { standing(self.store, &dot)? };
+            let found = found.filter(|found| ours.is_none_or(|ours| ours == found.hash()));
+            let found = found.and_then(|found| Some((found.hash(), found.open(&self.keys.ring).ok()?.body.lamport)));
+            self.shown.insert(dot, found);
+        }
+        Ok(())
+    }
+
+    /// A packet on which this one builds and that is not the one known here, though its logical time is not.
+    fn of_other_history(&self, packet: &Packet) -> Result<Option<Dot>, SyncError> {
+        for (device, named) in packet.body.prerequisite.iter() {
+            if crate::forks::differs(self.index, device, named.counter, named.hash)? {
+                return Ok(Some(Dot { device: *device, counter: named.counter }));
+            }
+        }
+        Ok(None)
+    }
+
     fn admit(&self, packet: &Packet) -> Result<Admission, SyncError> {
         let device = packet.dot.device;
         let end = match self.index.lane_lamport(device)? {
@@ -785,13 +832,16 @@ impl Learner<'_> {
         };
         let index = &*self.index;
         let packet_at = |device: &DeviceId, counter: Counter| {
-            let row = index.packet_row(Dot { device: *device, counter }).ok().flatten();
+            let dot = Dot { device: *device, counter };
+            let row = index.packet_row(dot).ok().flatten();
             if let Some((hash, folded)) = row.and_then(|row| row.folded.map(|folded| (row.hash, folded))) {
                 return Some((hash, folded.lamport));
             }
             // The last packet of a lane is known even where this replica began from a checkpoint.
-            let learned = index.knowledge().of(device).filter(|learned| learned.counter == counter)?;
-            Some((learned.hash, index.lane_lamport(*device).ok().flatten()?))
+            match index.knowledge().of(device).filter(|learned| learned.counter == counter) {
+                Some(learned) => Some((learned.hash, index.lane_lamport(*device).ok().flatten()?)),
+                None => self.shown.get(&dot).copied().flatten(),
+            }
         };
         let carried = |dot: &Dot, by| self.carries(dot, by);
         let lanes = Lanes {

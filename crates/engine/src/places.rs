@@ -216,8 +216,23 @@ pub(crate) fn forget_own_lane(index: &mut Index) -> Result<(), IndexError> {
     Ok(())
 }
 
-/// The hash of a folded packet, where it is known.
+/// The hash of a folded packet, where it is known: by itself, or by the one after it where this replica began between them.
 pub(crate) fn hash_at(index: &Index, device: &DeviceId, counter: Counter) -> Result<Option<PacketHash>, IndexError> {
+    if let Some(hash) = hash_of_own(index, device, counter)? {
+        return Ok(Some(hash));
+    }
+    match 0 < counter && counter < index.knowledge().counter(device) {
+        true => Ok(index.sealed_packet(Dot { device: *device, counter: counter + 1 })?.map(|next| next.previous())),
+        false => Ok(None),
+    }
+}
+
+/// The hash of a packet that was folded by itself, or with which a checkpoint ended.
+pub(crate) fn hash_of_own(
+    index: &Index,
+    device: &DeviceId,
+    counter: Counter,
+) -> Result<Option<PacketHash>, IndexError> {
     match index.knowledge().of(device) {
         Some(last) if last.counter == counter => Ok(Some(last.hash)),
         _ => Ok(index.packet_row(Dot { device: *device, counter })?.map(|row| row.hash)),
