@@ -213,6 +213,12 @@ impl Garbage {
         &self.ended
     }
 
+    /// Whether history begins at this point, or is to once all have answered.
+    pub fn is_base(&self, knowledge: &Knowledge) -> bool {
+        let mut histories = self.standing().filter_map(|(_, condemnation)| condemnation.condemned_history());
+        knowledge == self.ended() || histories.any(|history| history == knowledge)
+    }
+
     /// Whether a new reference to a pack may be made by whoever has folded this.
     pub fn may_refer(&self, pack: &PackId) -> bool {
         self.standing.values().all(|condemnation| condemnation.packs.get(pack).is_none_or(|void| *void))

@@ -106,6 +106,15 @@ pub(crate) fn write_anew(
     write::write(index, store, keys, entropy, observer)
 }
 
+/// Forgets all that was folded, and which checkpoint was held: that may contain what is not to be
+/// folded again, and the tip would name it. Within the caller's transaction.
+pub(crate) fn forget_folded(index: &mut Index) -> Result<(), SyncError> {
+    index.clear_folded()?;
+    crate::members::forget(index)?;
+    crate::garbage::forget(index)?;
+    held::forget(index)
+}
+
 /// Whether so much was folded since the newest checkpoint that another is due from this device.
 ///
 /// A device that only reads leaves it for long to those that write. One of an earlier epoch counts for nothing.

@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
 use packetboat_core::knowledge::Learned;
 use packetboat_core::packet::SealedPacket;
@@ -23,8 +24,10 @@ use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError};
 
 use crate::carry::standing;
+use crate::checkpoints;
 use crate::error::SyncError;
-use crate::learn::{counters_present, packet_name};
+use crate::garbage;
+use crate::learn::{LearnError, counters_present, packet_name};
 use crate::places;
 use crate::ports::{Note, Observer};
 use crate::removals::COMING_BACK;
@@ -168,11 +171,18 @@ impl Replica {
     fn parting(&self, device: &DeviceId) -> Result<Option<Parting>, SyncError> {
         let index = &self.parts.index;
         let known = index.knowledge().counter(device);
+        // What lies before where history begins is for nobody to fold, whatever it is.
+        let ended = garbage::load(index)?.ended().counter(device);
         let (mut parting, mut equal) = (None, 0);
-        for counter in counters_present(&*self.parts.store, device)?.range(..=known).rev().copied() {
+        // What the packet after it says was folded, where this replica began from there.
+        let mut told = None;
+        let present = counters_present(&*self.parts.store, device)?;
+        for counter in present.into_iter().rev().filter(|counter| ended < *counter && *counter <= known) {
             let Some(standing) = standing(&*self.parts.store, &Dot { device: *device, counter })? else { continue };
-            let ours = places::hash_at(index, device, counter)?;
+            let ours = places::hash_at(index, device, counter)?
+                .or(told.and_then(|(before, hash)| (before == counter).then_some(hash)));
             if ours == Some(standing.hash()) {
+                told = Some((counter - 1, standing.previous()));
                 // Somebody may have gone on with the one side where the place shows the other.
                 equal += 1;
                 if equal >= ALIKE {
@@ -184,7 +194,9 @@ impl Replica {
             // Of a side whose beginning is not here any more nobody can fold anything.
             let before = counter.checked_sub(1).filter(|before| *before > 0);
             let follows = match before {
-                Some(before) => places::hash_at(index, device, before)?.is_none_or(|hash| hash == standing.previous()),
+                Some(before) => {
+                    places::hash_of_own(index, device, before)?.is_none_or(|hash| hash == standing.previous())
+                }
                 None => true,
             };
             // Whoever began from a checkpoint cannot compare, and takes what everybody can read.
@@ -216,7 +228,8 @@ impl Replica {
             }
             ours.push(sealed);
         }
-        if last.counter < from {
+        // Whoever has not kept what stays leaves it to those who have: nothing goes for what is not put in its place.
+        if last.counter < from || ours.first().is_none_or(|first| first.dot().counter > from) {
             return Ok(false);
         }
         let mut given_up = Vec::new();
@@ -226,14 +239,26 @@ impl Replica {
             given_up.extend(standing.filter(|standing| ours != Some(standing.hash())));
         }
         salvage::put_aside(&mut self.parts.index, given_up)?;
+        let mut stays = BTreeMap::from([(last.counter, last.hash)]);
+        for sealed in &ours {
+            stays.insert(sealed.dot().counter, sealed.hash());
+        }
         // The other side's packets beyond the end would hide that it was given up from whoever has folded them.
-        let mut end = last.hash;
+        let (mut end, mut beyond) = (last.hash, Vec::new());
         for counter in counters_present(&*self.parts.store, device)?.range(last.counter + 1..).copied() {
             let dot = Dot { device: *device, counter };
             match standing(&*self.parts.store, &dot)?.filter(|standing| standing.previous() == end) {
-                Some(next) => end = next.hash(),
-                None => self.parts.store.delete(&packet_name(&dot))?,
+                Some(next) => {
+                    end = next.hash();
+                    stays.insert(counter, end);
+                }
+                None => beyond.push(dot),
             }
+        }
+        // First, since the lane shows no parting any more once the packets are put.
+        self.delete_checkpoints_of_other_side(device, from, &stays)?;
+        for dot in &beyond {
+            self.parts.store.delete(&packet_name(dot))?;
         }
         for sealed in &ours {
             self.parts.store.put(&packet_name(&sealed.dot()), sealed.bytes())?;
@@ -244,6 +269,32 @@ impl Replica {
         places::owe_a_tip(index)?;
         index.commit()?;
         Ok(true)
+    }
+
+    /// Takes away the checkpoints that contain another side of a lane from there on than the packets that stay: whoever began
+    /// from one would have that side in all that it folds, and no packet would tell. Where history begins stays.
+    fn delete_checkpoints_of_other_side(
+        &self,
+        device: &DeviceId,
+        from: Counter,
+        stays: &BTreeMap<Counter, PacketHash>,
+    ) -> Result<(), SyncError> {
+        let store = &*self.parts.store;
+        let record = garbage::load(&self.parts.index)?;
+        for listed in store.list(CHECKPOINTS_FOLDER)? {
+            let Some(checkpoint) = CheckpointRef::from_name(&listed.name) else { continue };
+            let root = match checkpoints::read_any_root(store, &self.keys, &checkpoint) {
+                Ok((_, root)) => root,
+                Err(LearnError::Unusable(_) | LearnError::Locked(_)) => continue,
+                Err(LearnError::Sync(error)) => return Err(error),
+            };
+            let end = root.knowledge.of(device).filter(|end| from <= end.counter);
+            let contains_other = end.is_some_and(|end| stays.get(&end.counter) != Some(&end.hash));
+            if contains_other && root.garbage.ended().counter(device) < from && !record.is_base(&root.knowledge) {
+                store.delete(&listed.name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets what was folded, and goes on as a new device that learns from what stays.
@@ -260,9 +311,7 @@ impl Replica {
         note_parted(&mut self.parts.index, &all)?;
         let given_up = salvage::not_on_disk(&self.parts.index, &self.keys.ring, &all)?;
         salvage::put_aside(&mut self.parts.index, given_up)?;
-        self.parts.index.clear_folded()?;
-        crate::members::forget(&mut self.parts.index)?;
-        crate::garbage::forget(&mut self.parts.index)?;
+        checkpoints::forget_folded(&mut self.parts.index)?;
         self.take_new_key(&name)?;
         self.parts.index.set_meta(SUSPECTED, None)?;
         self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;

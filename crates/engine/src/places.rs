@@ -203,14 +203,18 @@ pub(crate) fn look_about(index: &mut Index) -> Result<(), IndexError> {
 
 /// Forgets at every place which packets and which tip of its own this replica put there, as a new device must.
 pub(crate) fn forget_own_lane(index: &mut Index) -> Result<(), IndexError> {
-    let places = all(index)?;
-    for place in &places {
-        index.set_published(place, 0)?;
-        for key in [publish::TIP_WRITTEN, learn::OWN_TIP_SIZE] {
-            index.set_meta(&aside(key, place), None)?;
-        }
+    for place in all(index)? {
+        index.set_published(&place, 0)?;
     }
-    for key in [publish::TIP_WRITTEN, learn::OWN_TIP_SIZE] {
+    forget_everywhere(index, &[publish::TIP_WRITTEN, learn::OWN_TIP_SIZE])
+}
+
+/// Forgets these notes of every place.
+pub(crate) fn forget_everywhere(index: &mut Index, notes: &[&str]) -> Result<(), IndexError> {
+    for key in notes {
+        for place in all(index)? {
+            index.set_meta(&aside(key, &place), None)?;
+        }
         index.set_meta(key, None)?;
     }
     Ok(())

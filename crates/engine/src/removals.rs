@@ -414,9 +414,7 @@ impl Replica {
                 self.retires_when_introduced(last)?;
             }
             self.note_beginning_anew()?;
-            self.parts.index.clear_folded()?;
-            members::forget(&mut self.parts.index)?;
-            garbage::forget(&mut self.parts.index)?;
+            crate::checkpoints::forget_folded(&mut self.parts.index)?;
             self.take_new_key(&name)?;
             self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
             self.parts.index.commit()?;
@@ -453,9 +451,7 @@ impl Replica {
         index.begin()?;
         let anew = crate::learn::passed_over::find(index, &self.keys.ring, own)?;
         if anew {
-            index.clear_folded()?;
-            members::forget(index)?;
-            garbage::forget(index)?;
+            crate::checkpoints::forget_folded(index)?;
         }
         index.commit()?;
         Ok(anew)

@@ -284,10 +284,8 @@ impl Replica {
         let name = self.device_name()?;
         let index = &mut self.parts.index;
         index.begin()?;
-        index.clear_folded()?;
+        crate::checkpoints::forget_folded(index)?;
         index.clear_entries()?;
-        members::forget(index)?;
-        crate::garbage::forget(index)?;
         self.take_new_key(&name)?;
         self.parts.index.commit()?;
         let text = "another device goes on with this one's key (a cloned disk, a restored backup): \

@@ -75,6 +75,11 @@ pub(crate) fn let_go(index: &mut Index) -> Result<(), SyncError> {
     Ok(index.commit()?)
 }
 
+/// Holds none at any place any more.
+pub(crate) fn forget(index: &mut Index) -> Result<(), SyncError> {
+    Ok(crate::places::forget_everywhere(index, &[NAME, ROOT, COVERS, PACKED])?)
+}
+
 /// Holds this one where the one held does not contain where history begins: it cannot be begun from any more.
 pub(crate) fn hold_at_least(
     index: &mut Index,

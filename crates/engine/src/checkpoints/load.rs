@@ -139,9 +139,7 @@ fn failed_before(index: &Index, checkpoint: &CheckpointRef) -> Result<bool, Sync
 
 fn clear(index: &mut Index) -> Result<(), SyncError> {
     index.begin()?;
-    index.clear_folded()?;
-    crate::members::forget(index)?;
-    crate::garbage::forget(index)?;
+    super::forget_folded(index)?;
     index.set_meta(LOADING, None)?;
     Ok(index.commit()?)
 }

@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 
 use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
 use packetboat_core::ids::PackId;
-use packetboat_core::knowledge::Knowledge;
 use packetboat_core::members::Standing;
 use packetboat_core::store::Store;
 use packetboat_replica::index::Index;
@@ -48,10 +47,6 @@ impl Superseded {
         let members = crate::members::load(index)?;
         let covered = held::knowledge(index)?;
         let record = garbage::load(index)?;
-        let is_base = |knowledge: &Knowledge| {
-            let mut standing = record.standing().filter_map(|(_, condemnation)| condemnation.condemned_history());
-            knowledge == record.ended() || standing.any(|history| history == knowledge)
-        };
         let (mut found, mut kept) = (Self::default(), BTreeSet::new());
         let (mut unreadable, mut readable) = (Vec::new(), Vec::new());
         let mut is_all_known = true;
@@ -74,7 +69,7 @@ impl Superseded {
             };
             let is_left = is_gone && covered.includes(&root.knowledge);
             let packs = root.segments.iter().flat_map(|segment| &segment.chunks).map(|chunk| chunk.pack);
-            if (is_older || is_left) && held != Some(checkpoint) && !is_base(&root.knowledge) {
+            if (is_older || is_left) && held != Some(checkpoint) && !record.is_base(&root.knowledge) {
                 found.roots.push(checkpoint);
                 found.packs.extend(packs);
             } else {
