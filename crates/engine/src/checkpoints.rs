@@ -106,12 +106,13 @@ pub(crate) fn write_anew(
     write::write(index, store, keys, entropy, observer)
 }
 
-/// Forgets all that was folded, and which checkpoint was held: that may contain what is not to be
+/// Forgets all that was folded, what places hold of it, and which checkpoint was held: that may contain what is not to be
 /// folded again, and the tip would name it. Within the caller's transaction.
 pub(crate) fn forget_folded(index: &mut Index) -> Result<(), SyncError> {
     index.clear_folded()?;
     crate::members::forget(index)?;
     crate::garbage::forget(index)?;
+    crate::places::forget_held(index)?;
     held::forget(index)
 }
 

@@ -61,6 +61,34 @@ impl Replica {
             }
             partings.insert(*device, parting);
         }
+        let lost = self.put_over_what_goes(partings, observer)?;
+        if !lost.is_empty() {
+            self.learn_anew(lost, observer)?;
+            return Ok(true);
+        }
+        if !lanes.is_empty() {
+            self.parts.index.set_meta(SUSPECTED, None)?;
+        }
+        Ok(false)
+    }
+
+    /// Puts what stays of forked lanes to this place, for whoever is about to forget it: nobody else may go to both places.
+    pub(crate) fn leave_what_stays(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let own = self.keys.device.device();
+        let mut partings = BTreeMap::new();
+        for device in suspected(&self.parts.index)?.into_iter().filter(|device| *device != own) {
+            partings.extend(self.parting(&device)?.map(|parting| (device, parting)));
+        }
+        self.put_over_what_goes(partings, observer)?;
+        Ok(())
+    }
+
+    /// Puts what was folded over what this place shows of these lanes, where that goes; the lanes of which it stays.
+    fn put_over_what_goes(
+        &mut self,
+        mut partings: BTreeMap<DeviceId, Parting>,
+        observer: &mut dyn Observer,
+    ) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
         let lost = self.lost(&mut partings)?;
         for (device, parting) in partings.iter().filter(|(device, _)| !lost.contains_key(device)) {
             // This replica may be the only one that goes to both places, and is about to forget what it folded.
@@ -70,14 +98,7 @@ impl Replica {
                 observer.note(Note::Warning { text });
             }
         }
-        if !lost.is_empty() {
-            self.learn_anew(lost, observer)?;
-            return Ok(true);
-        }
-        if !lanes.is_empty() {
-            self.parts.index.set_meta(SUSPECTED, None)?;
-        }
-        Ok(false)
+        Ok(lost)
     }
 
     /// The lanes of which the place shows the side that stays, each from where it parts.

@@ -116,6 +116,17 @@ pub(crate) fn note_held(
     set_held_at(index, &present, &held)
 }
 
+/// Forgets what each place holds, as whoever forgets what was folded: where history begins later by what is learned next, a
+/// place that was brought packets after that still lacks what came before.
+pub(crate) fn forget_held(index: &mut Index) -> Result<(), IndexError> {
+    for place in all(index)? {
+        if index.meta(&aside(HELD, &place))?.is_some() {
+            set_held_at(index, &place, &Knowledge::new())?;
+        }
+    }
+    Ok(())
+}
+
 /// Notes that the present place lacked what was at another.
 pub(crate) fn note_lack(index: &mut Index) -> Result<(), IndexError> {
     let mut lacked = lacked(index)?;

@@ -402,6 +402,7 @@ impl Replica {
             // What it is about to forget nobody else may ever bring here.
             self.carry(observer)?;
             let was_passed_over = self.was_passed_over()?;
+            self.leave_what_stays(observer)?;
             if was_passed_over {
                 // Nobody is to look into a lane of which nothing is ever folded, nor to begin from what its device folded.
                 self.parts.store.delete(&Tip::name(&own))?;
