@@ -9,7 +9,7 @@ use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef, CheckpointR
 use packetboat_core::ids::PackId;
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::store::Store;
-use packetboat_replica::index::Index;
+use packetboat_replica::index::{Index, PackState};
 
 use super::{held, load, newest, read_known_root, sound_root, total, write};
 use crate::Keys;
@@ -29,7 +29,14 @@ pub(crate) fn write_base(
     entropy: &mut dyn Entropy,
     observer: &mut dyn Observer,
 ) -> Result<(), SyncError> {
-    write::pack_content_of_history(index, past.knowledge(), going, store, keys, entropy)?;
+    // The packet that condemns history tells of these packs, and may be of a side of a fork that goes.
+    for pack in write::pack_content_of_history(index, past.knowledge(), going, store, keys, entropy)? {
+        if past.pack_row(&pack)?.is_none()
+            && let Some(pack) = index.pack_index(&pack)?
+        {
+            past.put_pack(&pack, PackState::Stored)?;
+        }
+    }
     held::copy(index, past)?;
     adopt_garbage(index, past)?;
     let checkpoint = write::write_state(past, store, keys, entropy, observer)?;

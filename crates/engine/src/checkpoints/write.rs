@@ -186,7 +186,7 @@ fn pack_inline_content(
 /// Stores what lies inside packets up to a point in packs, but for what is in packs that stay.
 ///
 /// What is in one that goes counts as nowhere: somebody may refer to the packet's copy of it and not be heard of yet.
-/// What is in one that only this device knows of does so too.
+/// What is in one that only this device knows of does so too. Returns the packs in which all of it is found.
 pub(super) fn pack_content_of_history(
     index: &mut Index,
     history: &Knowledge,
@@ -194,19 +194,22 @@ pub(super) fn pack_content_of_history(
     store: &dyn Store,
     keys: &Keys,
     entropy: &mut dyn Entropy,
-) -> Result<(), SyncError> {
+) -> Result<BTreeSet<PackId>, SyncError> {
     let garbage = crate::garbage::load(index)?;
     let mut relied_on = BTreeSet::new();
     let packing = Packing::new(store, keys);
-    pack_what_lies_inside(index, garbage.horizon(), history, packing, entropy, |index, pack| {
+    let packed = pack_what_lies_inside(index, garbage.horizon(), history, packing, entropy, |index, pack| {
         let stays = garbage.may_refer(pack) && !going.contains(pack) && is_known_to_others(index, pack)?;
         relied_on.extend(Some(*pack).filter(|_| stays));
         Ok(stays)
     })?;
-    held::tell(index, relied_on)
+    held::tell(index, relied_on.iter().copied())?;
+    relied_on.extend(packed);
+    Ok(relied_on)
 }
 
-/// Stores in packs what lies inside the packets after one point and up to another, unless it lies in a pack that will do.
+/// Stores in packs what lies inside the packets after one point and up to another, unless it lies in a pack that will do;
+/// which packs were made.
 fn pack_what_lies_inside(
     index: &mut Index,
     after: &Knowledge,
@@ -214,7 +217,8 @@ fn pack_what_lies_inside(
     mut packing: Packing<'_>,
     entropy: &mut dyn Entropy,
     mut will_do: impl FnMut(&Index, &PackId) -> Result<bool, SyncError>,
-) -> Result<(), SyncError> {
+) -> Result<BTreeSet<PackId>, SyncError> {
+    let mut made = BTreeSet::new();
     for (device, learned) in until.iter() {
         for counter in after.counter(device) + 1..=learned.counter {
             let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
@@ -226,12 +230,13 @@ fn pack_what_lies_inside(
                 }
                 packing.add(id, &plain, entropy)?;
                 if packing.pack.is_full() {
-                    record(index, packing.put(entropy)?)?;
+                    made.extend(record(index, packing.put(entropy)?)?);
                 }
             }
         }
     }
-    record(index, packing.put(entropy)?)
+    made.extend(record(index, packing.put(entropy)?)?);
+    Ok(made)
 }
 
 /// Whether a pack is sound, and something has told of it or is about to.
@@ -242,12 +247,13 @@ fn is_known_to_others(index: &Index, pack: &PackId) -> Result<bool, SyncError> {
     Ok(index.pack_row(pack)?.is_some_and(|row| row.state == PackState::Stored))
 }
 
-fn record(index: &mut Index, pack: Option<PackIndex>) -> Result<(), SyncError> {
-    let Some(pack) = pack else { return Ok(()) };
+fn record(index: &mut Index, pack: Option<PackIndex>) -> Result<Option<PackId>, SyncError> {
+    let Some(pack) = pack else { return Ok(None) };
     index.begin()?;
     index.put_pack(&pack, PackState::Stored)?;
     held::add_untold(index, &pack.pack)?;
-    Ok(index.commit()?)
+    index.commit()?;
+    Ok(Some(pack.pack))
 }
 
 /// Seals chunks into packs and puts these.
