@@ -14,6 +14,8 @@
 //! A device unheard of for a set time is retired by whoever notices. The clock only starts that: a device retired by
 //! mistake comes back by itself and loses nothing.
 
+use std::collections::BTreeMap;
+
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Epoch};
@@ -34,6 +36,7 @@ use crate::paths;
 use crate::ports::{Note, Observer};
 use crate::publish::Published;
 use crate::replica::Replica;
+use crate::salvage;
 use crate::scan::fingerprint;
 use crate::vault::{JoinError, OVERRULED};
 
@@ -413,6 +416,10 @@ impl Replica {
             self.parts.index.begin()?;
             if was_passed_over {
                 self.retires_when_introduced(last)?;
+                // Nobody folds what it published, and a disk that a backup replaced does not show that any more.
+                let own_lane = BTreeMap::from([(own, 1)]);
+                let refused = salvage::not_on_disk(&self.parts.index, &self.keys.ring, &own_lane)?;
+                salvage::put_aside(&mut self.parts.index, refused)?;
             }
             self.note_beginning_anew()?;
             crate::checkpoints::forget_folded(&mut self.parts.index)?;
