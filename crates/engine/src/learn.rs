@@ -107,6 +107,7 @@ pub(crate) fn learn(
         tips_read: Vec::new(),
         stuck: false,
         is_ahead: false,
+        is_copied: false,
         named: Knowledge::new(),
         told: Vec::new(),
         parted: crate::forks::parted(index)?,
@@ -128,6 +129,9 @@ pub(crate) fn learn(
         keys_before = learner.keys.ring.roots().count();
         learner.unlock(&listing)?;
         learner.lanes()?;
+    }
+    if learner.is_copied {
+        learner.learned.own = OwnLane::Forked;
     }
     let is_ahead = learner.is_ahead && learner.learned.own != OwnLane::Forked;
     if is_ahead || learner.learned.locked.contains(&learner.own_device) {
@@ -180,6 +184,8 @@ struct Learner<'a> {
     stuck: bool,
     /// Whether there are packets of this device's own lane that it does not know, as others say.
     is_ahead: bool,
+    /// Whether others have folded another packet of this device's own lane than it made: somebody else has its key.
+    is_copied: bool,
     /// What these tips say that their devices have learned.
     named: Knowledge,
     /// The same, tip by tip: of a fork two may tell of different sides.
@@ -460,7 +466,7 @@ impl Learner<'_> {
         }
         self.named.merge(&tip.learned);
         if let Some(there) = tip.learned.of(&self.own_device) {
-            self.hear_of_own(there)?;
+            self.hear_of_own(device, there)?;
         }
         self.told.push(tip.learned);
         self.checkpoints.extend(tip.checkpoint);
@@ -490,8 +496,11 @@ impl Learner<'_> {
     }
 
     /// Others may know more of this device's lane than it does itself, where its own tip is damaged and its index was
-    /// restored from a backup. What they say is believed once the packet is found.
-    fn hear_of_own(&mut self, there: knowledge::Learned) -> Result<(), LearnError> {
+    /// restored from a backup. What they say is believed once the packet is found. Another packet than its own they can only
+    /// have of a copy of this device, whether or not that is still to be found.
+    fn hear_of_own(&mut self, from: DeviceId, there: knowledge::Learned) -> Result<(), LearnError> {
+        let differs = crate::forks::differs(self.index, &self.own_device, there.counter, there.hash)?;
+        self.is_copied |= differs && !self.members.standing(&from).is_revoked();
         let known = self.index.knowledge().counter(&self.own_device);
         if known > 0 && there.counter > known && !self.is_ahead {
             let dot = Dot { device: self.own_device, counter: there.counter };
@@ -710,6 +719,7 @@ impl Learner<'_> {
                         _ => *self.refused.entry(packet.dot).or_default() += 1,
                     }
                     if let Refusal::OtherHistory { at } = refusal {
+                        self.is_copied |= at.device == self.own_device;
                         self.learned.forked.insert(at.device);
                     }
                     self.note_overruled(&packet);
