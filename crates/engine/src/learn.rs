@@ -302,13 +302,12 @@ impl Learner<'_> {
     /// Whoever begins anew looks into all lanes that it knew of here before: it may be that nobody else does, as where it
     /// brought them itself.
     fn lanes_once_known(&mut self) -> Result<(), SyncError> {
-        let held = match self.index.knowledge().is_empty() {
-            true => crate::places::held_here(self.index)?,
-            false => None,
-        };
-        for (device, _) in held.iter().flat_map(Knowledge::iter) {
-            if !self.lanes.get(device).is_some_and(|wanted| !wanted.is_empty()) {
-                self.rest_of_lane(*device)?;
+        if !self.index.knowledge().is_empty() {
+            return Ok(());
+        }
+        for device in crate::places::once_held(self.index)? {
+            if self.lanes.get(&device).is_none_or(VecDeque::is_empty) {
+                self.rest_of_lane(device)?;
             }
         }
         Ok(())

@@ -117,14 +117,26 @@ pub(crate) fn note_held(
 }
 
 /// Forgets what each place holds, as whoever forgets what was folded: where history begins later by what is learned next, a
-/// place that was brought packets after that still lacks what came before.
+/// place that was brought packets after that still lacks what came before. Whose lanes the present one held is kept.
 pub(crate) fn forget_held(index: &mut Index) -> Result<(), IndexError> {
+    let mut lanes: BTreeSet<DeviceId> = once_held(index)?.into_iter().collect();
+    lanes.extend(held_here(index)?.iter().flat_map(|held| held.iter().map(|(device, _)| *device)));
+    if !lanes.is_empty() {
+        let bytes: Vec<u8> = lanes.iter().flat_map(|device| device.0).collect();
+        index.set_meta(ONCE_HELD, Some(&bytes))?;
+    }
     for place in all(index)? {
         if index.meta(&aside(HELD, &place))?.is_some() {
             set_held_at(index, &place, &Knowledge::new())?;
         }
     }
     Ok(())
+}
+
+/// The devices of which this place held something when what was folded was forgotten.
+pub(crate) fn once_held(index: &Index) -> Result<Vec<DeviceId>, IndexError> {
+    let bytes = index.meta(ONCE_HELD)?.unwrap_or_default();
+    Ok(bytes.chunks_exact(DeviceId::LEN).filter_map(DeviceId::from_slice).collect())
 }
 
 /// Notes that the present place lacked what was at another.
@@ -358,8 +370,11 @@ const TIP_OWED: &str = "tip owed";
 const LACKED: &str = "places that lacked";
 /// and whether it was just come to.
 const ARRIVED: &str = "just come";
+/// Where the index keeps of which devices a place held something once, ids of 32 bytes.
+const ONCE_HELD: &str = "once held";
 /// The keys of what is noted of one place.
 const NOTES: &[&str] = &[
+    ONCE_HELD,
     TIP_OWED,
     forks::SUSPECTED,
     publish::TIP_WRITTEN,

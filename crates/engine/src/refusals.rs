@@ -73,9 +73,7 @@ impl Replica {
         write(&mut self.parts.index, TAKEN_OVER, &taken_over)?;
         self.retires_when_introduced(last)?;
         self.note_beginning_anew()?;
-        self.parts.index.clear_folded()?;
-        crate::members::forget(&mut self.parts.index)?;
-        crate::garbage::forget(&mut self.parts.index)?;
+        checkpoints::forget_folded(&mut self.parts.index)?;
         self.take_new_key(&name)?;
         self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
         self.parts.index.commit()?;
