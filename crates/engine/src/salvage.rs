@@ -117,8 +117,9 @@ impl Replica {
                 };
                 let lies_there = self.parts.index.item(parent)?.is_some_and(|item| item.is_directory());
                 let parent = if lies_there { parent } else { ItemId::ROOT };
-                observer
-                    .note(Note::Warning { text: format!("{name} is kept from what a copy of a device had published") });
+                observer.note(Note::Warning {
+                    text: format!("{name} is kept: a device had published it where it does not count any more"),
+                });
                 self.bring_back(draft, parent, name, content, saved.mode)?;
             }
         }
