@@ -561,6 +561,13 @@ fn what_was_ignored_comes_though_its_directory_was_renamed_meanwhile() {
 }
 
 #[test]
+fn what_is_new_in_a_directory_that_was_renamed_comes_though_it_stays_ignored_here() {
+    // On this disk the directory had its former name, which was ignored. What was new in it was taken for ignored by that
+    // path, and since the directory was ignored too, nothing kept it in mind.
+    World::run(22_075, everything(22_075));
+}
+
+#[test]
 fn whoever_slept_through_two_revocations_is_told_and_joins_again() {
     // It opened the next packet of a lane, refused it since its author had been retired, and took that for more to come.
     World::run(20_197, everything(20_197));

@@ -168,7 +168,7 @@ impl Applier<'_, '_> {
             Task { holder, name, staged: None, made: None, old: None, own: None, waits: false, step: step.clone() };
         task.waits = needs_place && holder.is_none() || self.given_up.contains(&shown.item);
         match &step {
-            Step::Make { shown } if self.is_ignored_make(batch, &task, shown)? => return Ok(()),
+            Step::Make { shown } if self.is_ignored_make(batch, &mut task, shown)? => return Ok(()),
             Step::Make { shown } if !task.waits => {
                 task.waits = self.is_frozen_there(&task, shown)?;
                 if !task.waits {
@@ -211,7 +211,9 @@ impl Applier<'_, '_> {
     }
 
     /// Whether what is to be made is ignored here; the topmost of what is so is listed.
-    fn is_ignored_make(&mut self, batch: &mut Batch, task: &Task, shown: &Shown) -> Result<bool, SyncError> {
+    ///
+    /// What is so only where its directory is on this disk, and not where people see it, waits for that to follow.
+    fn is_ignored_make(&mut self, batch: &mut Batch, task: &mut Task, shown: &Shown) -> Result<bool, SyncError> {
         if self.ctx.rules.is_empty() {
             return Ok(false);
         }
@@ -232,7 +234,14 @@ impl Applier<'_, '_> {
         if !self.ctx.rules.covers(&path, directory) {
             return Ok(false);
         }
-        if dir.is_root() || !self.ctx.rules.covers(&dir, true) {
+        let seen_in = Viewer::new(&*self.ctx.index).path_of(shown.parent)?;
+        if !self.ctx.rules.covers(&seen_in.join(&shown.name), directory) {
+            task.waits = true;
+            return Ok(false);
+        }
+        let is_topmost = |dir: &RelPath| dir.is_root() || !self.ctx.rules.covers(dir, true);
+        if is_topmost(&dir) || is_topmost(&seen_in) {
+            let path = if is_topmost(&dir) { path } else { seen_in.join(&shown.name) };
             self.ctx.index.set_problem(IGNORED, path.as_bytes(), "it is ignored here and not on this disk")?;
             self.ctx.index.set_problem(IGNORED_ITEM, shown.item.as_bytes(), "")?;
         }
