@@ -810,7 +810,8 @@ impl Learner<'_> {
             let dot = Dot { device: *device, counter: named.counter };
             let is_older = dot.counter < self.index.knowledge().counter(device) && !self.garbage.ended().contains(&dot);
             let is_folded = || Ok::<_, SyncError>(self.index.packet_row(dot)?.is_some_and(|row| row.folded.is_some()));
-            if !is_older || self.shown.contains_key(&dot) || is_folded()? {
+            let is_looked_up = self.shown.contains_key(&dot);
+            if !is_older || is_looked_up || is_folded()? || !self.is_named_otherwise(&dot, named.hash)? {
                 continue;
             }
             let ours = places::hash_at(self.index, device, dot.counter)?;
@@ -821,6 +822,22 @@ impl Learner<'_> {
             self.shown.insert(dot, found);
         }
         Ok(())
+    }
+
+    /// Whether a tip, or the last packet of a lane, names another packet there. Where nobody does, joining reads none.
+    fn is_named_otherwise(&self, dot: &Dot, hash: PacketHash) -> Result<bool, SyncError> {
+        let is_other = |known: &Knowledge| {
+            known.of(&dot.device).is_some_and(|there| there.counter == dot.counter && there.hash != hash)
+        };
+        if self.told.iter().any(is_other) {
+            return Ok(true);
+        }
+        for (device, _) in self.index.knowledge().iter() {
+            if is_other(&self.index.lane_prerequisite(*device)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A packet on which this one builds and that is not the one known here, though its logical time is not.
