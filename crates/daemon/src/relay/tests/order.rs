@@ -75,6 +75,7 @@ impl Author {
             learned: Knowledge::default(),
             checkpoint: None,
             wanted: Default::default(),
+            refused: Default::default(),
             recent: Vec::new(),
         };
         let nonce = self.nonce();
