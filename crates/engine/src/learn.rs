@@ -9,8 +9,10 @@
 //! is read ahead until the packet that brings the key. So a revocation is known before packets of the revoked are looked
 //! at, and those beyond its cut wait until it is folded.
 
+mod admit;
 mod cut_off;
 pub(crate) mod passed_over;
+mod tips;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -18,20 +20,17 @@ use packetboat_core::change::Change;
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::garbage::{self, Garbage};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
-use packetboat_core::knowledge::{self, Knowledge};
-use packetboat_core::lane::{Admission, Buffered, Carriers, LaneEnd, Lanes, Refusal, Waiting};
-use packetboat_core::members::{EpochKey, Members, Standing};
+use packetboat_core::knowledge::Knowledge;
+use packetboat_core::lane::{Admission, Buffered, Carriers, Refusal, Waiting};
+use packetboat_core::members::{EpochKey, Members};
 use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
-use packetboat_core::signed::SignedError;
-use packetboat_core::store::{Listed, ObjectName, Store, StoreError};
-use packetboat_core::tip::{MAX_TIP_BYTES, Tip, UnverifiedTip};
+use packetboat_core::store::{ObjectName, Store, StoreError};
 use packetboat_core::tree::Folding;
 use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::Index;
 
 use crate::Keys;
 use crate::builder::record_folded;
-use crate::carry::standing;
 use crate::epochs::Lacking;
 use crate::error::SyncError;
 use crate::places;
@@ -168,7 +167,6 @@ struct Learner<'a> {
     lanes: BTreeMap<DeviceId, VecDeque<Counter>>,
     /// Removals that wait, so that what they cut off is not folded before them.
     cuts: Vec<PendingCut>,
-    /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
     /// Devices that nobody will ever know, see [`passed_over`].
     passed_over: BTreeSet<DeviceId>,
     /// Lanes that others refuse, see [`crate::refusals`].
@@ -177,6 +175,7 @@ struct Learner<'a> {
     outside: refusals::Lanes,
     /// Devices whose introduction came late.
     late: BTreeSet<DeviceId>,
+    /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
     refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
@@ -200,190 +199,6 @@ struct Learner<'a> {
 }
 
 impl Learner<'_> {
-    fn tips(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
-        let seen = self.index.tip_etags(self.place)?;
-        let mut own_listed = false;
-        let mut moved_on = Vec::new();
-        for listed in listing {
-            let Some(device) = Tip::device_of(&listed.name) else { continue };
-            let known = seen.get(&device);
-            if known.is_some_and(|(etag, _)| *etag == listed.etag) {
-                own_listed |= device == self.own_device;
-                continue;
-            }
-            // It has no etag since it was written; one that has another by now was changed since.
-            let written = known.filter(|(etag, _)| etag.is_empty());
-            if device == self.own_device
-                && let Some((_, sequence)) = written
-                && self.is_tip_as_written(listed)?
-            {
-                own_listed = true;
-                let sequence = *sequence;
-                self.index.set_tip_etag(self.place, device, &listed.etag, sequence)?;
-                continue;
-            }
-            own_listed |= device == self.own_device;
-            moved_on.push((device, listed));
-        }
-        let locked = self.open_tips(moved_on, &seen)?;
-        self.locked_tips(locked, &seen)?;
-        self.lanes_told_of();
-        self.lanes_that_parted()?;
-        self.lanes_once_known()?;
-        if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
-            self.learned.own = OwnLane::Behind;
-        }
-        Ok(())
-    }
-
-    /// Reads the tips that did not open at first, once the keys for them are found in their lanes or in the marker.
-    fn locked_tips(
-        &mut self,
-        mut locked: Vec<(DeviceId, &Listed)>,
-        seen: &HashMap<DeviceId, (String, u64)>,
-    ) -> Result<(), SyncError> {
-        let mut marker_read = false;
-        while !locked.is_empty() {
-            if !self.read_ahead(&locked)? {
-                let read = std::mem::replace(&mut marker_read, true);
-                if read || !crate::epochs::take_from_marker(self.index, self.store, self.keys)? {
-                    break;
-                }
-            }
-            locked = self.open_tips(locked, seen)?;
-        }
-        self.learned.locked.extend(locked.into_iter().map(|(device, _)| device));
-        Ok(())
-    }
-
-    /// Reads tips; those that do not open come back.
-    fn open_tips<'l>(
-        &mut self,
-        tips: Vec<(DeviceId, &'l Listed)>,
-        seen: &HashMap<DeviceId, (String, u64)>,
-    ) -> Result<Vec<(DeviceId, &'l Listed)>, SyncError> {
-        let mut locked = Vec::new();
-        for (device, listed) in tips {
-            match self.tip(device, seen.get(&device).map_or(0, |(_, sequence)| *sequence)) {
-                Ok((sequence, last, size)) => {
-                    self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
-                    // A size encodes a tip's number. Another one than listed was read from before or after the listing:
-                    // it must be read again, or the listed one would never be.
-                    let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
-                    self.tips_read.push((device, etag, sequence, last));
-                }
-                Err(LearnError::Locked(_)) => locked.push((device, listed)),
-                Err(LearnError::Unusable(reason)) => {
-                    // Who was removed writes no other: nobody need be told of it in every round.
-                    match self.members.standing(&device) {
-                        Standing::Active => self.unusable("tip", &listed.name, reason)?,
-                        _ => self.index.clear_problem("tip", listed.name.as_str().as_bytes())?,
-                    }
-                    self.rest_of_lane(device)?;
-                }
-                Err(LearnError::Sync(error)) => return Err(error),
-            }
-        }
-        Ok(locked)
-    }
-
-    /// Looks on in the lanes of which this replica gave up a side for another, until that is folded: it may be that no tip
-    /// tells of it, as where its device was killed before it wrote one.
-    fn lanes_that_parted(&mut self) -> Result<(), SyncError> {
-        for (device, at) in self.parted.clone() {
-            let is_wanted = self.lanes.get(&device).is_some_and(|wanted| !wanted.is_empty());
-            if self.index.knowledge().counter(&device) < at && !is_wanted {
-                self.rest_of_lane(device)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whoever begins anew looks into all lanes that it knew of here before: it may be that nobody else does, as where it
-    /// brought them itself.
-    fn lanes_once_known(&mut self) -> Result<(), SyncError> {
-        if !self.index.knowledge().is_empty() {
-            return Ok(());
-        }
-        for device in crate::places::once_held(self.index)? {
-            if self.lanes.get(&device).is_none_or(VecDeque::is_empty) {
-                self.rest_of_lane(device)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks on in a lane of which the tip says nothing: its device may write no other for a long time.
-    fn rest_of_lane(&mut self, device: DeviceId) -> Result<(), SyncError> {
-        if device == self.own_device {
-            return Ok(());
-        }
-        let present = counters_present(self.store, &device)?;
-        let known = self.index.knowledge().counter(&device);
-        // What was let go before the first is for a checkpoint to bring, and what is lost for those who build on it.
-        let first = present.range(known + 1..).next().copied();
-        let run = first.into_iter().flat_map(|first| (first..).take_while(|counter| present.contains(counter)));
-        self.lanes.insert(device, run.take(MAX_WANTED).collect());
-        Ok(())
-    }
-
-    /// Reads the tips again that did not open, by the keys that came with what was folded since.
-    fn unlock(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
-        let again = std::mem::take(&mut self.learned.locked);
-        let locked = listing.iter().filter_map(|listed| Some((Tip::device_of(&listed.name)?, listed)));
-        let locked = locked.filter(|(device, _)| again.contains(device)).collect();
-        let seen = self.index.tip_etags(self.place)?;
-        let locked = self.open_tips(locked, &seen)?;
-        self.locked_tips(locked, &seen)
-    }
-
-    /// Tells of tips that did not open, unless this device is told better why: it was revoked.
-    fn report_locked(&mut self) -> Result<(), SyncError> {
-        if self.members.standing(&self.own_device).is_revoked() {
-            return Ok(());
-        }
-        for device in self.learned.locked.clone() {
-            self.unusable("tip", &Tip::name(&device), LOCKED.to_owned())?;
-        }
-        Ok(())
-    }
-
-    /// Reads and holds packets of lanes beyond what is folded until one brings a key, or none can be had; says which.
-    fn read_ahead(&mut self, locked: &[(DeviceId, &Listed)]) -> Result<bool, SyncError> {
-        let before = self.keys.ring.roots().count();
-        let missing = self.learned.missing;
-        for (device, _) in locked {
-            let mut counter = self.index.knowledge().counter(device);
-            while self.keys.ring.roots().count() == before {
-                counter += 1;
-                match self.read(*device, counter) {
-                    Ok(true) => {}
-                    Ok(false) | Err(LearnError::Unusable(_) | LearnError::Locked(_)) => break,
-                    Err(LearnError::Sync(error)) => return Err(error),
-                }
-            }
-        }
-        // Lanes end somewhere; what is looked for beyond the end is not missing.
-        self.learned.missing = missing;
-        Ok(self.keys.ring.roots().count() > before)
-    }
-
-    /// Looks on in lanes as far as others have learned them: their devices may never come again, or never to this place,
-    /// to which others brought their packets.
-    fn lanes_told_of(&mut self) {
-        let read: HashMap<DeviceId, Counter> =
-            self.tips_read.iter().map(|(device, _, _, last)| (*device, *last)).collect();
-        for (device, learned) in self.named.iter() {
-            let known = self.index.knowledge().counter(device);
-            let wanted = self.lanes.get(device).and_then(|wanted| wanted.back().copied());
-            let from = [Some(known), read.get(device).copied(), wanted].into_iter().flatten().max().unwrap_or(known);
-            if from < learned.counter {
-                let further = (from + 1..=learned.counter).take(MAX_WANTED);
-                self.lanes.entry(*device).or_default().extend(further);
-            }
-        }
-    }
-
     /// Notes the lanes of which tips tell other packets than were folded, as late as what these tips brought is folded too:
     /// whoever begins has nothing to compare before.
     fn forks_told_of(&mut self) -> Result<(), SyncError> {
@@ -403,109 +218,6 @@ impl Learner<'_> {
             self.garbage = crate::garbage::load(self.index)?;
         }
         crate::checkpoints::note_seen(self.index, &self.checkpoints)
-    }
-
-    /// Notes which tips need not be read again: not those that lead to packets which may yet come.
-    fn note_tips(&mut self) -> Result<(), SyncError> {
-        let nothing_to_come = !self.stuck && self.waiting.is_empty();
-        // One transaction for all: each that writes waits for the disk.
-        self.index.begin()?;
-        for (device, etag, sequence, last) in std::mem::take(&mut self.tips_read) {
-            if nothing_to_come || self.index.knowledge().counter(&device) >= last {
-                self.index.set_tip_etag(self.place, device, &etag, sequence)?;
-            }
-        }
-        Ok(self.index.commit()?)
-    }
-
-    /// Whether this device's own tip has the size that was written last; the size encodes its number.
-    fn is_tip_as_written(&self, listed: &Listed) -> Result<bool, SyncError> {
-        let written = self.index.meta(OWN_TIP_SIZE)?;
-        Ok(written.is_some_and(|size| size == listed.size.to_le_bytes()))
-    }
-
-    /// Reads a tip; returns its sequence, or the one seen before where that was later, its last counter and its size.
-    fn tip(&mut self, device: DeviceId, seen: u64) -> Result<(u64, Counter, u64), LearnError> {
-        let bytes = unusable(self.store.get(&Tip::name(&device), MAX_TIP_BYTES as u64))?;
-        let size = bytes.len() as u64;
-        let verified = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device));
-        if verified.is_err() && device == self.own_device {
-            // Nobody can read it, and nobody else can write it.
-            self.learned.own = OwnLane::Behind;
-        }
-        let sealed = verified.map_err(described)?;
-        let tip = sealed.open(&self.keys.ring).map_err(|error| match error {
-            SignedError::Seal(_) => LearnError::Locked(error.to_string()),
-            error => described(error),
-        })?;
-        let known = self.index.knowledge().counter(&device);
-        let last = tip.last.map_or(0, |last| last.counter);
-        if device == self.own_device {
-            self.learned.own = match last.cmp(&known) {
-                std::cmp::Ordering::Greater => OwnLane::Ahead,
-                std::cmp::Ordering::Less => OwnLane::Behind,
-                std::cmp::Ordering::Equal if self.index.knowledge().of(&device) != tip.last => OwnLane::Forked,
-                std::cmp::Ordering::Equal => {
-                    // What is a copy of another place has this lane already.
-                    if self.index.published(self.place)? < last {
-                        self.index.set_published(self.place, last)?;
-                    }
-                    OwnLane::AsLeft
-                }
-            };
-        }
-        if tip.sequence < seen {
-            self.learned.rolled_back.push(device);
-            return Ok((seen, last, size));
-        }
-        if device != self.own_device {
-            self.learned.tips += 1;
-            crate::wants::set_asked(self.index, device, &tip.wanted)?;
-            refusals::set_heard(self.index, device, &tip.refused, &tip.learned)?;
-        }
-        self.named.merge(&tip.learned);
-        if let Some(there) = tip.learned.of(&self.own_device) {
-            self.hear_of_own(device, there)?;
-        }
-        self.told.push(tip.learned);
-        self.checkpoints.extend(tip.checkpoint);
-        let mut wanted: VecDeque<Counter> = (known + 1..=last).take(MAX_WANTED).collect();
-        // What lies further on is for the next round; and a tip may say any number.
-        self.stuck |= last.saturating_sub(known) > MAX_WANTED as u64;
-        for bytes in tip.recent {
-            let sealed = SealedPacket::from_bytes(bytes).map_err(described)?;
-            let counter = sealed.dot().counter;
-            // The lane shows which side of a fork stays; its device's last tip may be of the other.
-            let parted = crate::forks::is_parted(&self.parted, &sealed.dot());
-            if sealed.device() != device || counter <= known || parted {
-                continue;
-            }
-            match self.hold(sealed) {
-                Ok(true) => {
-                    wanted.retain(|wanted| *wanted != counter);
-                    self.from_tips.insert(Dot { device, counter });
-                }
-                // It may be of another epoch than the tip; it is read from the lane once the key is here.
-                Ok(false) | Err(LearnError::Locked(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.lanes.insert(device, wanted);
-        Ok((tip.sequence, last, size))
-    }
-
-    /// Others may know more of this device's lane than it does itself, where its own tip is damaged and its index was
-    /// restored from a backup. What they say is believed once the packet is found. Another packet than its own they can only
-    /// have of a copy of this device, whether or not that is still to be found.
-    fn hear_of_own(&mut self, from: DeviceId, there: knowledge::Learned) -> Result<(), LearnError> {
-        let differs = crate::forks::differs(self.index, &self.own_device, there.counter, there.hash)?;
-        self.is_copied |= differs && !self.members.standing(&from).is_revoked();
-        let known = self.index.knowledge().counter(&self.own_device);
-        if known > 0 && there.counter > known && !self.is_ahead {
-            let dot = Dot { device: self.own_device, counter: there.counter };
-            self.is_ahead = standing(self.store, &dot)?.is_some_and(|found| found.hash() == there.hash);
-        }
-        Ok(())
     }
 
     /// Opens a packet and keeps it until it can be folded; whether there was room.
@@ -735,28 +447,6 @@ impl Learner<'_> {
         Ok(())
     }
 
-    /// Notes that a packet counts for nobody who knows what is known here.
-    fn refuse(&mut self, dot: Dot) {
-        *self.refused.entry(dot).or_default() += 1;
-        let first = self.outside.entry(dot.device).or_insert(dot.counter);
-        *first = dot.counter.min(*first);
-    }
-
-    /// Notes which lanes are refused, and which wait for those.
-    fn note_refused(&mut self) -> Result<(), SyncError> {
-        let mut lanes = refusals::own(self.index)?;
-        lanes.append(&mut self.outside);
-        for device in refusals::late(self.index, &self.late)? {
-            lanes.insert(device, 1);
-        }
-        if lanes.is_empty() {
-            return Ok(());
-        }
-        self.waiting.add_those_who_wait_for(&mut lanes, self.index.knowledge());
-        lanes.retain(|device, from| self.garbage.ended().counter(device) < *from);
-        refusals::set_own(self.index, lanes)
-    }
-
     /// Keeps a packet that came out of the buffer, where there is still room for it.
     fn wait_again(&mut self, packet: Packet) {
         let hash = packet.hash;
@@ -764,121 +454,6 @@ impl Learner<'_> {
         if self.waiting.insert(packet, size) == Buffered::Full {
             self.sealed.remove(&hash);
         }
-    }
-
-    /// Whether a removal that waits would cut a packet off. Of two that remove each other the earlier is not put off.
-    fn is_put_off(&self, packet: &Packet) -> bool {
-        let place = (packet.body.lamport, packet.dot.device);
-        let removes = !PendingCut::of(packet).is_empty();
-        self.cuts.iter().any(|cut| {
-            let concerns = cut.device == packet.dot.device && cut.cut < packet.dot.counter && cut.by != packet.dot;
-            concerns && !(removes && place < cut.place) && !self.index.knowledge().contains(&cut.by)
-        })
-    }
-
-    /// Whether a packet is of a lane that was given up, or of a device that was found to be passed over, and that no member
-    /// carries.
-    fn is_passed_over(&self, packet: &Packet) -> bool {
-        (self.is_given_up(&packet.dot) || self.passed_over.contains(&packet.dot.device))
-            && !self.carries(&packet.dot, Carriers::Members)
-    }
-
-    fn is_given_up(&self, dot: &Dot) -> bool {
-        self.given_up.get(&dot.device).is_some_and(|from| *from <= dot.counter)
-    }
-
-    /// Whether a packet that waits, of one who may, carries this one.
-    fn carries(&self, dot: &Dot, carriers: Carriers) -> bool {
-        self.waiting.carries(dot, carriers, &self.members, &self.garbage, |carrier| self.is_given_up(carrier))
-    }
-
-    /// Notes a refused packet by which another device, whom this one revoked, revoked this one earlier in total order.
-    fn note_overruled(&mut self, packet: &Packet) {
-        let author = packet.dot.device;
-        let Standing::Revoked { by, .. } = self.members.standing(&author) else { return };
-        let revokes = |change: &Change| matches!(change, Change::Revoke { device, .. } if *device == self.own_device);
-        let earlier = (packet.body.lamport, author) < (by.lamport, by.device);
-        if by.device == self.own_device && earlier && packet.body.changes.iter().any(revokes) {
-            self.learned.overruled_by = Some(author);
-        }
-    }
-
-    /// Looks for what a packet builds on where a checkpoint contains that and does not tell it from the other side of a fork:
-    /// others who folded it packet by packet refuse what builds on another.
-    fn look_up_older(&mut self, packet: &Packet) -> Result<(), SyncError> {
-        for (device, named) in packet.body.prerequisite.iter() {
-            let dot = Dot { device: *device, counter: named.counter };
-            let is_older = dot.counter < self.index.knowledge().counter(device) && !self.garbage.ended().contains(&dot);
-            let is_folded = || Ok::<_, SyncError>(self.index.packet_row(dot)?.is_some_and(|row| row.folded.is_some()));
-            let is_looked_up = self.shown.contains_key(&dot);
-            if !is_older || is_looked_up || is_folded()? || !self.is_named_otherwise(&dot, named.hash)? {
-                continue;
-            }
-            let ours = places::hash_at(self.index, device, dot.counter)?;
-            let kept = self.index.sealed_packet(dot)?;
-            let found = if kept.is_some() { kept } else { standing(self.store, &dot)? };
-            let found = found.filter(|found| ours.is_none_or(|ours| ours == found.hash()));
-            let found = found.and_then(|found| Some((found.hash(), found.open(&self.keys.ring).ok()?.body.lamport)));
-            self.shown.insert(dot, found);
-        }
-        Ok(())
-    }
-
-    /// Whether a tip, or the last packet of a lane, names another packet there. Where nobody does, joining reads none.
-    fn is_named_otherwise(&self, dot: &Dot, hash: PacketHash) -> Result<bool, SyncError> {
-        let is_other = |known: &Knowledge| {
-            known.of(&dot.device).is_some_and(|there| there.counter == dot.counter && there.hash != hash)
-        };
-        if self.told.iter().any(is_other) {
-            return Ok(true);
-        }
-        for (device, _) in self.index.knowledge().iter() {
-            if is_other(&self.index.lane_prerequisite(*device)?) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// A packet on which this one builds and that is not the one known here, though its logical time is not.
-    fn of_other_history(&self, packet: &Packet) -> Result<Option<Dot>, SyncError> {
-        for (device, named) in packet.body.prerequisite.iter() {
-            if crate::forks::differs(self.index, device, named.counter, named.hash)? {
-                return Ok(Some(Dot { device: *device, counter: named.counter }));
-            }
-        }
-        Ok(None)
-    }
-
-    fn admit(&self, packet: &Packet) -> Result<Admission, SyncError> {
-        let device = packet.dot.device;
-        let end = match self.index.lane_lamport(device)? {
-            Some(lamport) => Some(LaneEnd { lamport, prerequisite: self.index.lane_prerequisite(device)? }),
-            None => None,
-        };
-        let index = &*self.index;
-        let packet_at = |device: &DeviceId, counter: Counter| {
-            let dot = Dot { device: *device, counter };
-            let row = index.packet_row(dot).ok().flatten();
-            if let Some((hash, folded)) = row.and_then(|row| row.folded.map(|folded| (row.hash, folded))) {
-                return Some((hash, folded.lamport));
-            }
-            // The last packet of a lane is known even where this replica began from a checkpoint.
-            match index.knowledge().of(device).filter(|learned| learned.counter == counter) {
-                Some(learned) => Some((learned.hash, index.lane_lamport(*device).ok().flatten()?)),
-                None => self.shown.get(&dot).copied().flatten(),
-            }
-        };
-        let carried = |dot: &Dot, by| self.carries(dot, by);
-        let lanes = Lanes {
-            knowledge: index.knowledge(),
-            end: end.as_ref(),
-            members: &self.members,
-            packet_at: &packet_at,
-            garbage: &self.garbage,
-            carried: &carried,
-        };
-        Ok(lanes.admit(packet))
     }
 
     /// Reads no further in a lane, whose next packet cannot be used now.

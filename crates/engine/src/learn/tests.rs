@@ -3,7 +3,7 @@
 use packetboat_core::ids::VaultId;
 use packetboat_core::keys::{DeviceKey, KeyRing, Nonce, RootKey};
 use packetboat_core::knowledge::Learned as LearnedOf;
-use packetboat_core::tip::SealedTip;
+use packetboat_core::tip::{SealedTip, Tip};
 use packetboat_storage::memory::MemoryStore;
 
 use super::*;
