@@ -20,7 +20,8 @@
 //! can put it there again, and costs them no request to hear of.
 //!
 //! A storage may put an old tip back. Its number then is smaller than one that was seen,
-//! and knowledge and lanes are not taken back for it; what a tip says is never a reason to forget.
+//! and knowledge and lanes are not taken back for it. Only one thing that a tip says is a reason to forget: that its device
+//! refuses the reader's own lane, whereupon the reader may begin anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 

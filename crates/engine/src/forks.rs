@@ -30,7 +30,7 @@ use crate::garbage;
 use crate::learn::{LearnError, counters_present, packet_name};
 use crate::places;
 use crate::ports::{Note, Observer};
-use crate::removals::COMING_BACK;
+use crate::refusals;
 use crate::replica::Replica;
 use crate::salvage;
 
@@ -325,17 +325,11 @@ impl Replica {
         let name = self.device_name()?;
         self.parts.index.begin()?;
         let mut all = parted(&self.parts.index)?;
-        for (device, at) in lost {
-            let first = all.entry(device).or_insert(at);
-            *first = at.min(*first);
-        }
+        refusals::add(&mut all, lost);
         note_parted(&mut self.parts.index, &all)?;
-        let given_up = salvage::not_on_disk(&self.parts.index, &self.keys.ring, &all)?;
-        salvage::put_aside(&mut self.parts.index, given_up)?;
-        checkpoints::forget_folded(&mut self.parts.index)?;
-        self.take_new_key(&name)?;
+        salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &all)?;
+        self.forget_and_come_back(&name)?;
         self.parts.index.set_meta(SUSPECTED, None)?;
-        self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
         self.parts.index.commit()?;
         let text = "two copies of a device went on with one key, and this device built on what one of them published: it \
                     goes on as a new device, and what differs is kept";

@@ -417,18 +417,9 @@ impl Learner<'_> {
                     break;
                 }
                 // Its device finds out by itself, and joins anew.
-                Admission::Refused(Refusal::Late) if self.is_given_up(&packet.dot) => self.refuse(packet.dot),
-                Admission::Refused(Refusal::Late) => {
-                    *self.refused.entry(packet.dot).or_default() += 1;
-                    self.late.insert(packet.dot.device);
-                }
+                Admission::Refused(refusal @ Refusal::Late) => self.note_refusal(packet.dot, &refusal),
                 Admission::Refused(refusal) => {
-                    match refusal {
-                        Refusal::Retired { .. } | Refusal::Revoked { .. } | Refusal::Outdated { .. } => {
-                            self.refuse(packet.dot);
-                        }
-                        _ => *self.refused.entry(packet.dot).or_default() += 1,
-                    }
+                    self.note_refusal(packet.dot, &refusal);
                     if let Refusal::OtherHistory { at } = refusal {
                         self.is_copied |= at.device == self.own_device;
                         self.learned.forked.insert(at.device);

@@ -29,7 +29,7 @@ use packetboat_replica::index::{Index, IndexError};
 use crate::checkpoints;
 use crate::error::SyncError;
 use crate::ports::{Note, Observer};
-use crate::removals::COMING_BACK;
+use crate::removals::DAY_MS;
 use crate::replica::Replica;
 use crate::salvage;
 
@@ -65,17 +65,14 @@ impl Replica {
             checkpoints::take_away_own(&*self.parts.store, &own_device)?;
         }
         self.parts.index.begin()?;
-        let given_up = salvage::not_on_disk(&self.parts.index, &self.keys.ring, &lanes)?;
-        salvage::put_aside(&mut self.parts.index, given_up)?;
+        salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &lanes)?;
         // It is retired, and needs no other to refuse it.
         lanes.remove(&own_device);
         give_up(&mut self.parts.index, &lanes)?;
         write(&mut self.parts.index, TAKEN_OVER, &taken_over)?;
         self.retires_when_introduced(last)?;
         self.note_beginning_anew()?;
-        checkpoints::forget_folded(&mut self.parts.index)?;
-        self.take_new_key(&name)?;
-        self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
+        self.forget_and_come_back(&name)?;
         self.parts.index.commit()?;
         let text = "this device has learned from one that others retired while they let history go: it goes on as a new \
                     device, and what differs is kept";
@@ -136,6 +133,14 @@ pub(crate) fn taken_over(index: &Index) -> Result<Lanes, SyncError> {
 
 /// Lanes, each from the packet from which on it is refused.
 pub(crate) type Lanes = BTreeMap<DeviceId, Counter>;
+
+/// Adds lanes; of one that is there already the smaller counter holds.
+pub(crate) fn add(all: &mut Lanes, lanes: Lanes) {
+    for (device, from) in lanes {
+        let first = all.entry(device).or_insert(from);
+        *first = from.min(*first);
+    }
+}
 
 /// The lanes that this device has read and does not fold.
 pub(crate) fn own(index: &Index) -> Result<Lanes, SyncError> {
@@ -215,10 +220,7 @@ pub(crate) fn given_up(index: &Index) -> Result<Lanes, SyncError> {
 /// Adds to what [`given_up`] returns, and forgets what was refused and heard so far. Within the caller's transaction.
 pub(crate) fn give_up(index: &mut Index, lanes: &Lanes) -> Result<(), SyncError> {
     let mut all = given_up(index)?;
-    for (device, from) in lanes {
-        let first = all.entry(*device).or_insert(*from);
-        *first = (*first).min(*from);
-    }
+    add(&mut all, lanes.clone());
     write(index, GIVEN_UP, &all)?;
     index.set_meta(OWN, None)?;
     Ok(index.set_meta(HEARD, None)?)
@@ -320,7 +322,6 @@ const PATIENT_ROUNDS: u64 = 3;
 const BEGINNINGS: &str = "beginnings anew";
 /// So often a day it may.
 const MAX_BEGINNINGS: usize = 8;
-const DAY_MS: u64 = 86_400_000;
 /// The lanes that the next checkpoint to begin from must contain.
 const TAKEN_OVER: &str = "lanes taken over";
 

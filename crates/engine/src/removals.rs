@@ -317,10 +317,10 @@ impl Replica {
         if matches!(members::load(&self.parts.index)?.standing(&own), Standing::Retired { .. }) {
             return Ok(true);
         }
-        if !self.rests_from_beginning_anew()? && self.was_passed_over()? {
-            return Ok(true);
+        if self.rests_from_beginning_anew()? {
+            return Ok(false);
         }
-        Ok(!self.rests_from_beginning_anew()? && self.is_cut_short(learned)?)
+        Ok(self.was_passed_over()? || self.is_cut_short(learned)?)
     }
 
     /// Whether this device has folded others whom all who count refuse: nobody counts on what a retired device has folded.
@@ -418,13 +418,10 @@ impl Replica {
                 self.retires_when_introduced(last)?;
                 // Nobody folds what it published, and a disk that a backup replaced does not show that any more.
                 let own_lane = BTreeMap::from([(own, 1)]);
-                let refused = salvage::not_on_disk(&self.parts.index, &self.keys.ring, &own_lane)?;
-                salvage::put_aside(&mut self.parts.index, refused)?;
+                salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &own_lane)?;
             }
             self.note_beginning_anew()?;
-            crate::checkpoints::forget_folded(&mut self.parts.index)?;
-            self.take_new_key(&name)?;
-            self.parts.index.set_meta(COMING_BACK, Some(b"1"))?;
+            self.forget_and_come_back(&name)?;
             self.parts.index.commit()?;
             let why = match standing {
                 Standing::Active if was_passed_over => "this device joined while others let history go",
@@ -442,6 +439,14 @@ impl Replica {
         self.parts.index.set_meta(COMING_BACK, None)?;
         self.parts.index.commit()?;
         Ok(learned)
+    }
+
+    /// Forgets what was folded and takes a new key; [`Replica::come_back`] learns anew and looks at this disk in its light.
+    /// Within the caller's transaction.
+    pub(crate) fn forget_and_come_back(&mut self, name: &str) -> Result<(), SyncError> {
+        crate::checkpoints::forget_folded(&mut self.parts.index)?;
+        self.take_new_key(name)?;
+        Ok(self.parts.index.set_meta(COMING_BACK, Some(b"1"))?)
     }
 
     /// Forgets what was folded where a device that begins has folded others on which it must not build; whether it did.
@@ -625,10 +630,10 @@ pub enum RemovalError {
 }
 
 /// Where the index keeps that this device begins again from a checkpoint, with its entries as the base.
-pub(crate) const COMING_BACK: &str = "coming back";
+const COMING_BACK: &str = "coming back";
 /// How long a device must be overdue before it is retired.
 const GRACE_MS: i64 = DAY_MS as i64;
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 /// Where the index keeps after how many days a device is retired, 8 bytes; 0 for never.
 const RETIRE_AFTER: &str = "retire after";
 const PAGE: usize = 1000;

@@ -45,8 +45,18 @@ pub(crate) fn put_aside(index: &mut Index, packets: Vec<SealedPacket>) -> Result
     if all.len() > before { keep(index, all.values()) } else { Ok(()) }
 }
 
-/// The folded packets that say what this disk does not show, of lanes from there on and of whoever built on them.
-pub(crate) fn not_on_disk(
+/// Puts the folded packets aside that say what this disk does not show, of lanes from there on and of whoever built on them.
+/// Within the caller's transaction.
+pub(crate) fn keep_what_no_disk_shows(
+    index: &mut Index,
+    ring: &packetboat_core::keys::KeyRing,
+    lanes: &BTreeMap<DeviceId, Counter>,
+) -> Result<(), SyncError> {
+    let packets = not_on_disk(index, ring, lanes)?;
+    put_aside(index, packets)
+}
+
+fn not_on_disk(
     index: &Index,
     ring: &packetboat_core::keys::KeyRing,
     parted: &BTreeMap<DeviceId, Counter>,

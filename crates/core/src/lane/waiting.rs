@@ -161,10 +161,10 @@ impl Waiting {
         while std::mem::take(&mut is_more) {
             for Held { packet, .. } in self.packets.values() {
                 let Dot { device, counter } = packet.dot;
-                let is_among = lanes.get(&device).is_some_and(|from| *from <= counter);
-                let waits_for =
-                    |(device, counter): (DeviceId, Counter)| lanes.get(&device).is_some_and(|from| *from <= counter);
-                if !is_among && missing(knowledge, packet).into_iter().any(waits_for) {
+                let is_among =
+                    |device: &DeviceId, counter: Counter| lanes.get(device).is_some_and(|from| *from <= counter);
+                let waits = || missing(knowledge, packet).iter().any(|(device, counter)| is_among(device, *counter));
+                if !is_among(&device, counter) && waits() {
                     lanes.insert(device, counter);
                     is_more = true;
                 }

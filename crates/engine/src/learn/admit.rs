@@ -1,29 +1,37 @@
 //! Whether a packet that was read may be folded now: what waits for a removal, what counts for nobody, and what of it is told.
 
+use std::collections::BTreeMap;
+
 use packetboat_core::change::Change;
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
 use packetboat_core::knowledge::Knowledge;
-use packetboat_core::lane::{Admission, Carriers, LaneEnd, Lanes};
+use packetboat_core::lane::{Admission, Carriers, LaneEnd, Lanes, Refusal};
 use packetboat_core::members::Standing;
 use packetboat_core::packet::Packet;
 
 use super::{Learner, PendingCut};
 use crate::carry::standing;
 use crate::error::SyncError;
-use crate::{places, refusals};
+use crate::{forks, places, refusals};
 
 impl Learner<'_> {
-    /// Notes that a packet counts for nobody who knows what is known here.
-    pub(super) fn refuse(&mut self, dot: Dot) {
+    /// Notes that a packet is refused, and where it counts for nobody who knows what is known here.
+    pub(super) fn note_refusal(&mut self, dot: Dot, refusal: &Refusal) {
         *self.refused.entry(dot).or_default() += 1;
-        let first = self.outside.entry(dot.device).or_insert(dot.counter);
-        *first = dot.counter.min(*first);
+        match refusal {
+            // A carrier may come for it.
+            Refusal::Late if !self.is_given_up(&dot) => drop(self.late.insert(dot.device)),
+            Refusal::Late | Refusal::Retired { .. } | Refusal::Revoked { .. } | Refusal::Outdated { .. } => {
+                refusals::add(&mut self.outside, BTreeMap::from([(dot.device, dot.counter)]));
+            }
+            _ => {}
+        }
     }
 
     /// Notes which lanes are refused, and which wait for those.
     pub(super) fn note_refused(&mut self) -> Result<(), SyncError> {
         let mut lanes = refusals::own(self.index)?;
-        lanes.append(&mut self.outside);
+        refusals::add(&mut lanes, std::mem::take(&mut self.outside));
         for device in refusals::late(self.index, &self.late)? {
             lanes.insert(device, 1);
         }
@@ -53,7 +61,7 @@ impl Learner<'_> {
     }
 
     pub(super) fn is_given_up(&self, dot: &Dot) -> bool {
-        self.given_up.get(&dot.device).is_some_and(|from| *from <= dot.counter)
+        forks::is_parted(&self.given_up, dot)
     }
 
     /// Whether a packet that waits, of one who may, carries this one.
@@ -112,7 +120,7 @@ impl Learner<'_> {
     /// A packet on which this one builds and that is not the one known here, though its logical time is not.
     pub(super) fn of_other_history(&self, packet: &Packet) -> Result<Option<Dot>, SyncError> {
         for (device, named) in packet.body.prerequisite.iter() {
-            if crate::forks::differs(self.index, device, named.counter, named.hash)? {
+            if forks::differs(self.index, device, named.counter, named.hash)? {
                 return Ok(Some(Dot { device: *device, counter: named.counter }));
             }
         }
