@@ -623,8 +623,13 @@ impl Applier<'_, '_> {
         let directory = entry.own_dir.is_some();
         // A rename changes the status change time, which would hide a write that left size and time alone.
         let looked_at = matches!(entry.state, EntryState::Settled) && fingerprint(&before) == entry.stat;
+        let (mut set, mut attributes) = (true, attributes);
         if attributes && !content && (before.mode != entry.stat.mode || !(directory || is_same(&entry.stat, &before))) {
-            return Ok(false);
+            // What its user changed is found by a scan, and none comes into staging: there it goes on as it is.
+            if dir != DirId::STAGING || before.mode == entry.stat.mode {
+                return Ok(false);
+            }
+            (set, attributes) = (false, false);
         }
         let was = (dir, name.clone());
         let mut expected = None;
@@ -661,7 +666,6 @@ impl Applier<'_, '_> {
             self.ctx.index.move_entry((was.0, &was.1), (entry.dir, &entry.name))?;
         }
         let path = self.dir_path(entry.dir)?.join(&entry.name);
-        let mut set = true;
         if attributes && !content && brought {
             set = self.set_attributes(&path, &mut entry, shown, &before)?;
         }

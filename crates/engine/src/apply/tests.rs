@@ -1100,6 +1100,43 @@ fn permissions_changed_just_after_others_were_set_travel() {
 }
 
 #[test]
+fn what_is_moved_aside_goes_on_though_its_user_changed_its_permissions() {
+    // The vault had other permissions for a directory and another one in its place. It was moved aside into staging, where
+    // no scan comes that would have found what its user had changed, and that was waited for. Seed 24056 of all at once.
+    for directory in [true, false] {
+        let made = |world: &mut World, at, name| match directory {
+            true => create(at, ROOT, name, Content::Directory),
+            false => world.file(at, ROOT, name, b"file"),
+        };
+        for call in 1.. {
+            let mut world = World::new(SimOptions::default());
+            let first = made(&mut world, 1, "b");
+            let dot = world.publish(vec![first]);
+            world.settle();
+            let second = made(&mut world, 2, "b");
+            world.publish(vec![place(1, ROOT, "c", dot), Change::Mode { item: item(1), mode: 0o750 }, second]);
+            let before = world.fs.calls();
+            world.fs.on_call(call, |fs| fs.chmod("b", 0o700).unwrap_or_default());
+            world.apply().unwrap();
+            if world.fs.calls() < before + call {
+                break;
+            }
+            world.check_heeded(&[item(1), item(2)]);
+            for _ in 0..3 {
+                world.round().unwrap();
+            }
+            let names: Vec<String> = world.seen().into_keys().collect();
+            assert_eq!(names, ["b", "c"], "call {call}: {:?}", world.fs);
+            for (path, number) in [("c", 1), ("b", 2)] {
+                let vault = world.index.item(item(number)).unwrap().unwrap().mode.unwrap().value;
+                assert_eq!(world.fs.stat(path).unwrap().mode & 0o777, vault, "call {call}: {path}");
+            }
+            world.check_at_rest();
+        }
+    }
+}
+
+#[test]
 fn a_symlink_that_takes_the_place_of_a_new_file_at_once_leaves_nothing_to_do_unheeded() {
     // What was recorded had no permissions, as the symlink has none, and the file has. Seed 5074 of edits during a round.
     for call in 1..100 {
