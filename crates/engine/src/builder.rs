@@ -582,6 +582,7 @@ pub(crate) fn record_folded(
         }
     }
     crate::checkpoints::held::strike_out(index, packet.body.packs.iter().map(|pack| pack.pack))?;
+    crate::needed::note(index, packet)?;
     if packetboat_core::garbage::condemns_packs(packet) {
         crate::checkpoints::held::strike_out(index, packet.body.needs.iter().copied())?;
     }

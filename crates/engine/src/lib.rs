@@ -23,6 +23,7 @@ pub mod ignore_rules;
 pub mod learn;
 mod members;
 pub mod merge;
+mod needed;
 pub mod numbering;
 mod past;
 pub mod paths;

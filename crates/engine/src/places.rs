@@ -18,7 +18,7 @@ use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError, PackState};
 
 use crate::checkpoints::{self, held};
-use crate::{epochs, forks, learn, publish, refusals, wants};
+use crate::{epochs, forks, learn, needed, publish, refusals, wants};
 
 /// Takes up the notes of a place, and puts aside those of the one where the replica was before.
 ///
@@ -396,5 +396,6 @@ const NOTES: &[&str] = &[
     held::SEEN,
     held::UNTOLD,
     held::PACKED,
+    needed::NOTED,
 ];
 const PAGE: usize = 1024;

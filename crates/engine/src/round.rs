@@ -21,6 +21,7 @@ use crate::error::SyncError;
 use crate::forks;
 use crate::ignore_rules::IgnoreRules;
 use crate::learn::{OwnLane, learn};
+use crate::needed;
 use crate::numbering::{self, Numbering};
 use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
@@ -235,6 +236,8 @@ impl Replica {
             let parts = &mut self.parts;
             let learned = learn(&mut parts.index, &*parts.store, &mut self.keys, &parts.place, observer)?;
             if !self.is_to_learn_anew()? {
+                let parts = &mut self.parts;
+                needed::learn(&mut parts.index, &*parts.store, &self.keys.ring)?;
                 return Ok(learned);
             }
         }

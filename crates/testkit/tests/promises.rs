@@ -551,6 +551,13 @@ fn all_that_may_happen_at_once_loses_nothing() {
 }
 
 #[test]
+fn a_pack_of_which_only_a_checkpoint_told_is_found_by_whoever_did_not_begin_from_it() {
+    // A device joined from a checkpoint and wrote again what a pack held that the checkpoint's author had made for what lay
+    // in packets. Another knew of the content only in a pack that had been let go since.
+    World::run(22_603, everything(22_603));
+}
+
+#[test]
 fn what_was_ignored_comes_though_its_directory_was_renamed_meanwhile() {
     // What waits was known by its path alone, and another directory had that by then.
     World::run(20_301, WorldOptions { ignoring: true, ..everything(20_301) });

@@ -158,7 +158,7 @@ pub(crate) fn named_by_checkpoint(index: &Index) -> Result<BTreeSet<PackId>, Syn
 }
 
 /// Adds to what [`named_by_checkpoint`] returns.
-pub(super) fn add_named_by_checkpoint(index: &mut Index, packs: &[PackIndex]) -> Result<(), SyncError> {
+pub(crate) fn add_named_by_checkpoint(index: &mut Index, packs: &[PackIndex]) -> Result<(), SyncError> {
     let mut bytes = index.meta(NAMED)?.unwrap_or_default();
     packs.iter().for_each(|pack| bytes.extend_from_slice(&pack.pack.0));
     Ok(index.set_meta(NAMED, Some(&bytes))?)
