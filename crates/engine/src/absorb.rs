@@ -396,7 +396,7 @@ impl Absorber<'_, '_> {
             return self.moved(at, from, dir, parent, &stat, found, entropy);
         }
         let new_item = self.new_item();
-        let shown = if parent_is_new { None } else { self.unseen_at(parent, &arrival.name)? };
+        let shown = if parent_is_new { None } else { self.unseen_at(parent, &arrival.name, &found.content)? };
         let own_dir = found.content.is_directory().then(|| self.builder.index.new_dir_id()).transpose()?;
         let published = publish::appeared(shown.as_ref(), new_item, parent, &arrival.name, &found);
         let mut entry = LocalEntry {
@@ -479,12 +479,16 @@ impl Absorber<'_, '_> {
     }
 
     /// What the vault shows at a place where this disk had nothing recorded, if no other object stands for it here.
-    fn unseen_at(&self, parent: ItemId, name: &Name) -> Result<Option<Shown>, SyncError> {
+    ///
+    /// One that was moved aside for it does not, where what is found is what was to come: a crash took the record of that.
+    fn unseen_at(&self, parent: ItemId, name: &Name, found: &Content) -> Result<Option<Shown>, SyncError> {
         let index = &*self.builder.index;
         let Some(shown) = Viewer::new(index).at(parent, name)? else { return Ok(None) };
+        let has_come = shown.content.agrees(found);
         for entry in index.entries_of(shown.item)? {
             let same_seat = entry.seen.heads.iter().any(|dot| shown.heads.contains(dot));
-            if same_seat || shown.content.is_directory() || entry.seen.view == shown.view {
+            let same_view = entry.seen.view == shown.view && !(has_come && entry.dir == DirId::STAGING);
+            if same_seat || shown.content.is_directory() || same_view {
                 return Ok(None);
             }
         }

@@ -818,6 +818,28 @@ fn a_crash_while_directories_change_places_costs_nothing() {
     crash_everywhere(tangled, &TANGLED);
 }
 
+/// Story: a version took the place of one that went aside as its conflict copy, and the power loss took the record of it.
+/// What stood in the place was taken for a new file, and stayed beside the version that it was.
+#[test]
+fn a_crash_while_a_version_takes_the_place_of_another_leaves_no_third() {
+    fn conflict(world: &mut World) {
+        let changes = vec![world.file(1, ROOT, "f.txt", b"base")];
+        let first = world.publish(changes);
+        let left = world.content(b"left");
+        world.publish(vec![edit(1, left, first)]);
+        world.settle();
+        let right = world.content(b"right");
+        world.publish(vec![edit(1, right, first)]);
+        world.fs.settle();
+    }
+    let mut undisturbed = World::new(SimOptions::default());
+    conflict(&mut undisturbed);
+    undisturbed.settle();
+    let wanted = undisturbed.seen();
+    assert_eq!((wanted.len(), &*wanted["f.txt"]), (2, "right"));
+    crash_everywhere(conflict, &wanted.iter().map(|(path, text)| (&**path, &**text)).collect::<Vec<_>>());
+}
+
 /// Story: a directory that may not be written was recorded with its permissions before it had them; a power loss in
 /// between left it open for ever.
 #[test]
