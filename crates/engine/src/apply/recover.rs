@@ -115,7 +115,12 @@ fn put_back_parked(
         }
         let path = staging().join(&entry.name);
         if let Some(stat) = unless_fatal(&path, fs.lstat(&path))? {
-            if !unpark(fs, index, &entry, &path)? && entry.own_dir.is_none() && !is_same(&entry.stat, &stat) {
+            let is_other = match entry.own_dir {
+                None => !is_same(&entry.stat, &stat),
+                // Its user put something else in its place just as it was moved aside.
+                Some(_) => stat.kind != FileKind::Directory,
+            };
+            if !unpark(fs, index, &entry, &path)? && is_other {
                 keep_written(fs, index, &entry, path, label, now_ns)?;
             }
             continue;

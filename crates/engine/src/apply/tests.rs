@@ -12,6 +12,7 @@ use packetboat_core::keys::{DeviceKey, KeyRing, Nonce, RootKey};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::tree::{Folding, TreeRead};
+use packetboat_replica::fs::FileKind;
 use packetboat_replica::index::{Index, PackState, Referable};
 use packetboat_storage::chunk::{ChunkCodec, seal_chunk};
 use packetboat_storage::chunker::Boundaries;
@@ -1153,6 +1154,42 @@ fn what_is_moved_aside_goes_on_though_its_user_changed_its_permissions() {
                 let vault = world.index.item(item(number)).unwrap().unwrap().mode.unwrap().value;
                 assert_eq!(world.fs.stat(path).unwrap().mode & 0o777, vault, "call {call}: {path}");
             }
+            world.check_at_rest();
+        }
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_a_directory_just_as_it_is_moved_aside_is_shown() {
+    // It went into staging in the directory's stead and stayed there: it was to be removed as the directory, which it was
+    // not. Seed 9532 of edits during a round.
+    for is_removed in [true, false] {
+        for call in 1.. {
+            let mut world = World::new(SimOptions::default());
+            let dot = world.publish(vec![create(1, ROOT, "b", Content::Directory)]);
+            world.settle();
+            let file = world.file(2, ROOT, "b", b"file");
+            let other = if is_removed { delete(&[(1, dot)]) } else { place(1, ROOT, "c", dot) };
+            world.publish(vec![other, file]);
+            let before = world.fs.calls();
+            world.fs.on_call(call, |fs| {
+                if fs.stat("b").is_ok_and(|stat| stat.kind == FileKind::Directory) {
+                    fs.remove("b").unwrap();
+                    fs.write("b", b"by hand").unwrap();
+                }
+            });
+            world.apply().unwrap();
+            if world.fs.calls() < before + call {
+                break;
+            }
+            let was_replaced =
+                world.fs.tree().values().any(|node| matches!(node, Node::File { bytes, .. } if bytes == b"by hand"));
+            for _ in 0..4 {
+                world.round().unwrap();
+            }
+            let seen = world.seen();
+            assert!(seen.values().any(|text| text == "file"), "call {call}: {seen:?}");
+            assert_eq!(seen.values().any(|text| text == "by hand"), was_replaced, "call {call}: {seen:?}");
             world.check_at_rest();
         }
     }
