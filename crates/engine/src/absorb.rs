@@ -391,6 +391,13 @@ impl Absorber<'_, '_> {
             self.let_go.push(from.clone());
             return self.set_aside(prepared, entropy);
         }
+        let is_one_with =
+            |from: &LocalEntry, item| from.seen.item == item || from.seen.twins.iter().any(|twin| twin.item == item);
+        if from.as_ref().is_some_and(|from| is_one_with(from, parent)) {
+            // What was listed as a directory had another in its place when it was read, and that has it in it.
+            self.postpone(&Tag::Arrival(at));
+            return self.set_aside(prepared, entropy);
+        }
         let (stat, found) = self.take(|holders| holders.path(arrival), &arrival.stat, prepared, entropy)?;
         if let Some(from) = from {
             return self.moved(at, from, dir, parent, &stat, found, entropy);

@@ -1196,6 +1196,34 @@ fn what_takes_the_place_of_a_directory_just_as_it_is_moved_aside_is_shown() {
 }
 
 #[test]
+fn a_directory_that_its_user_moves_into_another_in_its_place_while_it_is_read_is_moved() {
+    // It was listed, and then found in itself: a packet that said so could not be written, in no round. Seed 11554 of edits
+    // during a round.
+    for call in 1.. {
+        let mut world = World::new(SimOptions::default());
+        let changes = vec![create(1, ROOT, "a", Content::Directory), world.file(2, item(1), "f", b"file")];
+        world.publish(changes);
+        world.settle();
+        let before = world.fs.calls();
+        world.fs.on_call(call, |fs| {
+            fs.rename("a", "b").unwrap();
+            fs.make_dir("a").unwrap();
+            fs.rename("b", "a/b").unwrap();
+        });
+        world.round().unwrap();
+        if world.fs.calls() < before + call {
+            break;
+        }
+        for _ in 0..3 {
+            world.round().unwrap();
+        }
+        world.shows(&[("a", "/"), ("a/b", "/"), ("a/b/f", "file")]);
+        assert_eq!(Viewer::new(&world.index).path_of(item(2)).unwrap().to_string(), "a/b/f", "call {call}");
+        world.check_at_rest();
+    }
+}
+
+#[test]
 fn a_symlink_that_takes_the_place_of_a_new_file_at_once_leaves_nothing_to_do_unheeded() {
     // What was recorded had no permissions, as the symlink has none, and the file has. Seed 5074 of edits during a round.
     for call in 1..100 {
