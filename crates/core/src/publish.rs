@@ -83,7 +83,7 @@ pub fn edited<T: ViewRead + HistoryRead>(
             if let Some(seat) = seats.find(|seat| seat.head.content.agrees(&content) && is_news(&seat.dots)) {
                 return Ok(Publish::Agreed(Seen { heads: seat.dots.clone(), ..seen.clone() }));
             }
-            if let Some(passed) = passed_by(tree, &item, seen, &content)? {
+            if let Some(passed) = passed_by(tree, &item, Some(seen), &content)? {
                 return Ok(Publish::Agreed(Seen { heads: vec![passed], ..seen.clone() }));
             }
         }
@@ -94,13 +94,29 @@ pub fn edited<T: ViewRead + HistoryRead>(
     Ok(Publish::Changes(changes, SeenAfter { content: true, ..SeenAfter::default() }))
 }
 
-/// A version with this content that came after what was seen and that another has replaced since.
+/// What a file without a record has seen that a crash may have left in this place, if others have replaced it since.
+pub fn left_behind<T: HistoryRead>(tree: &T, shown: &Shown, content: &Content) -> Result<Option<Seen>, T::Error> {
+    let Some(item) = tree.item(shown.item)? else { return Ok(None) };
+    let passed = passed_by(tree, &item, None, content)?;
+    Ok(passed.map(|dot| Seen { heads: vec![dot], ..crate::plan::seen_of(shown, &shown.view) }))
+}
+
+/// A version with this content that came after what was seen, if anything was, and that another has replaced since.
 ///
 /// The disk shows it after a crash between bringing it there and recording that; to publish it would set it against the
 /// version whose author had seen it.
-fn passed_by<T: HistoryRead>(tree: &T, item: &Item, seen: &Seen, content: &Content) -> Result<Option<Dot>, T::Error> {
+fn passed_by<T: HistoryRead>(
+    tree: &T,
+    item: &Item,
+    seen: Option<&Seen>,
+    content: &Content,
+) -> Result<Option<Dot>, T::Error> {
     for head in item.heads.iter().filter(|head| head.deletes.is_empty()) {
-        let Some(at) = head.trail.iter().position(|mark| seen.heads.contains(&mark.dot)) else { continue };
+        let at = match seen {
+            None => Some(head.trail.len()),
+            Some(seen) => head.trail.iter().position(|mark| seen.heads.contains(&mark.dot)),
+        };
+        let Some(at) = at else { continue };
         for mark in &head.trail[..at] {
             if tree.version(item.id, &mark.dot)?.is_some_and(|version| version.content.agrees(content)) {
                 return Ok(Some(mark.dot));

@@ -124,6 +124,7 @@ pub(crate) fn absorb(
         needed: Vec::new(),
         begins: crate::garbage::load(builder.index)?.horizon().clone(),
         let_go: Vec::new(),
+        was_cut_short: crate::apply::was_cut_short(builder.index)?,
         arrivals: &arrivals,
         sent: Sent::default(),
         steps: Vec::new(),
@@ -260,6 +261,8 @@ struct Absorber<'a, 'b> {
     begins: Knowledge,
     /// Entries to be forgotten: what is changed here of what was let go is new to the vault.
     let_go: Vec<LocalEntry>,
+    /// Whether what stands on the disk may have come there unrecorded.
+    was_cut_short: bool,
     arrivals: &'a [Arrival],
     sent: Sent,
     /// What was done since the observer was last told.
@@ -405,7 +408,13 @@ impl Absorber<'_, '_> {
         let new_item = self.new_item();
         let shown = if parent_is_new { None } else { self.unseen_at(parent, &arrival.name, &found.content)? };
         let own_dir = found.content.is_directory().then(|| self.builder.index.new_dir_id()).transpose()?;
-        let published = publish::appeared(shown.as_ref(), new_item, parent, &arrival.name, &found);
+        let mut published = publish::appeared(shown.as_ref(), new_item, parent, &arrival.name, &found);
+        if self.was_cut_short
+            && let (Some(shown), Publish::Changes(..)) = (&shown, &published)
+            && let Some(seen) = publish::left_behind(&*self.builder.index, shown, &found.content)?
+        {
+            published = Publish::Agreed(seen);
+        }
         let mut entry = LocalEntry {
             dir,
             name: arrival.name.clone(),

@@ -31,7 +31,7 @@ use crate::ports::{Note, Observer, Phase};
 use crate::replica::{self, Received};
 
 pub(crate) use disk::fatal as disk_failed;
-pub(crate) use recover::recover_staging;
+pub(crate) use recover::{all_is_recorded, recover_staging, was_cut_short};
 pub(crate) use unignored::{any_unignored, touch_unignored};
 
 /// What applying needs.

@@ -119,6 +119,7 @@ impl Replica {
             report.sent += sent;
             report.published += published;
         }
+        apply::all_is_recorded(&mut self.parts.index)?;
         numbering::remember(&*self.parts.fs, &mut self.parts.index)?;
         if !withheld {
             // Counted from when the scan began: what was moved since may have been listed where it was.

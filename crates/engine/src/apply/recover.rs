@@ -35,8 +35,21 @@ pub(crate) fn recover_staging(fs: &dyn Fs, index: &mut Index, now_ns: i64) -> Re
         unless_fatal(dir, fs.sync_dir(dir))?;
     }
     put_back_parked(fs, index, numbering, &label, now_ns)?;
+    if !fs.read_dir(&staging()).map_err(|error| fatal(&staging(), error))?.is_empty() {
+        index.set_meta(CUT_SHORT, Some(&[]))?;
+    }
     clear(fs, index, Some(now_ns))?;
     records::write(index, "", &[])
+}
+
+/// Whether applying was cut short, so that what stands on this disk may have come there unrecorded.
+pub(crate) fn was_cut_short(index: &Index) -> Result<bool, SyncError> {
+    Ok(index.meta(CUT_SHORT)?.is_some())
+}
+
+/// Notes that all that came unrecorded was found.
+pub(crate) fn all_is_recorded(index: &mut Index) -> Result<(), SyncError> {
+    if was_cut_short(index)? { Ok(index.set_meta(CUT_SHORT, None)?) } else { Ok(()) }
 }
 
 /// Deletes everything in staging that can be had again, after the disk ran full.
@@ -253,5 +266,7 @@ fn clear(fs: &dyn Fs, index: &Index, now_ns: Option<i64>) -> Result<(), SyncErro
     Ok(())
 }
 
+/// Present from when staging was found not empty until a scan was absorbed.
+const CUT_SHORT: &str = "applying was cut short";
 /// How long an unfinished large file is kept.
 const PART_KEPT_NS: i64 = 7 * 24 * 3600 * 1_000_000_000;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use packetboat_core::body::PacketBody;
-use packetboat_core::change::{Change, Removed};
+use packetboat_core::change::{Change, Mark, Removed};
 use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent};
 use packetboat_core::ids::{ChunkId, Dot, ItemId, PacketHash, VaultId};
 use packetboat_core::keys::{DeviceKey, KeyRing, Nonce, RootKey};
@@ -839,6 +839,33 @@ fn a_crash_while_a_version_takes_the_place_of_another_leaves_no_third() {
     let wanted = undisturbed.seen();
     assert_eq!((wanted.len(), &*wanted["f.txt"]), (2, "right"));
     crash_everywhere(conflict, &wanted.iter().map(|(path, text)| (&**path, &**text)).collect::<Vec<_>>());
+}
+
+/// Story: a file had come to its place, and the crash took the record of it. Before the next round its author wrote a later
+/// version, and the earlier one was set against it as if somebody had written it here.
+#[test]
+fn a_file_whose_record_a_crash_took_follows_what_its_author_wrote_since() {
+    for at in 1.. {
+        let mut world = World::new(SimOptions::default());
+        let changes = vec![world.file(1, ROOT, "f", b"first"), world.file(2, ROOT, "g", b"other")];
+        let first = world.publish(changes);
+        world.fs.settle();
+        world.fs.crash_at(at);
+        let ended = world.apply().is_ok();
+        world.fs = world.fs.kill();
+        world.index.rollback().unwrap();
+        let later = world.content(b"later");
+        let trail = vec![Mark { dot: first, lamport: 1, time: NOW / 1_000_000_000 }];
+        world.publish(vec![Change::Content { item: item(1), content: later, replaces: vec![first], trail }]);
+        for _ in 0..2 {
+            world.round().unwrap();
+        }
+        world.shows(&[("f", "later"), ("g", "other")]);
+        world.check_at_rest();
+        if ended {
+            break;
+        }
+    }
 }
 
 /// Story: a directory that may not be written was recorded with its permissions before it had them; a power loss in
