@@ -147,4 +147,9 @@ fn rules_that_cannot_be_read_are_not_taken_for_none() {
     std::fs::create_dir(world.path("docs/.packetboatignore")).unwrap();
     let refused = world.packetboat("laptop", &["sync"]).within("docs").fails();
     assert_snapshot!(refused.seen);
+    // A link may lead to what this device has and others have not.
+    std::fs::remove_dir(world.path("docs/.packetboatignore")).unwrap();
+    std::os::unix::fs::symlink("rules", world.path("docs/.packetboatignore")).unwrap();
+    let refused = world.packetboat("laptop", &["sync"]).within("docs").fails();
+    assert!(refused.seen.contains("it is a symbolic link, and those are not followed"), "{}", refused.seen);
 }

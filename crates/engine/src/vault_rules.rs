@@ -128,7 +128,12 @@ fn file_path() -> RelPath {
 
 /// Reads the file of rules, whole.
 pub(crate) fn read_small(fs: &dyn Fs, path: &RelPath) -> io::Result<Vec<u8>> {
-    let mut file = fs.open(path)?;
+    let mut file = fs.open(path).map_err(|error| match fs.lstat(path) {
+        Ok(stat) if stat.kind == FileKind::Symlink => {
+            io::Error::other("it is a symbolic link, and those are not followed")
+        }
+        _ => error,
+    })?;
     // One byte more than is allowed, to see that it is too long.
     let mut bytes = vec![0; MAX_RULES as usize + 1];
     let mut filled = 0;
