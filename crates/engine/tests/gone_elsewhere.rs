@@ -3,47 +3,21 @@
 
 mod support;
 
-use std::num::NonZeroU32;
-
 use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
 use packetboat_storage::memory::MemoryStore;
-use packetboat_storage::pack::object_name;
 use support::letting_go::{
-    LARGE, assert_sound, count, desk_writes_a_checkpoint, garbage, half_wasted, keep, let_go_until_nothing_moves,
-    noise, packets, prune, shown, three_versions,
+    LARGE, ONE_VERSION, assert_sound, count, half_wasted, keep, let_go_until_nothing_moves, misses_something, noise,
+    packets, packs, prune, shown, stored, three_versions,
 };
 use support::{Device, Pair};
-
-/// Whether a device asks others for anything.
-fn misses_something(device: &Device) -> bool {
-    device.replica.index().meta("wanted").unwrap().is_some()
-}
-
-/// The names of all packs.
-fn packs(pair: &Pair) -> Vec<ObjectName> {
-    pair.store.names().into_iter().filter(|name| name.as_str().starts_with("packs/")).collect()
-}
-
-/// Writes a large file and synchronises both; the one pack that was stored for it.
-fn stored(pair: &mut Pair, path: &str, seed: u64) -> ObjectName {
-    let before = packs(pair);
-    pair.laptop.fs.write(path, &noise(seed, LARGE)).unwrap();
-    pair.settle();
-    let mut new = packs(pair).into_iter().filter(|name| !before.contains(name));
-    let pack = new.next().expect("a pack was stored");
-    assert_eq!(new.next(), None);
-    pack
-}
 
 /// Kinds of problems that a device tells its user of.
 fn problems(device: &Device) -> Vec<String> {
     device.replica.index().problems().unwrap().into_iter().map(|problem| problem.kind).collect()
 }
-
-const ONE_VERSION: Retention = Retention::Versions(NonZeroU32::MIN);
 
 #[test]
 fn past_contents_that_others_let_go_before_more_was_kept_are_missed_by_nobody() {
@@ -250,87 +224,6 @@ fn a_lost_pack_that_is_to_go_and_is_needed_again_is_asked_for() {
     assert_eq!(third.fs.read("elsewhere/moved").unwrap(), noise(7, LARGE));
 }
 
-/// Small files that came inside a packet, which a pack holds too since the desk wrote a checkpoint: everybody knows of it.
-/// They were replaced since; with that pack, and a third device, which began from the checkpoint.
-fn packed_too() -> (Pair, Device, ObjectName) {
-    let mut pair = Pair::new();
-    for name in SMALL_FILES {
-        pair.laptop.fs.write(name, format!("text of {name}").as_bytes()).unwrap();
-    }
-    pair.laptop.sync();
-    stored(&mut pair, "large", 1);
-    let before = packs(&pair);
-    desk_writes_a_checkpoint(&mut pair);
-    let mut third = pair.third();
-    third.sync();
-    pair.laptop.sync();
-    let of_contents = |device: &Device| -> Vec<ObjectName> {
-        device.replica.index().packs(None, 99).unwrap().iter().map(|row| object_name(&row.pack)).collect()
-    };
-    let pack = of_contents(&third).into_iter().find(|pack| !before.contains(pack)).expect("what was inside packets");
-    // Whoever condemns tells of it.
-    stored(&mut pair, "large", 2);
-    pair.pass_days(1);
-    assert_eq!(keep(&mut pair.desk, ONE_VERSION).packs, 1);
-    for _ in 0..2 {
-        pair.settle();
-        third.sync();
-    }
-    assert!(of_contents(&pair.laptop).contains(&pack));
-    for name in SMALL_FILES {
-        pair.laptop.fs.write(name, b"replaced").unwrap();
-    }
-    for _ in 0..2 {
-        pair.settle();
-        third.sync();
-    }
-    pair.pass_days(1);
-    (pair, third, pack)
-}
-
-const SMALL_FILES: [&str; 3] = ["a", "b", "c"];
-
-#[test]
-fn what_lies_inside_a_packet_too_is_taken_from_there_where_its_pack_is_lost() {
-    let (mut pair, mut third, pack) = packed_too();
-    keep(&mut pair.laptop, ONE_VERSION);
-    assert!(garbage(&pair.laptop).condemned().iter().any(|condemned| object_name(condemned) == pack));
-    pair.desk.sync();
-    third.sync();
-    pair.store.delete(&pack).unwrap();
-    // All have answered, but all is to be kept now.
-    keep(&mut pair.laptop, Retention::All);
-    assert!(!misses_something(&pair.laptop));
-    for _ in 0..2 {
-        pair.settle();
-        third.sync();
-    }
-    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
-        for name in SMALL_FILES {
-            let log = device.replica.log(Some(&support::path(name)), 9).unwrap();
-            let first = At::Packet(log.last().unwrap().packet);
-            let mut out = Vec::new();
-            device.replica.show(&support::path(name), Some(&first), &mut out).unwrap();
-            assert_eq!(out, format!("text of {name}").as_bytes());
-        }
-        assert_sound(device);
-    }
-}
-
-#[test]
-fn what_is_written_again_after_its_pack_has_gone_is_brought_along_for_whoever_knew_the_pack_alone() {
-    let (mut pair, mut third, pack) = packed_too();
-    keep(&mut pair.laptop, ONE_VERSION);
-    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
-    assert!(!packs(&pair).contains(&pack));
-    // A packet holds it yet, and the third never read that one.
-    pair.laptop.fs.write("a", b"text of a").unwrap();
-    pair.laptop.sync();
-    third.sync();
-    assert_eq!(third.fs.read("a").unwrap(), b"text of a");
-    assert_sound(&mut third);
-}
-
 #[test]
 fn what_was_missed_and_is_let_go_is_missed_no_more() {
     let mut pair = Pair::new();
@@ -362,6 +255,28 @@ fn what_was_missed_and_is_let_go_is_missed_no_more() {
     third.sync();
     assert_eq!(third.fs.read("large").unwrap(), noise(2, LARGE));
     assert_sound(&mut pair.laptop);
+}
+
+#[test]
+fn what_is_missed_and_stays_is_missed_on_while_other_things_go() {
+    let mut pair = Pair::new();
+    stored(&mut pair, "large", 1);
+    stored(&mut pair, "large", 2);
+    let lost = stored(&mut pair, "other", 3);
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    pair.store.delete(&lost).unwrap();
+    assert_eq!(pair.laptop.replica.verify(false, &mut Silent).unwrap().faults.len(), 1);
+    assert!(prune(&mut pair.laptop).deleted > 0);
+    assert!(misses_something(&pair.laptop));
+    for _ in 0..2 {
+        pair.settle();
+    }
+    assert!(!misses_something(&pair.laptop));
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("other").unwrap(), noise(3, LARGE));
 }
 
 #[test]

@@ -3,14 +3,11 @@
 
 mod support;
 
-use std::num::NonZeroU32;
-
 use packetboat_core::content::MIN_CHUNK_BYTES;
-use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
 use packetboat_storage::pack::{TARGET_PACK_BYTES, object_name};
-use support::letting_go::{LARGE, assert_sound, count, garbage, keep, let_go_until_nothing_moves, noise};
+use support::letting_go::{LARGE, ONE_VERSION, assert_sound, count, garbage, keep, let_go_until_nothing_moves, noise};
 use support::{Device, Pair};
 
 /// Names of files, and what they hold.
@@ -148,7 +145,6 @@ fn an_undo_of_a_device_that_has_just_come_relies_on_nothing_that_others_stored()
     assert_eq!(fourth.fs.read("file").unwrap(), noise(1, LARGE));
 }
 
-const ONE_VERSION: Retention = Retention::Versions(NonZeroU32::MIN);
 /// Bytes of a file that is cut into no chunks.
 const ONE_CHUNK: usize = MIN_CHUNK_BYTES as usize;
 /// So many of these do not fit into one pack.

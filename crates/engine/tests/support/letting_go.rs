@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
+use std::num::NonZeroU32;
+
 use packetboat_core::garbage::{Garbage, Retention};
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_core::wire::Reader;
@@ -41,6 +43,28 @@ pub(crate) fn packets(store: &MemoryStore) -> usize {
     count(store, "lanes/")
 }
 
+/// The names of all packs.
+pub(crate) fn packs(pair: &Pair) -> Vec<ObjectName> {
+    pair.store.names().into_iter().filter(|name| name.as_str().starts_with("packs/")).collect()
+}
+
+/// Writes a large file and synchronises both; the one pack that was stored for it.
+#[track_caller]
+pub(crate) fn stored(pair: &mut Pair, path: &str, seed: u64) -> ObjectName {
+    let before = packs(pair);
+    pair.laptop.fs.write(path, &noise(seed, LARGE)).unwrap();
+    pair.settle();
+    let mut new = packs(pair).into_iter().filter(|name| !before.contains(name));
+    let pack = new.next().expect("a pack was stored");
+    assert_eq!(new.next(), None);
+    pack
+}
+
+/// Whether a device asks others for anything.
+pub(crate) fn misses_something(device: &Device) -> bool {
+    device.replica.index().meta("wanted").unwrap().is_some()
+}
+
 /// What a device has folded of garbage.
 pub(crate) fn garbage(device: &Device) -> Garbage {
     let Some(bytes) = device.replica.index().meta("garbage").unwrap() else { return Garbage::new() };
@@ -75,6 +99,9 @@ pub(crate) fn three_versions() -> (Pair, [At; 3]) {
     });
     (pair, times)
 }
+
+/// Only what stands is kept.
+pub(crate) const ONE_VERSION: Retention = Retention::Versions(NonZeroU32::MIN);
 
 /// Bytes of a file that does not travel inside packets.
 pub(crate) const LARGE: usize = 600 * 1024;
