@@ -2,20 +2,29 @@
 
 mod support;
 
+use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
+use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::garbage::Retention;
+use packetboat_core::store::Store;
+use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{At, SyncOptions};
 use support::letting_go::{LARGE, assert_sound, keep, noise, prune, shown, three_versions};
 use support::{Device, Pair, Watcher};
 
 /// The warnings of a round that finds no room for a large file.
 fn full(pair: &mut Pair, by_itself: bool) -> Vec<String> {
+    full_where(pair, by_itself, Pair::fill)
+}
+
+/// The same, where the device finds the store like this.
+fn full_where(pair: &mut Pair, by_itself: bool, store: impl Fn(&Pair, &mut Device)) -> Vec<String> {
     let mut desk = pair.take_desk();
     if by_itself {
         pair.lets_go_by_itself(&mut desk);
     }
-    pair.fill(&mut desk);
+    store(pair, &mut desk);
     desk.fs.write("more", &noise(9, LARGE)).unwrap();
     let mut watcher = Watcher::default();
     assert!(desk.replica.sync(SyncOptions::default(), &mut watcher).is_err());
@@ -54,6 +63,83 @@ fn a_full_intermediary_names_who_is_waited_for() {
     assert_eq!(warnings[0], "the intermediary is full, and nothing could be deleted at once");
     assert_eq!(warnings[1], "more goes once these devices have synchronised: laptop");
     assert!(warnings[2].ends_with("it keeps nothing past, and `packetboat prune --keep` frees more"), "{warnings:?}");
+}
+
+#[test]
+fn a_full_intermediary_of_which_only_small_packets_can_go_tells_how_little_that_is() {
+    let mut pair = Pair::new();
+    for version in 0..9 {
+        pair.laptop.fs.write("small", format!("version {version}").as_bytes()).unwrap();
+        pair.settle();
+    }
+    pair.pass_days(91);
+    let warnings = full(&mut pair, false);
+    let would = warnings[0].strip_prefix("the intermediary is full: `packetboat prune` would free ").unwrap();
+    let kilobytes: u64 = would.strip_suffix(" kB of it").unwrap().parse().unwrap();
+    assert!((2..10).contains(&kilobytes), "{would}");
+}
+
+#[test]
+fn where_there_is_no_room_even_to_say_what_may_go_nothing_more_is_promised() {
+    let (mut pair, _) = three_versions();
+    pair.pass_days(91);
+    let warnings = full(&mut pair, true);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings[0], "the intermediary is full, and nothing could be deleted at once");
+}
+
+#[test]
+fn a_full_intermediary_that_does_not_say_what_it_holds_is_told_so() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    let warnings = full_where(&mut pair, true, Pair::fill_and_hide);
+    assert!(warnings[0].starts_with("nothing was let go: "), "{warnings:?}");
+}
+
+#[test]
+fn what_is_kept_is_told_in_words() {
+    for (versions, words) in [(1, "the last version of each file"), (2, "the last 2 versions of each file")] {
+        let (mut pair, _) = three_versions();
+        keep(&mut pair.desk, Retention::Versions(NonZeroU32::new(versions).unwrap()));
+        let warnings = full(&mut pair, false);
+        let kept = format!("it keeps {words}, and `packetboat prune --keep` frees more");
+        assert!(warnings.iter().any(|text| text.ends_with(&kept)), "{warnings:?}");
+    }
+}
+
+#[test]
+fn what_there_was_no_room_for_is_put_once_a_round_has_made_some() {
+    let (mut pair, _) = three_versions();
+    pair.pass_days(91);
+    // There is nobody to wait for, and room for what says what goes.
+    let laptop = pair.laptop.replica.own_device();
+    pair.desk.replica.retire(&laptop, &mut Silent).unwrap();
+    let (room, before) = (pair.store.size() + LARGE as u64 / 4, pair.store.names());
+    let mut desk = pair.take_desk();
+    pair.lets_go_by_itself(&mut desk);
+    pair.fill_to(&mut desk, room);
+    desk.fs.write("more", &noise(9, LARGE)).unwrap();
+    let mut watcher = Watcher::default();
+    let report = desk.replica.sync(SyncOptions::default(), &mut watcher).unwrap();
+    assert_eq!(report.published.packets, 1);
+    let gone = before.iter().filter(|name| !pair.store.names().contains(name)).count();
+    let text = format!("the intermediary was full: {gone} objects that nobody needs were deleted (1 MB)");
+    assert_eq!(watcher.warnings[0], text);
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.fs.read("more").unwrap(), noise(9, LARGE));
+    assert_sound(&mut desk);
+}
+
+#[test]
+fn a_checkpoint_that_was_broken_off_goes_from_a_full_intermediary() {
+    let mut pair = Pair::new();
+    let torn = CheckpointRef { device: pair.desk.replica.own_device(), number: 9 }.name();
+    pair.store.put(&torn, b"the storage broke off here").unwrap();
+    let warnings = full(&mut pair, true);
+    assert!(!pair.store.names().contains(&torn));
+    assert_eq!(warnings, ["the intermediary was full: 1 objects that nobody needs were deleted (0 kB)"]);
 }
 
 #[test]

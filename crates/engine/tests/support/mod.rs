@@ -101,9 +101,23 @@ impl Pair {
 
     /// Has a device find no room at the store for anything new.
     pub(crate) fn fill(&self, device: &mut Device) {
+        self.fill_to(device, 0);
+    }
+
+    /// Has a device find room at the store for so many bytes in all.
+    pub(crate) fn fill_to(&self, device: &mut Device, room: u64) {
+        self.cramp(device, Cramped { inner: self.store.clone(), room, lists: true });
+    }
+
+    /// Has a device find no room at the store for anything new, nor any folder of it.
+    pub(crate) fn fill_and_hide(&self, device: &mut Device) {
+        self.cramp(device, Cramped { inner: self.store.clone(), room: 0, lists: false });
+    }
+
+    fn cramp(&self, device: &mut Device, store: Cramped) {
         let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
         let mut parts = replica.into_parts();
-        parts.store = Arc::new(Filled(self.store.clone()));
+        parts.store = Arc::new(store);
         device.replica = Replica::open(parts).unwrap();
     }
 
@@ -417,30 +431,46 @@ impl Store for Watched {
     }
 }
 
-/// A store without room.
-struct Filled(MemoryStore);
+/// A store with little room, of which some folders cannot be listed.
+struct Cramped {
+    inner: MemoryStore,
+    /// Bytes that it may hold before something more is put.
+    room: u64,
+    /// Whether checkpoints and packs are listed.
+    lists: bool,
+}
 
-impl Store for Filled {
+impl Cramped {
+    fn inner(&self, more: usize) -> Result<&MemoryStore, StoreError> {
+        if self.inner.size() + more as u64 > self.room { Err(StoreError::Full) } else { Ok(&self.inner) }
+    }
+}
+
+impl Store for Cramped {
     fn describe(&self) -> String {
-        self.0.describe()
+        self.inner.describe()
     }
-    fn put_new(&self, _: &ObjectName, _: &[u8]) -> Result<Put, StoreError> {
-        Err(StoreError::Full)
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.inner(bytes.len())?.put_new(name, bytes)
     }
-    fn put(&self, _: &ObjectName, _: &[u8]) -> Result<(), StoreError> {
-        Err(StoreError::Full)
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner(bytes.len())?.put(name, bytes)
     }
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
-        self.0.get(name, limit)
+        self.inner.get(name, limit)
     }
     fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        self.0.get_range(name, offset, len)
+        self.inner.get_range(name, offset, len)
     }
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
-        self.0.list(folder)
+        if self.lists || !(folder.starts_with("packs") || folder.starts_with("checkpoints")) {
+            return self.inner.list(folder);
+        }
+        let source = std::io::Error::other("not to be listed");
+        Err(StoreError::Io { action: "list", name: folder.to_owned(), source })
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.0.delete(name)
+        self.inner.delete(name)
     }
 }
 
