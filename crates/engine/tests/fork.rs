@@ -4,10 +4,13 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use packetboat_core::garbage::Retention;
 use packetboat_core::ids::Dot;
 use packetboat_core::store::Store;
 use packetboat_core::tip::Tip;
+use packetboat_engine::PruneOptions;
 use packetboat_engine::learn::packet_name;
+use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{Parts, Replica};
 use packetboat_replica::index::Index;
 use support::{Device, Pair};
@@ -100,6 +103,23 @@ fn goes_on_as_a_new_device(tip_is_damaged: bool) {
     pair.assert_files(&[("kept", "one"), ("later", "two"), ("on the laptop", "three"), ("on the third", "four")]);
     assert_eq!(restored.files(), pair.laptop.files());
     assert_eq!(restored.replica.devices().unwrap().len(), 4, "it is a device of its own now");
+}
+
+#[test]
+fn a_restored_index_that_is_older_than_its_lane_lets_nothing_go() {
+    let Backup { directory: _directory, mut pair, fs, now, old } = Backup::of_a_third();
+    let mut third = Device { replica: reopen(&pair, &fs, &now), fs: fs.clone() };
+    third.fs.write("later", b"two").unwrap();
+    third.sync();
+    pair.settle();
+    drop(third.replica.into_parts());
+    let mut restored = Device { replica: reopen(&pair, &fs, &old), fs };
+    let before = pair.store.names();
+    let options = PruneOptions { keep: Some(Retention::Days(0)), dry_run: false };
+    let report = restored.replica.prune(options, &mut Silent).unwrap();
+    assert_eq!(report.notes, ["this device is about to go on as a new one: synchronise first"]);
+    assert_eq!(pair.store.names(), before);
+    assert_ne!(restored.replica.retention().unwrap(), Retention::Days(0));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::error::SyncError;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::Replica;
-use packetboat_engine::{RemovalError, Revoked};
+use packetboat_engine::{PruneOptions, RemovalError, Revoked};
 use packetboat_storage::memory::MemoryStore;
 use support::{Device, Pair};
 
@@ -74,6 +74,20 @@ fn the_revoked_device_is_told_and_its_files_stay() {
     assert_eq!((status.to_send, status.in_step), (1, false), "what it has not synchronised is told");
     pair.settle();
     pair.assert_files(&[("secret", "not for the third")]);
+}
+
+#[test]
+fn the_revoked_device_lets_nothing_go() {
+    let (mut pair, mut third) = trio();
+    revoke(&mut pair.laptop, &third);
+    pair.settle();
+    let before = pair.store.names();
+    // It hears of that only now, and knows it the second time.
+    for _ in 0..2 {
+        let error = third.replica.prune(PruneOptions::default(), &mut Silent).unwrap_err();
+        assert!(matches!(&error, SyncError::Revoked { by } if by == "laptop"), "{error}");
+    }
+    assert_eq!(pair.store.names(), before);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
@@ -211,8 +213,9 @@ fn a_checkpoint_of_a_device_that_is_gone_goes_once_another_contains_it() {
     assert_sound(&mut third);
 }
 
-#[test]
-fn what_another_checkpoint_shares_with_a_superseded_one_stays() {
+/// Two devices and a checkpoint of the desk's, which shares segments with one of the laptop's that the laptop superseded
+/// before it heard of that; with the packs that it condemned, and the name of the desk's.
+fn shared() -> (Pair, Vec<ObjectName>, ObjectName) {
     let mut pair = vault();
     checkpoint(&mut pair.laptop, &pair.store);
     change_all(&mut pair.laptop);
@@ -234,23 +237,89 @@ fn what_another_checkpoint_shares_with_a_superseded_one_stays() {
     pair.desk = pair.moved(desk, &pair.store, "memory");
     let of_desk = name(&pair.desk, 1);
     pair.desk.sync();
+    (pair, condemned, of_desk)
+}
+
+/// That whoever joins begins from this checkpoint, where there is no other.
+#[track_caller]
+fn begins_from(pair: &mut Pair, laptop: &Device, checkpoint: &ObjectName) {
+    for root in roots(&pair.store).into_iter().filter(|root| root != checkpoint) {
+        pair.store.delete(&root).unwrap();
+    }
+    let mut newcomer = pair.joined(5, "newcomer", b"secret");
+    let read = pair.watch_reads(&mut newcomer);
+    newcomer.sync();
+    let first = format!("lanes/{}/1", laptop.id());
+    assert!(!read.lock().unwrap().iter().any(|name| name.as_str() == first), "it did not begin from there");
+    assert_eq!(newcomer.fs.read("dir/1").unwrap(), b"changed 1");
+}
+
+#[test]
+fn what_another_checkpoint_shares_with_a_superseded_one_stays() {
+    let (mut pair, condemned, of_desk) = shared();
     prune(&mut pair.laptop);
     assert!(condemned.iter().any(|pack| pair.store.names().contains(pack)), "the desk's checkpoint needs it");
     for device in [&mut pair.laptop, &mut pair.desk] {
         assert_sound(device);
     }
+    let third = pair.third();
+    let laptop = std::mem::replace(&mut pair.laptop, third);
+    begins_from(&mut pair, &laptop, &of_desk);
+}
+
+#[test]
+fn a_checkpoint_that_lies_before_where_history_begins_goes_with_that_history() {
+    let mut pair = vault();
+    checkpoint(&mut pair.desk, &pair.store);
+    let of_desk = name(&pair.desk, 1);
+    pair.pass_days(1);
+    pair.laptop.fs.write("more", b"since").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    let sizes = |store: &MemoryStore| -> BTreeMap<ObjectName, u64> {
+        store.names().into_iter().map(|name| (name.clone(), store.get(&name, u64::MAX).unwrap().len() as u64)).collect()
+    };
+    let before = sizes(&pair.store);
+    assert!(before.contains_key(&of_desk));
+    let report = prune(&mut pair.laptop);
+    let after = sizes(&pair.store);
+    let gone: Vec<u64> = before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, size)| *size).collect();
+    assert!(!after.contains_key(&of_desk), "nobody can begin from it any more");
+    assert_eq!((report.deleted, report.deleted_bytes), (gone.len() as u64, gone.iter().sum()));
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.files(), pair.laptop.files());
+}
+
+#[test]
+fn whoever_cannot_tell_whether_packs_may_go_waits_for_none_that_a_checkpoint_needs() {
+    let (mut pair, condemned, of_desk) = shared();
     for root in roots(&pair.store).into_iter().filter(|root| *root != of_desk) {
         pair.store.delete(&root).unwrap();
     }
     let mut third = pair.third();
-    let read = pair.watch_reads(&mut third);
     third.sync();
-    let read = read.lock().unwrap();
-    assert!(
-        !read.iter().any(|name| name.as_str() == format!("lanes/{}/1", pair.laptop.id())),
-        "it began from the desk's"
-    );
-    assert_eq!(third.fs.read("dir/1").unwrap(), b"changed 1");
+    let doubts: Vec<bool> = garbage(&third).standing().map(|(_, condemnation)| condemnation.is_doubtful).collect();
+    assert_eq!(doubts, [true]);
+    for _ in 0..2 {
+        pair.settle();
+        third.sync();
+    }
+    let left: Vec<_> = condemned.into_iter().filter(|pack| pair.store.names().contains(pack)).collect();
+    assert_eq!(left.len(), 1, "the desk's checkpoint needs it");
+    // Where no checkpoint is seen to need it, the third leaves it to others.
+    let whole = pair.store.get(&of_desk, u64::MAX).unwrap();
+    pair.store.delete(&of_desk).unwrap();
+    prune(&mut third);
+    assert_eq!(garbage(&third).standing().count(), 1);
+    assert!(pair.store.names().contains(&left[0]));
+    pair.store.put(&of_desk, &whole).unwrap();
+    prune(&mut third);
+    assert_eq!(garbage(&third).standing().count(), 0);
+    assert!(pair.store.names().contains(&left[0]));
+    assert_sound(&mut third);
 }
 
 /// Has a device take its superseded checkpoints away: the packs that it condemns with them, and how many objects went.
