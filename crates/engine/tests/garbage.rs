@@ -103,6 +103,8 @@ fn what_is_in_use_of_a_wasteful_pack_is_stored_anew() {
     let mut pair = half_wasted();
     let report = keep(&mut pair.laptop, Retention::Days(0));
     assert_eq!((report.packs, report.repacked), (1, 1), "{report:?}");
+    let large = LARGE as u64;
+    assert!((large..large * 3 / 2).contains(&report.pack_bytes), "less what is stored anew: {report:?}");
     pair.desk.sync();
     pair.laptop.sync();
     assert!(pair.store.size() < 2 * LARGE as u64);
@@ -135,6 +137,12 @@ fn an_edit_that_refers_to_what_is_condemned_keeps_it() {
     let mut third = pair.third();
     third.sync();
     assert_eq!(third.fs.read("again").unwrap(), old);
+    // Nobody is waited for because of what is kept; and it goes like any other once nobody needs it.
+    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+    let before = pair.store.size();
+    pair.laptop.fs.remove("again").unwrap();
+    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
+    assert!(pair.store.size() + (LARGE as u64) < before, "{} of {before}", pair.store.size());
 }
 
 #[test]

@@ -109,3 +109,30 @@ fn the_places_that_stood_beside_one_another_when_history_begins_are_both_known()
     assert_eq!(pair.laptop.files(), before);
     assert_eq!(pair.desk.files(), before);
 }
+
+#[test]
+fn both_sides_of_a_conflict_that_stood_when_history_begins_are_kept() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("file", b"base").unwrap();
+    pair.settle();
+    pair.laptop.fs.write("file", &noise(1, LARGE)).unwrap();
+    pair.desk.fs.write("file", &noise(2, LARGE)).unwrap();
+    pair.desk.sync();
+    pair.settle();
+    let copy = pair.laptop.copy_name();
+    let sides = [pair.laptop.fs.read("file").unwrap(), pair.laptop.fs.read(&copy).unwrap()];
+    pair.pass_days(3);
+    pair.laptop.fs.remove(&copy).unwrap();
+    pair.laptop.fs.write("file", b"settled").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    let_go(&mut pair, Retention::Days(2));
+    let kept = At::Time(pair.now_ms() - 36 * 3_600_000);
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert_eq!(device.fs.read("file").unwrap(), b"settled");
+        for (name, side) in ["file", &copy].into_iter().zip(&sides) {
+            assert!(shown(device, name, &kept).unwrap() == *side, "{name}");
+        }
+        assert_sound(device);
+    }
+}

@@ -43,6 +43,9 @@ fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
     third.fs.write("copy", &noise(1, LARGE)).unwrap();
     third.sync();
     assert_eq!(count(&pair.store, "packs/"), before + 1, "nobody knows of it yet");
+    third.fs.write("second copy", &noise(1, LARGE)).unwrap();
+    third.sync();
+    assert_eq!(count(&pair.store, "packs/"), before + 1, "it refers to what it stored itself");
     // Once all have said something after they heard of it, it refers to what they wrote.
     for device in [&mut pair.laptop, &mut pair.desk] {
         device.sync();

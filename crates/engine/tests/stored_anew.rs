@@ -1,13 +1,18 @@
-//! What is brought back although it is to go: an undo, or settling a conflict, names contents that it does not read, and
-//! those are stored anew where what holds them may not be referred to.
+//! What is stored anew: what is in use of packs that are mostly waste, and what is brought back although it is to go.
+//!
+//! An undo, or settling a conflict, names contents that it does not read, and those are stored anew where what holds them
+//! may not be referred to.
 
 mod support;
 
 use packetboat_core::content::MIN_CHUNK_BYTES;
+use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
 use packetboat_storage::pack::{TARGET_PACK_BYTES, object_name};
-use support::letting_go::{LARGE, ONE_VERSION, assert_sound, count, garbage, keep, let_go_until_nothing_moves, noise};
+use support::letting_go::{
+    LARGE, ONE_VERSION, assert_sound, count, garbage, half_wasted, keep, let_go_until_nothing_moves, noise,
+};
 use support::{Device, Pair};
 
 /// Names of files, and what they hold.
@@ -143,6 +148,45 @@ fn an_undo_of_a_device_that_has_just_come_relies_on_nothing_that_others_stored()
     let mut fourth = pair.joined(4, "fourth", b"secret");
     fourth.sync();
     assert_eq!(fourth.fs.read("file").unwrap(), noise(1, LARGE));
+}
+
+#[test]
+fn what_is_in_use_of_many_wasteful_packs_goes_into_as_many_as_it_takes() {
+    let mut pair = Pair::new();
+    let half = TARGET_PACK_BYTES as usize * 3 / 7;
+    let files: Files = (0..3).map(|number| (format!("stays {number}"), noise(number, half))).collect();
+    for (number, (name, bytes)) in (100..).zip(&files) {
+        pair.laptop.fs.write(name, bytes).unwrap();
+        pair.laptop.fs.write("goes", &noise(number, half)).unwrap();
+        pair.laptop.sync();
+    }
+    pair.laptop.fs.remove("goes").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).repacked, 3);
+    let condemned: Vec<ObjectName> = garbage(&pair.laptop).condemned().iter().map(object_name).collect();
+    let sizes = pair.store.names().into_iter().map(|name| pair.store.get(&name, u64::MAX).unwrap().len());
+    assert!(sizes.max() < Some(TARGET_PACK_BYTES as usize * 5 / 4));
+    assert_kept(&mut pair, &condemned, &files);
+}
+
+#[test]
+fn what_is_stored_anew_of_a_pack_from_before_a_new_key_is_read_by_whoever_joins_with_that() {
+    let mut pair = half_wasted();
+    let mut third = pair.third();
+    third.sync();
+    pair.settle();
+    pair.laptop.replica.revoke(&third.id(), b"a new passphrase", &mut Silent).unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).repacked, 1);
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    let mut fourth = pair.joined(4, "fourth", b"a new passphrase");
+    fourth.sync();
+    for device in [&mut pair.laptop, &mut pair.desk, &mut fourth] {
+        assert_eq!(device.fs.read("stays").unwrap(), noise(1, LARGE));
+        assert_sound(device);
+    }
 }
 
 /// Bytes of a file that is cut into no chunks.
