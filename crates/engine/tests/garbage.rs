@@ -7,14 +7,16 @@ use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
 use packetboat_core::garbage::Retention;
-use packetboat_core::store::{ObjectName, StoreError};
+use packetboat_core::store::{ObjectName, Store, StoreError};
+use packetboat_core::tip::Tip;
 use packetboat_engine::PruneOptions;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::SyncOptions;
+use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
-    LARGE, assert_sound, count, half_wasted, keep, let_go_until_nothing_moves, noise, packets, prune, shown,
-    three_versions,
+    LARGE, ONE_VERSION, assert_sound, bring, count, half_wasted, keep, let_go_until_nothing_moves, noise, packets,
+    packs, prune, shown, stored, three_versions,
 };
 use support::{Device, Pair, Watcher};
 
@@ -137,12 +139,43 @@ fn an_edit_that_refers_to_what_is_condemned_keeps_it() {
     let mut third = pair.third();
     third.sync();
     assert_eq!(third.fs.read("again").unwrap(), old);
-    // Nobody is waited for because of what is kept; and it goes like any other once nobody needs it.
-    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
-    let before = pair.store.size();
-    pair.laptop.fs.remove("again").unwrap();
-    let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
-    assert!(pair.store.size() + (LARGE as u64) < before, "{} of {before}", pair.store.size());
+}
+
+#[test]
+fn what_is_condemned_and_referred_to_unseen_stays_as_good_as_any_and_nobody_is_waited_for_because_of_it() {
+    let mut pair = Pair::new();
+    let pack = stored(&mut pair, "large", 1);
+    stored(&mut pair, "large", 2);
+    pair.pass_days(1);
+    // At the desk, which has heard of nothing, somebody brings it back.
+    let elsewhere = MemoryStore::new();
+    bring(&pair.store, &[], &elsewhere);
+    let before = elsewhere.names();
+    assert_eq!(keep(&mut pair.laptop, ONE_VERSION).waiting_for, ["desk"]);
+    let desk = pair.take_desk();
+    let mut desk = pair.moved(desk, &elsewhere, "memory");
+    desk.fs.write("again", &noise(1, LARGE)).unwrap();
+    desk.sync();
+    bring(&elsewhere, &before, &pair.store);
+    pair.store.put(&Tip::name(&desk.id()), &elsewhere.get(&Tip::name(&desk.id()), u64::MAX).unwrap()).unwrap();
+    assert_eq!(prune(&mut pair.laptop).waiting_for, Vec::<String>::new());
+    pair.desk = pair.moved(desk, &pair.store, "memory");
+    pair.settle();
+    let before = packs(&pair);
+    assert!(before.contains(&pack));
+    pair.laptop.fs.write("copy", &noise(1, LARGE)).unwrap();
+    pair.settle();
+    assert_eq!(packs(&pair), before, "it is referred to like any other");
+    // Both are replaced, and it goes like any other.
+    for name in ["again", "copy"] {
+        pair.laptop.fs.write(name, b"replaced").unwrap();
+    }
+    pair.laptop.sync();
+    pair.pass_days(1);
+    assert_eq!(prune(&mut pair.laptop).packs, 1);
+    let_go_until_nothing_moves(&mut pair, &mut []);
+    assert!(!packs(&pair).contains(&pack));
+    assert_sound(&mut pair.desk);
 }
 
 #[test]

@@ -3,12 +3,11 @@
 mod support;
 
 use packetboat_core::garbage::Retention;
-use packetboat_core::store::Store;
 use packetboat_core::tree::Past;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
 use packetboat_testkit::sim_fs::Node;
-use support::letting_go::{LARGE, assert_sound, keep, noise, packets, prune, shown};
+use support::letting_go::{LARGE, assert_sound, garbage, keep, noise, packets, prune, shown};
 use support::{Device, Pair};
 
 /// Lets both carry out what the laptop condemns, and look again afterwards.
@@ -54,6 +53,26 @@ fn what_was_deleted_within_the_retention_is_shown_and_brought_back_whatever_else
     for device in [&mut pair.laptop, &mut pair.desk] {
         assert_eq!(device.fs.read("large").unwrap(), noise(1, LARGE));
         assert_eq!(device.fs.read("small").unwrap(), b"text");
+    }
+}
+
+#[test]
+fn what_came_and_went_since_history_begins_is_kept() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("large", &noise(1, LARGE)).unwrap();
+    pair.settle();
+    pair.pass_days(3);
+    pair.laptop.fs.write("large", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    let then = At::Time(pair.pass());
+    pair.laptop.fs.write("large", &noise(3, LARGE)).unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    let_go(&mut pair, Retention::Days(2));
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        assert!(!garbage(device).ended().is_empty(), "history begins later");
+        assert!(shown(device, "large", &then).unwrap() == noise(2, LARGE));
+        assert_sound(device);
     }
 }
 

@@ -37,6 +37,7 @@ fn a_newcomer_reads_on_behind_a_damaged_tip_where_the_lane_begins_late() {
 fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
     let mut pair = Pair::new();
     pair.laptop.fs.write("one", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("two", &noise(2, LARGE)).unwrap();
     pair.settle();
     let before = count(&pair.store, "packs/");
     let mut third = pair.third();
@@ -54,7 +55,7 @@ fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
     }
     third.sync();
     let before = count(&pair.store, "packs/");
-    third.fs.write("another copy", &noise(1, LARGE)).unwrap();
+    third.fs.write("another copy", &noise(2, LARGE)).unwrap();
     third.sync();
     assert_eq!(count(&pair.store, "packs/"), before);
 }

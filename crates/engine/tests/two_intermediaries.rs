@@ -10,7 +10,7 @@ use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::Replica;
 use packetboat_storage::memory::MemoryStore;
 
-use support::letting_go::{garbage, keep, prune};
+use support::letting_go::{ONE_VERSION, garbage, keep, prune};
 use support::{Device, Pair};
 
 /// A laptop at the first place, a desk at the second, and a third device that goes to both.
@@ -346,6 +346,38 @@ fn nothing_is_let_go_where_a_vault_lies_at_two_places() {
     assert!(report.notes.iter().any(|note| note.contains("two places")), "{:?}", report.notes);
     trio.rest();
     for (store, before) in [&trio.pair.store, &trio.second].into_iter().zip(before) {
+        let after = store.names();
+        assert!(before.iter().all(|name| after.contains(name)));
+    }
+}
+
+#[test]
+fn what_all_have_answered_stays_where_the_vault_has_come_to_lie_at_two_places() {
+    let (mut pair, mut third, _) = three_and_a_copy();
+    for len in [100_000, 100_001] {
+        pair.laptop.fs.write("large", &noise(len)).unwrap();
+        pair.settle();
+        third.sync();
+    }
+    let second = copy_of(&pair.store);
+    let condemned = keep(&mut third, ONE_VERSION).packs;
+    assert_eq!(condemned, 1);
+    pair.laptop.sync();
+    let desk = pair.take_desk();
+    let mut desk = pair.moved(desk, &second, "second");
+    // It hears of that at the second place, and answers there.
+    third = pair.moved(third, &second, "second");
+    third.sync();
+    desk.fs.write("from the desk", b"hello").unwrap();
+    desk.sync();
+    third.sync();
+    let store = pair.store.clone();
+    third = pair.moved(third, &store, "memory");
+    let before = [&store, &second].map(MemoryStore::names);
+    third.sync();
+    let report = prune(&mut third);
+    assert_eq!((report.deleted, report.waiting_for), (0, Vec::new()));
+    for (store, before) in [&store, &second].into_iter().zip(before) {
         let after = store.names();
         assert!(before.iter().all(|name| after.contains(name)));
     }
