@@ -2,6 +2,7 @@
 
 mod support;
 
+use packetboat_core::content::Content;
 use packetboat_core::item::Item;
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
@@ -49,6 +50,38 @@ fn a_file_that_does_not_hold_what_the_record_says_stops_the_round_with_evidence(
         assert_eq!(store.names(), before);
         assert_eq!(laptop.fs.read("file").unwrap(), b"what nobody knows");
     }
+}
+
+#[test]
+fn a_large_file_is_read_only_where_everything_is_checked() {
+    for (size, check, is_found) in [
+        (64 * 1024, Check::Sample(48), true),
+        (64 * 1024 + 1, Check::Sample(48), false),
+        (64 * 1024 + 1, Check::Everything, true),
+    ] {
+        let mut pair = Pair::new();
+        pair.laptop.fs.write("file", &vec![1; size]).unwrap();
+        pair.settle();
+        pair.laptop.fs.write("file", &vec![2; size]).unwrap();
+        pair.pass();
+        let mut laptop = belie(pair.laptop, "file", check);
+        let outcome = laptop.replica.sync(SyncOptions::default(), &mut Silent);
+        assert_eq!(matches!(outcome, Err(SyncError::Inconsistent { .. })), is_found, "{size}, {check:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_symlink_that_leads_elsewhere_than_the_record_says_is_found() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.make_symlink(b"here", "link").unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("link").unwrap();
+    pair.laptop.fs.make_symlink(b"away", "link").unwrap();
+    pair.pass();
+    let mut laptop = belie(pair.laptop, "link", Check::Everything);
+    let outcome = laptop.replica.sync(SyncOptions::default(), &mut Silent);
+    let Err(SyncError::Inconsistent { what, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(what, "link does not hold what the record says");
 }
 
 #[test]
@@ -120,6 +153,12 @@ fn an_entry_that_stands_for_nothing_known_is_found() {
     assert_eq!(found_where(unknown), "an entry stands for a version that is not known");
     let nowhere = spoil(|entry| entry.dir = DirId(1000));
     assert_eq!(found_where(nowhere), "an entry lies in a directory that is not recorded");
+    let of_another_kind = |index: &mut Index| {
+        let mut item = item_at(index, "other");
+        item.heads[0].content = Content::Directory;
+        index.put_item(&item).unwrap();
+    };
+    assert_eq!(found_where(of_another_kind), "an entry is of another kind than its item");
 }
 
 #[test]
