@@ -198,6 +198,8 @@ fn history_that_is_let_go_leaves_the_lanes() {
     keep(&mut pair.laptop, Retention::Days(0));
     pair.settle();
     assert!(packets(&pair.store) < before, "{} of {before}", packets(&pair.store));
+    let first = pair.laptop.replica.index().packets(pair.laptop.id(), 1, 1).unwrap();
+    assert_eq!(first, [], "nor does a device keep it");
     // Both go on, and a third device begins from the checkpoint.
     pair.desk.fs.write("small", b"after").unwrap();
     pair.settle();

@@ -170,6 +170,19 @@ fn status_tells_how_much_of_a_vault_is_past() {
 }
 
 #[test]
+fn what_was_deleted_counts_as_past() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("large", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("stays", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    assert!(pair.desk.replica.status().unwrap().size.unwrap().history < 1000);
+    pair.laptop.fs.remove("large").unwrap();
+    pair.settle();
+    let (size, large) = (pair.desk.replica.status().unwrap().size.unwrap(), LARGE as u64);
+    assert!((large..large * 3 / 2).contains(&size.history), "{size:?}");
+}
+
+#[test]
 fn a_round_lets_little_history_be_until_somebody_asks() {
     let (mut pair, _) = three_versions();
     pair.pass_days(91);

@@ -16,13 +16,21 @@ use packetboat_testkit::rng::Rng;
 
 use super::{Device, Pair, path};
 
+#[track_caller]
 pub(crate) fn keep(device: &mut Device, retention: Retention) -> PruneReport {
-    let options = PruneOptions { keep: Some(retention), dry_run: false };
-    device.replica.prune(options, &mut Silent).unwrap()
+    run(device, PruneOptions { keep: Some(retention), dry_run: false })
 }
 
+#[track_caller]
 pub(crate) fn prune(device: &mut Device) -> PruneReport {
-    device.replica.prune(PruneOptions::default(), &mut Silent).unwrap()
+    run(device, PruneOptions::default())
+}
+
+#[track_caller]
+fn run(device: &mut Device, options: PruneOptions) -> PruneReport {
+    let report = device.replica.prune(options, &mut Silent).unwrap();
+    assert!(!device.replica.index().in_transaction(), "a crash would undo what is kept only now");
+    report
 }
 
 pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
