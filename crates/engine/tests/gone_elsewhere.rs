@@ -5,6 +5,7 @@ mod support;
 
 use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
+use packetboat_engine::PruneOptions;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
 use packetboat_storage::memory::MemoryStore;
@@ -111,8 +112,10 @@ fn of_two_packs_that_hold_the_same_one_goes() {
 fn nothing_is_let_go_for_a_pack_that_the_storage_has_lost() {
     for lost in 0..2 {
         let (mut pair, mut third, both, then) = doubled();
-        // Nobody has looked since.
+        // Nobody has looked since, nor does a look at what would go.
         pair.store.delete(&both[lost]).unwrap();
+        pair.laptop.replica.prune(PruneOptions { keep: None, dry_run: true }, &mut Silent).unwrap();
+        assert!(!misses_something(&pair.laptop));
         let_go_until_nothing_moves(&mut pair, &mut [&mut third]);
         assert!(packs(&pair).contains(&both[1 - lost]), "it is all that is left of it");
         assert_is_kept(&mut pair, &mut third, &then);
