@@ -170,6 +170,19 @@ fn status_tells_how_much_of_a_vault_is_past() {
 }
 
 #[test]
+fn a_vault_of_small_files_takes_what_its_packets_take() {
+    let mut pair = Pair::new();
+    for version in 0..3 {
+        pair.laptop.fs.write("small", format!("version {version}").as_bytes()).unwrap();
+        pair.settle();
+    }
+    let lanes = pair.store.names().into_iter().filter(|name| name.as_str().starts_with("lanes/"));
+    let bytes: usize = lanes.map(|name| pair.store.get(&name, u64::MAX).unwrap().len()).sum();
+    let size = pair.desk.replica.status().unwrap().size.unwrap();
+    assert_eq!((size.stored, size.history), (bytes as u64, 0));
+}
+
+#[test]
 fn what_was_deleted_counts_as_past() {
     let mut pair = Pair::new();
     pair.laptop.fs.write("large", &noise(1, LARGE)).unwrap();
