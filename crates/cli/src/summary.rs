@@ -203,7 +203,7 @@ impl Counts {
     }
 
     /// Whether nothing happened.
-    fn nothing(&self) -> bool {
+    pub(crate) fn nothing(&self) -> bool {
         [self.created, self.changed, self.moved, self.deleted, self.attributes] == [0; 5]
     }
 

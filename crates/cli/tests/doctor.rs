@@ -14,6 +14,7 @@ fn a_folder_in_order_needs_nothing() {
         assert!(seen.stdout.contains(&format!("  {what} ")), "{what}: {}", seen.seen);
     }
     assert!(seen.stdout.ends_with("Nothing needs doing.\n"), "{}", seen.seen);
+    assert!(!seen.stdout.contains(" 1 directories"), "{}", seen.seen);
 }
 
 #[test]

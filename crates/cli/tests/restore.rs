@@ -70,6 +70,16 @@ fn a_vault_is_restored_as_it_was() {
 }
 
 #[test]
+fn a_time_at_which_there_was_nothing_to_restore_is_told() {
+    let world = World::with_vault();
+    let before = ["restore", "--all", "--at", "2001-01-01", "--to", "../then"];
+    let before = world.packetboat("laptop", &before).within("docs").succeeds();
+    let same = world.packetboat("laptop", &["restore", "--all", "--at", "now"]).within("docs").succeeds();
+    assert_eq!(before.stdout, "Nothing was restored: the vault held nothing at that time.\n");
+    assert_eq!(same.stdout, "Nothing was restored: what the vault held at that time is here as it was.\n");
+}
+
+#[test]
 fn nothing_is_written_where_something_is() {
     let world = World::with_vault();
     let full = world.packetboat("x", &["restore", "--from", "stick/vault", "--to", "docs"]).fails();

@@ -216,7 +216,8 @@ fn limits(vitals: &Vitals, findings: &mut Vec<Finding>) {
     // A folder is watched by directory; without enough watches it is scanned, which costs time and misses nothing.
     let watches = fs::read_to_string("/proc/sys/fs/inotify/max_user_watches").ok();
     if let Some(watches) = watches.and_then(|text| text.trim().parse::<u64>().ok()) {
-        let says = format!("{watches} inotify watches for {} directories", vitals.directories);
+        let directories = text::count(vitals.directories, "directory", "directories");
+        let says = format!("{watches} inotify watches for {directories}");
         findings.push(match vitals.directories.saturating_mul(2) > watches {
             true => {
                 look("limits", says, "raise fs.inotify.max_user_watches with sysctl where programs watch the folder")

@@ -169,7 +169,13 @@ fn tell(context: &Context, received: &Received, target: Option<&Target>) {
             waiting => format!("{waiting} could not be restored; `-v` tells which and why.\n"),
         };
         let done = format!("Restored: {}, {} written", changes(&counts), text::bytes(received.bytes_written));
+        // An error of a tired user, such as a time before the vault was made, is not to look like a restore.
+        let is_nothing = counts.nothing() && received.waiting == 0;
         match target {
+            Some(_) if is_nothing => "Nothing was restored: the vault held nothing at that time.\n".to_owned(),
+            None if is_nothing => {
+                "Nothing was restored: what the vault held at that time is here as it was.\n".to_owned()
+            }
             Some(target) => format!("{done} to {}.\n{waiting}", text::path(&target.0)),
             None => format!("{done}. The next `packetboat sync` publishes it.\n{waiting}"),
         }
