@@ -283,6 +283,12 @@ pub(crate) fn total(knowledge: &Knowledge) -> u64 {
     knowledge.iter().map(|(_, learned)| learned.counter).fold(0, u64::saturating_add)
 }
 
+/// How the places where history begins are ordered. Two groups may have let go without each other, at two places: of two
+/// beginnings that of which more is gone stays, so that whoever goes to both does not begin anew at each in turn.
+pub(crate) fn rank_of_beginning(ended: &Knowledge) -> (u64, [u8; 32]) {
+    (total(ended), ended.state_hash())
+}
+
 /// The kind of problem under which the index keeps checkpoints that could not be written or read.
 const PROBLEM: &str = "checkpoint";
 /// Where the index keeps how many packets were learned when a checkpoint could not be written.

@@ -10,16 +10,18 @@
 //!   from what stays. What its disk agreed on with the vault before remains the base, but for what rests on the other side:
 //!   that is published whole ([`crate::removals`]). So does everybody who built on that side, whose packets are refused by
 //!   those who never had it;
+//! - where others let history go with the other side, that stays, whatever its hash: whoever has not begins from there;
 //! - the device whose own lane it is has been copied; it takes a new key in any case, as both copies do.
 //!
 //! What only the other side says is kept before it goes, see [`crate::salvage`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
+use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef, CheckpointRoot};
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
 use packetboat_core::knowledge::Learned;
 use packetboat_core::packet::SealedPacket;
+use packetboat_core::store::ObjectName;
 use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError};
 
@@ -30,7 +32,7 @@ use crate::garbage;
 use crate::learn::{LearnError, counters_present, packet_name};
 use crate::places;
 use crate::ports::{Note, Observer};
-use crate::refusals;
+use crate::refusals::{self, Lanes};
 use crate::replica::Replica;
 use crate::salvage;
 
@@ -42,6 +44,26 @@ struct Parting {
     ours: Option<PacketHash>,
     /// What the place shows, where it has the smaller hash and follows what was folded before it.
     smaller: Option<SealedPacket>,
+}
+
+/// What became of forked lanes.
+struct PutOver {
+    /// Those of which the place shows the side that stays, each from where it parts.
+    lost: Lanes,
+    /// Those of which what was folded was put there.
+    put: BTreeSet<DeviceId>,
+    /// Those of which others let history go with the other side.
+    outranked: BTreeSet<DeviceId>,
+}
+
+/// What became of one of them.
+enum Put {
+    /// What was folded was put there.
+    Done,
+    /// There was nothing to put: others have what stays.
+    Nothing,
+    /// Others let history go with the other side.
+    Outranked,
 }
 
 impl Replica {
@@ -61,50 +83,60 @@ impl Replica {
             }
             partings.insert(*device, parting);
         }
-        let lost = self.put_over_what_goes(partings, observer)?;
+        let PutOver { lost, outranked, .. } = self.put_over_what_goes(partings, observer)?;
         if !lost.is_empty() {
             self.learn_anew(lost, observer)?;
             return Ok(true);
         }
         if !lanes.is_empty() {
             self.parts.index.set_meta(SUSPECTED, None)?;
+            suspect(&mut self.parts.index, &outranked)?;
         }
         Ok(false)
     }
 
     /// Puts what stays of forked lanes to this place, for whoever is about to forget it: nobody else may go to both places.
-    pub(crate) fn leave_what_stays(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+    /// The lanes of which what was folded here does not stay, or nothing could be put, each from where it parts.
+    pub(crate) fn leave_what_stays(&mut self, observer: &mut dyn Observer) -> Result<Lanes, SyncError> {
         let own = self.keys.device.device();
         let mut partings = BTreeMap::new();
         for device in suspected(&self.parts.index)?.into_iter().filter(|device| *device != own) {
             partings.extend(self.parting(&device)?.map(|parting| (device, parting)));
         }
-        self.put_over_what_goes(partings, observer)?;
-        Ok(())
+        let mut left: Lanes = partings.iter().map(|(device, parting)| (*device, parting.at)).collect();
+        let put = self.put_over_what_goes(partings, observer)?.put;
+        left.retain(|device, _| !put.contains(device));
+        Ok(left)
     }
 
-    /// Puts what was folded over what this place shows of these lanes, where that goes; the lanes of which it stays.
+    /// Puts what was folded over what this place shows of these lanes, where that goes.
     fn put_over_what_goes(
         &mut self,
         mut partings: BTreeMap<DeviceId, Parting>,
         observer: &mut dyn Observer,
-    ) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
-        let lost = self.lost(&mut partings)?;
+    ) -> Result<PutOver, SyncError> {
+        let (lost, mut put, mut outranked) = (self.lost(&mut partings)?, BTreeSet::new(), BTreeSet::new());
         for (device, parting) in partings.iter().filter(|(device, _)| !lost.contains_key(device)) {
             // This replica may be the only one that goes to both places, and is about to forget what it folded.
-            if self.put_over(device, parting.at, &lost)? {
-                let name = crate::members::load(&self.parts.index)?.name(device).unwrap_or("a device").to_owned();
-                let text = format!("two copies of {name} went on with one key: one side of what they published stays");
-                observer.note(Note::Warning { text });
+            match self.put_over(device, parting.at, &lost)? {
+                Put::Done => {
+                    put.insert(*device);
+                    let name = crate::members::load(&self.parts.index)?.name(device).unwrap_or("a device").to_owned();
+                    let text =
+                        format!("two copies of {name} went on with one key: one side of what they published stays");
+                    observer.note(Note::Warning { text });
+                }
+                Put::Nothing => {}
+                Put::Outranked => drop(outranked.insert(*device)),
             }
         }
-        Ok(lost)
+        Ok(PutOver { lost, put, outranked })
     }
 
     /// The lanes of which the place shows the side that stays, each from where it parts.
     ///
     /// A side with the smaller hash goes all the same where it builds on one that goes, of another lane.
-    fn lost(&self, partings: &mut BTreeMap<DeviceId, Parting>) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
+    fn lost(&self, partings: &mut BTreeMap<DeviceId, Parting>) -> Result<Lanes, SyncError> {
         let mut blocked_by = BTreeMap::new();
         let smaller = |partings: &BTreeMap<DeviceId, Parting>| -> Vec<(DeviceId, SealedPacket)> {
             partings.iter().filter_map(|(device, parting)| Some((*device, parting.smaller.clone()?))).collect()
@@ -127,8 +159,7 @@ impl Replica {
             }
             blocked_by.extend(found);
         }
-        let mut lost: BTreeMap<DeviceId, Counter> =
-            smaller(partings).iter().map(|(device, _)| (*device, partings[device].at)).collect();
+        let mut lost: Lanes = smaller(partings).iter().map(|(device, _)| (*device, partings[device].at)).collect();
         loop {
             let mut stays = Vec::new();
             for device in lost.keys() {
@@ -231,14 +262,9 @@ impl Replica {
     }
 
     /// Puts what was folded of a lane over what this place shows of it, but for what builds on lanes that are lost from there
-    /// on; whether there was anything to put.
-    fn put_over(
-        &mut self,
-        device: &DeviceId,
-        from: Counter,
-        lost: &BTreeMap<DeviceId, Counter>,
-    ) -> Result<bool, SyncError> {
-        let Some(mut last) = self.parts.index.knowledge().of(device) else { return Ok(false) };
+    /// on.
+    fn put_over(&mut self, device: &DeviceId, from: Counter, lost: &Lanes) -> Result<Put, SyncError> {
+        let Some(mut last) = self.parts.index.knowledge().of(device) else { return Ok(Put::Nothing) };
         let mut ours = Vec::new();
         for counter in from..=last.counter {
             let Some(sealed) = self.parts.index.sealed_packet(Dot { device: *device, counter })? else { continue };
@@ -251,15 +277,8 @@ impl Replica {
         }
         // Whoever has not kept what stays leaves it to those who have: nothing goes for what is not put in its place.
         if last.counter < from || ours.first().is_none_or(|first| first.dot().counter > from) {
-            return Ok(false);
+            return Ok(Put::Nothing);
         }
-        let mut given_up = Vec::new();
-        for counter in counters_present(&*self.parts.store, device)?.range(from..).copied() {
-            let standing = standing(&*self.parts.store, &Dot { device: *device, counter })?;
-            let ours = places::hash_at(&self.parts.index, device, counter)?;
-            given_up.extend(standing.filter(|standing| ours != Some(standing.hash())));
-        }
-        salvage::put_aside(&mut self.parts.index, given_up)?;
         let mut stays = BTreeMap::from([(last.counter, last.hash)]);
         for sealed in &ours {
             stays.insert(sealed.dot().counter, sealed.hash());
@@ -276,8 +295,29 @@ impl Replica {
                 None => beyond.push(dot),
             }
         }
-        // First, since the lane shows no parting any more once the packets are put.
-        self.delete_checkpoints_of_other_side(device, from, &stays)?;
+        // Where others let history go with their side, whoever has not begins from there.
+        let checkpoints = self.checkpoints_of_other_side(device, from, &stays)?;
+        let ended = garbage::load(&self.parts.index)?.ended().clone();
+        let (known, rank) = (self.parts.index.knowledge(), checkpoints::rank_of_beginning);
+        let outranks = |root: &CheckpointRoot| {
+            let theirs = root.garbage.ended();
+            !known.includes(theirs) && rank(theirs) > rank(&ended)
+        };
+        if checkpoints.iter().any(|(_, root)| outranks(root)) {
+            return Ok(Put::Outranked);
+        }
+        let mut given_up = Vec::new();
+        for counter in counters_present(&*self.parts.store, device)?.range(from..).copied() {
+            let standing = standing(&*self.parts.store, &Dot { device: *device, counter })?;
+            let ours = places::hash_at(&self.parts.index, device, counter)?;
+            given_up.extend(standing.filter(|standing| ours != Some(standing.hash())));
+        }
+        salvage::put_aside(&mut self.parts.index, given_up)?;
+        // First, since the lane shows no parting any more once the packets are put. Whoever began from one of these would have
+        // that side in all that it folds, and no packet would tell.
+        for (name, _) in &checkpoints {
+            self.parts.store.delete(name)?;
+        }
         for dot in &beyond {
             self.parts.store.delete(&packet_name(dot))?;
         }
@@ -289,19 +329,20 @@ impl Replica {
         places::note_held(index, [(*device, last)])?;
         places::owe_a_tip(index)?;
         index.commit()?;
-        Ok(true)
+        Ok(Put::Done)
     }
 
-    /// Takes away the checkpoints that contain another side of a lane from there on than the packets that stay: whoever began
-    /// from one would have that side in all that it folds, and no packet would tell. Where history begins stays.
-    fn delete_checkpoints_of_other_side(
+    /// The checkpoints that contain another side of a lane from there on than the packets that stay, but for where history
+    /// begins.
+    fn checkpoints_of_other_side(
         &self,
         device: &DeviceId,
         from: Counter,
         stays: &BTreeMap<Counter, PacketHash>,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Vec<(ObjectName, CheckpointRoot)>, SyncError> {
         let store = &*self.parts.store;
         let record = garbage::load(&self.parts.index)?;
+        let mut found = Vec::new();
         for listed in store.list(CHECKPOINTS_FOLDER)? {
             let Some(checkpoint) = CheckpointRef::from_name(&listed.name) else { continue };
             let root = match checkpoints::read_any_root(store, &self.keys, &checkpoint) {
@@ -312,22 +353,25 @@ impl Replica {
             let end = root.knowledge.of(device).filter(|end| from <= end.counter);
             let contains_other = end.is_some_and(|end| stays.get(&end.counter) != Some(&end.hash));
             if contains_other && root.garbage.ended().counter(device) < from && !record.is_base(&root.knowledge) {
-                store.delete(&listed.name)?;
+                found.push((listed.name, root));
             }
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Forgets what was folded, and goes on as a new device that learns from what stays.
     ///
     /// What this disk agreed on with the vault is looked at in its light afterwards ([`Replica::come_back`]).
-    fn learn_anew(&mut self, lost: BTreeMap<DeviceId, Counter>, observer: &mut dyn Observer) -> Result<(), SyncError> {
+    fn learn_anew(&mut self, lost: Lanes, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let name = self.device_name()?;
         self.parts.index.begin()?;
-        let mut all = parted(&self.parts.index)?;
+        let (mut all, mut taken) = (parted(&self.parts.index)?, read(&self.parts.index, TAKEN)?);
+        taken.retain(|device, _| !lost.contains_key(device));
         refusals::add(&mut all, lost);
-        note_parted(&mut self.parts.index, &all)?;
+        write(&mut self.parts.index, PARTED, &all)?;
+        write(&mut self.parts.index, TAKEN, &taken)?;
         salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &all)?;
+        crate::learn::passed_over::forget(&mut self.parts.index)?;
         self.forget_and_come_back(&name)?;
         self.parts.index.set_meta(SUSPECTED, None)?;
         self.parts.index.commit()?;
@@ -339,24 +383,60 @@ impl Replica {
 }
 
 /// Lanes of which another side was folded before, each from the packet at which the two part.
-pub(crate) fn parted(index: &Index) -> Result<BTreeMap<DeviceId, Counter>, SyncError> {
-    let bytes = index.meta(PARTED)?.unwrap_or_default();
+pub(crate) fn parted(index: &Index) -> Result<Lanes, SyncError> {
+    read(index, PARTED)
+}
+
+fn read(index: &Index, key: &str) -> Result<Lanes, SyncError> {
+    let bytes = index.meta(key)?.unwrap_or_default();
     let mut input = Reader::new(&bytes);
-    let mut parted = BTreeMap::new();
+    let mut lanes = Lanes::new();
     let damaged = |_| SyncError::DamagedIndex { what: "the forks" };
     while input.remaining() > 0 {
         let device = DeviceId(input.array().map_err(damaged)?);
-        parted.insert(device, input.varint().map_err(damaged)?);
+        lanes.insert(device, input.varint().map_err(damaged)?);
     }
-    Ok(parted)
+    Ok(lanes)
 }
 
-fn note_parted(index: &mut Index, parted: &BTreeMap<DeviceId, Counter>) -> Result<(), IndexError> {
+fn write(index: &mut Index, key: &str, lanes: &Lanes) -> Result<(), IndexError> {
     let mut out = Writer::new();
-    for (device, at) in parted {
+    for (device, at) in lanes {
         out.raw(&device.0).varint(*at);
     }
-    index.set_meta(PARTED, Some(&out.finish()))
+    index.set_meta(key, Some(&out.finish()))
+}
+
+/// Lanes of which a checkpoint may contain the side that was given up, each from where it parts.
+pub(crate) fn given_up(index: &Index) -> Result<Lanes, SyncError> {
+    let (mut lanes, taken) = (parted(index)?, read(index, TAKEN)?);
+    lanes.retain(|device, _| !taken.contains_key(device));
+    Ok(lanes)
+}
+
+/// Notes that of these lanes another side is taken than was folded before, each from where it parts. Within the caller's
+/// transaction.
+pub(crate) fn take_sides(index: &mut Index, sides: &Lanes) -> Result<(), SyncError> {
+    if sides.is_empty() {
+        return Ok(());
+    }
+    for key in [PARTED, TAKEN] {
+        let mut all = read(index, key)?;
+        refusals::add(&mut all, sides.clone());
+        write(index, key, &all)?;
+    }
+    Ok(())
+}
+
+/// Takes the sides of forks that a beginning of history contains: whoever let go with them is not to be told otherwise. `left`
+/// are the lanes of which this place shows another side than was folded here. All those lanes of which a side is given up
+/// now, each from where it parts. Within the caller's transaction.
+pub(crate) fn take_sides_of(index: &mut Index, root: &CheckpointRoot, left: Lanes) -> Result<Lanes, SyncError> {
+    let mut sides = parted(index)?;
+    sides.retain(|device, at| !refusals::is_free_of(root, &Lanes::from([(*device, *at)])));
+    refusals::add(&mut sides, left);
+    take_sides(index, &sides)?;
+    Ok(sides)
 }
 
 /// Lanes that may have forked, of those seen at the present place and not settled yet: a tip that told of one is not read
@@ -379,7 +459,7 @@ pub(crate) fn suspect(index: &mut Index, lanes: &BTreeSet<DeviceId>) -> Result<(
 }
 
 /// Whether a packet may be of the side that was given up: its dot says nothing then of what this disk agreed on.
-pub(crate) fn is_parted(parted: &BTreeMap<DeviceId, Counter>, dot: &Dot) -> bool {
+pub(crate) fn is_parted(parted: &Lanes, dot: &Dot) -> bool {
     parted.get(&dot.device).is_some_and(|at| *at <= dot.counter)
 }
 
@@ -400,3 +480,5 @@ const ALIKE: u32 = 16;
 pub(crate) const SUSPECTED: &str = "suspected forks";
 /// and of which lanes another side was folded before.
 const PARTED: &str = "parted lanes";
+/// Of these the ones of which the side was taken back that had been given up.
+const TAKEN: &str = "parted lanes taken back";

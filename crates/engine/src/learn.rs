@@ -102,7 +102,7 @@ pub(crate) fn learn(
         passed_over: passed_over::of(index, keys.device.device())?,
         given_up: refusals::given_up(index)?,
         outside: refusals::Lanes::new(),
-        late: BTreeSet::new(),
+        late: refusals::Lanes::new(),
         tips_read: Vec::new(),
         stuck: false,
         is_ahead: false,
@@ -123,6 +123,11 @@ pub(crate) fn learn(
     learner.checkpoints()?;
     let mut keys_before = learner.keys.ring.roots().count();
     learner.lanes()?;
+    // Who was revoked seals under a key that nobody else is to have.
+    if learner.learned.locked.iter().any(|device| !learner.members.standing(device).is_revoked()) {
+        learner.rest_of_all_lanes()?;
+        learner.lanes()?;
+    }
     // A key is taken only from a member, and who is one may be known only now.
     while !learner.learned.locked.is_empty() && learner.keys.ring.roots().count() > keys_before {
         keys_before = learner.keys.ring.roots().count();
@@ -173,8 +178,8 @@ struct Learner<'a> {
     given_up: refusals::Lanes,
     /// Lanes that were refused, each from the first packet that was.
     outside: refusals::Lanes,
-    /// Devices whose introduction came late.
-    late: BTreeSet<DeviceId>,
+    /// Lanes that were refused and may not be for long, each from the first packet that was.
+    late: refusals::Lanes,
     /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
     refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.

@@ -53,6 +53,7 @@ impl Replica {
         }
         // What it is about to forget nobody else may ever bring here.
         self.carry(observer)?;
+        let sides = self.leave_what_stays(observer)?;
         let name = self.device_name()?;
         let last = match known_of_own {
             // Nobody there knows it, nor what any of its packets is.
@@ -65,7 +66,10 @@ impl Replica {
             checkpoints::take_away_own(&*self.parts.store, &own_device)?;
         }
         self.parts.index.begin()?;
-        salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &lanes)?;
+        crate::forks::take_sides(&mut self.parts.index, &sides)?;
+        let mut left = lanes.clone();
+        add(&mut left, sides);
+        salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &left)?;
         // It is retired, and needs no other to refuse it.
         lanes.remove(&own_device);
         give_up(&mut self.parts.index, &lanes)?;
@@ -153,27 +157,32 @@ pub(crate) fn set_own(index: &mut Index, mut lanes: Lanes) -> Result<(), SyncErr
     while lanes.len() > MAX_REFUSED {
         lanes.pop_last();
     }
-    let before = own(index)?;
+    let (before, told) = (own(index)?, read(index, TOLD)?);
+    // Whoever is to yield at this place needs one there.
+    if lanes.keys().any(|lane| !before.contains_key(lane) || !told.contains_key(lane)) {
+        checkpoints::set_owed(index, true)?;
+    }
     if lanes == before {
         return Ok(());
-    }
-    if lanes.keys().any(|lane| !before.contains_key(lane)) {
-        checkpoints::set_owed(index, true)?;
     }
     Ok(write(index, OWN, &lanes)?)
 }
 
-/// Of devices whose introduction came too late, in this round or before, those with whom it stayed so for some rounds: a
-/// carrier may come for one, and as a rule it finds out by itself ([`crate::learn::passed_over`]).
-pub(crate) fn late(index: &mut Index, late: &BTreeSet<DeviceId>) -> Result<Vec<DeviceId>, SyncError> {
+/// Of lanes that were refused in this round or before, and that may yet be folded, those with which it stayed so for some
+/// rounds. Of introductions that came too late a carrier may come for one, and as a rule its device finds out by itself
+/// ([`crate::learn::passed_over`]); of what builds on another history a fork may be settled ([`crate::forks`]).
+pub(crate) fn late(index: &mut Index, late: &Lanes) -> Result<Lanes, SyncError> {
     let before = read(index, LATE)?;
-    let devices = before.keys().chain(late).filter(|device| index.knowledge().counter(device) == 0);
+    let mut lanes: Lanes = before.keys().map(|device| (*device, 1)).collect();
+    lanes.extend(late);
+    lanes.retain(|device, from| index.knowledge().counter(device) < *from);
     let rounds = |device: &DeviceId| before.get(device).map_or(1, |rounds| (rounds + 1).min(PATIENT_ROUNDS + 1));
-    let after: Lanes = devices.map(|device| (*device, rounds(device))).collect();
+    let after: Lanes = lanes.keys().map(|device| (*device, rounds(device))).collect();
     if after != before {
         write(index, LATE, &after)?;
     }
-    Ok(after.into_iter().filter(|(_, rounds)| *rounds > PATIENT_ROUNDS).map(|(device, _)| device).collect())
+    lanes.retain(|device, _| after[device] > PATIENT_ROUNDS);
+    Ok(lanes)
 }
 
 /// Whether the last tip at this place tells something else than what is refused now.
@@ -223,6 +232,7 @@ pub(crate) fn give_up(index: &mut Index, lanes: &Lanes) -> Result<(), SyncError>
     add(&mut all, lanes.clone());
     write(index, GIVEN_UP, &all)?;
     index.set_meta(OWN, None)?;
+    crate::learn::passed_over::forget(index)?;
     Ok(index.set_meta(HEARD, None)?)
 }
 
@@ -234,9 +244,14 @@ pub(crate) fn to_give_up(index: &Index, own_device: &DeviceId) -> Result<Option<
     }
     let members = crate::members::load(index)?;
     let ours = own(index)?;
+    let ended = crate::garbage::load(index)?.ended().clone();
     for (device, (refused, learned)) in heard {
         let of_ours = folded_of(&refused, index.knowledge());
         if members.standing(&device).is_revoked() || !of_ours.contains(own_device) {
+            continue;
+        }
+        // It lacks what was let go here. Of two beginnings of history one stays, and whoever has the other finds out.
+        if !learned.includes(&ended) {
             continue;
         }
         let of_theirs = folded_of(&ours, &learned);
@@ -250,6 +265,22 @@ pub(crate) fn to_give_up(index: &Index, own_device: &DeviceId) -> Result<Option<
         }
     }
     Ok(None)
+}
+
+/// Whether others refuse what this device has folded, and no packet of its own says so yet, as far as `told` goes: then they
+/// fold that as well, or refuse its own lane, and it is told.
+///
+/// Once of each lane, so that devices which say so do not answer one another for ever.
+pub(crate) fn is_to_be_told_of(index: &Index, own_device: &DeviceId, told: &Knowledge) -> Result<bool, SyncError> {
+    let members = crate::members::load(index)?;
+    let known = index.knowledge();
+    let heard = heard(index)?;
+    let mut heard = heard
+        .iter()
+        .filter(|(device, (refused, _))| !members.standing(device).is_revoked() && !refused.contains_key(own_device));
+    Ok(heard.any(|(_, (refused, _))| {
+        refused.iter().any(|(lane, from)| known.counter(lane) >= *from && told.counter(lane) < *from)
+    }))
 }
 
 /// The refused lanes of which something was folded that is refused.
@@ -315,8 +346,8 @@ pub(crate) const TOLD: &str = "refused lanes told";
 pub(crate) const HEARD: &str = "refused lanes heard";
 /// and which lanes were given up.
 const GIVEN_UP: &str = "lanes given up";
-/// In how many rounds before introductions came too late, by device,
-const LATE: &str = "late introductions";
+/// In how many rounds before lanes were refused that may yet be folded, by device,
+const LATE: &str = "refused for now";
 const PATIENT_ROUNDS: u64 = 3;
 /// When this device began anew since others refuse it, 8 bytes each.
 const BEGINNINGS: &str = "beginnings anew";
@@ -386,6 +417,52 @@ mod tests {
                 (given_up_after_hearing(a(), A, B, &b()).is_some(), given_up_after_hearing(b(), B, A, &a()).is_some());
             assert_eq!(yields, (of_a < of_b, of_b < of_a));
         }
+    }
+
+    #[test]
+    fn whoever_lacks_what_was_let_go_here_is_not_yielded_to() {
+        // Of two beginnings of history one stays, and it is told from checkpoints. A carrier that yielded to each of two
+        // groups in turn, and came back for the history of the other, never came to rest.
+        let mut b = index(&[(A, 2), (B, 2), (ELSE, 6), (GONE, 6)], &[]);
+        let mut record = Writer::new();
+        record.u8(0);
+        knowledge(&[(ELSE, 5)]).encode(&mut record);
+        record.varint(0).varint(0);
+        let record = packetboat_core::garbage::Garbage::decode(&mut Reader::new(&record.finish())).unwrap();
+        crate::garbage::store(&mut b, &record).unwrap();
+        let refused = &[(B, 1), (GONE, 4)];
+        let lacks = index(&[(A, 5), (ELSE, 3), (GONE, 3)], refused);
+        set_heard(&mut b, A, &own(&lacks).unwrap(), lacks.knowledge()).unwrap();
+        assert!(to_give_up(&b, &B).unwrap().is_none(), "it lacks what was let go");
+        let knows = index(&[(A, 5), (ELSE, 5), (GONE, 3)], refused);
+        assert_eq!(given_up_after_hearing(b, B, A, &knows), Some(lanes(refused)));
+    }
+
+    #[test]
+    fn whoever_has_folded_what_others_refuse_says_so_once() {
+        // A device that had folded a side of a fork which all others refuse, and that had nothing to publish since, was
+        // refused nothing and so never heard of it.
+        let a = index(&[(A, 5), (B, 1), (GONE, 3)], &[(GONE, 4)]);
+        let mut b = index(&[(A, 5), (B, 1), (GONE, 6)], &[]);
+        set_heard(&mut b, A, &own(&a).unwrap(), a.knowledge()).unwrap();
+        assert!(is_to_be_told_of(&b, &B, &knowledge(&[(A, 5), (GONE, 3)])).unwrap(), "nothing was said yet");
+        assert!(!is_to_be_told_of(&b, &B, &knowledge(&[(A, 5), (GONE, 4)])).unwrap(), "it was said");
+        let a = index(&[(A, 5), (GONE, 3)], &[(B, 1), (GONE, 4)]);
+        set_heard(&mut b, A, &own(&a).unwrap(), a.knowledge()).unwrap();
+        assert!(!is_to_be_told_of(&b, &B, &knowledge(&[])).unwrap(), "it was heard");
+    }
+
+    #[test]
+    fn what_may_yet_be_folded_is_told_of_once_it_stays_so() {
+        let mut index = index(&[(A, 5), (GONE, 3)], &[]);
+        let refused = lanes(&[(B, 1), (GONE, 4)]);
+        for _ in 0..PATIENT_ROUNDS {
+            assert_eq!(late(&mut index, &refused).unwrap(), Lanes::new());
+        }
+        assert_eq!(late(&mut index, &refused).unwrap(), refused);
+        // Of an introduction it is known without reading it again; a fork may have been settled.
+        assert_eq!(late(&mut index, &Lanes::new()).unwrap(), lanes(&[(B, 1)]));
+        assert_eq!(late(&mut index, &lanes(&[(GONE, 4)])).unwrap(), lanes(&[(B, 1)]));
     }
 
     #[test]

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use packetboat_core::change::Change;
 use packetboat_core::checkpoint::{CheckpointRef, CheckpointRoot};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Epoch};
-use packetboat_core::knowledge::Knowledge;
 use packetboat_core::local::{DirId, EntryState, LocalEntry};
 use packetboat_core::members::{Members, Standing};
 use packetboat_core::name::RelPath;
@@ -35,6 +34,7 @@ use crate::members;
 use crate::paths;
 use crate::ports::{Note, Observer};
 use crate::publish::Published;
+use crate::refusals;
 use crate::replica::Replica;
 use crate::salvage;
 use crate::scan::fingerprint;
@@ -251,12 +251,14 @@ impl Replica {
         }
     }
 
-    /// Tells the others that this device knows of each removal, where no packet of its own does so yet.
-    pub(crate) fn acknowledge_removals(&mut self) -> Result<(), SyncError> {
+    /// Tells the others that this device knows of each removal, and what it has folded of lanes that others refuse, where no
+    /// packet of its own does so yet.
+    pub(crate) fn acknowledge(&mut self) -> Result<(), SyncError> {
         let own = self.keys.device.device();
         let told = self.parts.index.lane_prerequisite(own)?;
         let members = members::load(&self.parts.index)?;
-        if members.removals().all(|dot| dot.device == own || told.contains(&dot)) {
+        let is_told = members.removals().all(|dot| dot.device == own || told.contains(&dot));
+        if is_told && !refusals::is_to_be_told_of(&self.parts.index, &own, &told)? {
             return Ok(());
         }
         self.parts.index.begin()?;
@@ -334,7 +336,13 @@ impl Replica {
 
     /// Whether packets that this device has not learned were let go.
     fn is_cut_short(&self, learned: &Learned) -> Result<bool, SyncError> {
-        Ok(learned.missing && self.has_missed_history()?.is_some())
+        let refused = refusals::own(&self.parts.index)?;
+        if !learned.missing && refused.is_empty() {
+            return Ok(false);
+        }
+        // What was refused for good and let go since is never folded either, though nothing more is asked for.
+        let Some(root) = self.has_missed_history()? else { return Ok(false) };
+        Ok(learned.missing || refused.iter().any(|(lane, from)| root.garbage.ended().counter(lane) >= *from))
     }
 
     /// Whether this device did not know of a condemnation when it joined, and nobody is known to have known of it: its
@@ -353,16 +361,13 @@ impl Replica {
     }
 
     /// A checkpoint by which this device was removed, or history begins later than what it has learned.
-    ///
-    /// Two groups may have let go without each other, at two places. Of two such beginnings that of which more is gone
-    /// stays, so that whoever goes to both does not begin anew at each in turn.
-    fn has_missed_history(&self) -> Result<Option<Members>, SyncError> {
+    fn has_missed_history(&self) -> Result<Option<CheckpointRoot>, SyncError> {
         let own = self.keys.device.device();
         let known = self.parts.index.knowledge();
         let ended = garbage::load(&self.parts.index)?.ended().clone();
         let stays = |root: &CheckpointRoot| {
-            let order = |ended: &Knowledge| (crate::checkpoints::total(ended), ended.state_hash());
-            !ended.is_empty() && !root.knowledge.includes(&ended) && order(&ended) > order(root.garbage.ended())
+            let rank = crate::checkpoints::rank_of_beginning;
+            !ended.is_empty() && !root.knowledge.includes(&ended) && rank(&ended) > rank(root.garbage.ended())
         };
         for (device, number) in crate::checkpoints::seen(&self.parts.index)? {
             let checkpoint = CheckpointRef { device, number };
@@ -372,7 +377,7 @@ impl Replica {
             // What is condemned and stands is there still: this device was not heard yet.
             let is_removed = root.members.standing(&own) != Standing::Active;
             if (is_removed || !known.includes(root.garbage.ended())) && !stays(&root) {
-                return Ok(Some(root.members));
+                return Ok(Some(root));
             }
         }
         Ok(None)
@@ -396,16 +401,17 @@ impl Replica {
             return Ok(Learned::default());
         }
         if self.parts.index.meta(COMING_BACK)?.is_none() {
-            if let Some(members) = self.has_missed_history()?
-                && let Standing::Revoked { by, .. } = members.standing(&own)
+            let missed = self.has_missed_history()?;
+            if let Some(root) = &missed
+                && let Standing::Revoked { by, .. } = root.members.standing(&own)
             {
-                let by = members.name(&by.device).unwrap_or("another device").to_owned();
+                let by = root.members.name(&by.device).unwrap_or("another device").to_owned();
                 return Err(SyncError::Revoked { by });
             }
             // What it is about to forget nobody else may ever bring here.
             self.carry(observer)?;
             let was_passed_over = self.was_passed_over()?;
-            self.leave_what_stays(observer)?;
+            let mut sides = self.leave_what_stays(observer)?;
             if was_passed_over {
                 // Nobody is to look into a lane of which nothing is ever folded, nor to begin from what its device folded.
                 self.parts.store.delete(&Tip::name(&own))?;
@@ -414,11 +420,16 @@ impl Replica {
             let name = self.device_name()?;
             let last = self.parts.index.knowledge().counter(&own);
             self.parts.index.begin()?;
+            if let Some(root) = missed.filter(|root| !self.parts.index.knowledge().includes(root.garbage.ended())) {
+                sides = crate::forks::take_sides_of(&mut self.parts.index, &root, sides)?;
+            }
             if was_passed_over {
                 self.retires_when_introduced(last)?;
                 // Nobody folds what it published, and a disk that a backup replaced does not show that any more.
-                let own_lane = BTreeMap::from([(own, 1)]);
-                salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &own_lane)?;
+                refusals::add(&mut sides, BTreeMap::from([(own, 1)]));
+            }
+            if !sides.is_empty() {
+                salvage::keep_what_no_disk_shows(&mut self.parts.index, &self.keys.ring, &sides)?;
             }
             self.note_beginning_anew()?;
             self.forget_and_come_back(&name)?;

@@ -126,7 +126,7 @@ impl Replica {
             let since_ms = self.parts.clock.now_ms().abs_diff(started);
             unread::remember(&*self.parts.fs, &mut self.parts.index, &unread, since_ms)?;
         }
-        self.acknowledge_removals()?;
+        self.acknowledge()?;
         self.answer()?;
         let moved = learned.tips > 0 || learned.packets > 0;
         report.repaired = self.mend(moved, observer)?;

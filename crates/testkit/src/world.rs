@@ -643,7 +643,7 @@ impl World {
         self.note(text);
     }
 
-    /// Lets every device synchronise without faults until a whole turn changes nothing.
+    /// Lets every device synchronise without faults until a whole turn changes nothing, and at two storages some more.
     pub fn settle(&mut self) {
         self.store.settle();
         self.second.iter().for_each(FaultyStore::settle);
@@ -656,6 +656,9 @@ impl World {
             self.restart(at, false);
         }
         let mut unignored = !self.options.ignoring;
+        // Groups that met late say only after some rounds what they refuse of one another.
+        let patience = if self.second.is_some() { PATIENT_TURNS } else { 0 };
+        let mut quiet_turns = 0;
         for turn in 0..2 * MAX_TURNS {
             let mut quiet = true;
             for at in 0..self.devices.len() {
@@ -682,7 +685,8 @@ impl World {
                     self.go_elsewhere(at);
                 }
             }
-            if quiet && turn > 0 {
+            quiet_turns = if quiet && turn > 0 { quiet_turns + 1 } else { 0 };
+            if quiet_turns > patience {
                 if unignored {
                     return;
                 }
@@ -970,6 +974,8 @@ impl Clock for SimClock {
 /// What a device says that forgets what it folded.
 const GOES_ON: &str = "it goes on as a new device, and what";
 const MAX_TURNS: usize = 12;
+/// So many turns without a change at two storages until nothing more is to come.
+const PATIENT_TURNS: usize = 5;
 /// How often a user tries what a storage refuses.
 const MAX_TRIES: usize = 8;
 const MAX_DEVICES: usize = 6;

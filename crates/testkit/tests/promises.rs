@@ -238,6 +238,41 @@ fn letting_go_and_copies_at_two_storages_lose_nothing() {
     run(60, 30_000, letting_go_and_copies_at_two_storages);
 }
 
+#[test]
+fn whoever_has_folded_what_others_refuse_for_a_fork_hears_of_it() {
+    // Newcomers began from a checkpoint from which no side of a fork can be told, and folded what builds on the side that
+    // had gone. Nobody told them, and 30,216 had published nothing that others could have refused.
+    for seed in [30_062, 30_189, 30_216] {
+        World::run(seed, letting_go_and_copies_at_two_storages(seed));
+    }
+}
+
+#[test]
+fn where_history_begins_counts_for_more_than_a_side_of_a_fork() {
+    // A device had given up a side of a fork with which all others had let history go meanwhile. It began anew in each round
+    // to take over that beginning, and then again without it, since it contains that side. In 30,255 it had folded the other
+    // side, and deleted the checkpoints at which history begins for all others.
+    for seed in [30_255, 30_462] {
+        World::run(seed, letting_go_and_copies_at_two_storages(seed));
+    }
+}
+
+#[test]
+fn what_was_given_up_is_not_folded_for_others_who_carry_it() {
+    // A device gave up what others refuse, folded it again since somebody carried it who had not heard yet, and so on.
+    for seed in [30_125, 30_402] {
+        World::run(seed, letting_go_and_copies_at_two_storages(seed));
+    }
+    World::run(30_408, retiring_and_letting_go_at_two_storages(30_408));
+}
+
+#[test]
+fn whoever_yields_knows_which_versions_are_of_a_side_that_went() {
+    // Its disk showed versions of a side of a fork of which its index did not say that it was given up, so they stood for
+    // other packets.
+    World::run(30_159, letting_go_and_copies_at_two_storages(30_159));
+}
+
 /// Letting go at two storages, where disks are cloned and restored as well.
 fn letting_go_and_copies_at_two_storages(seed: u64) -> WorldOptions {
     WorldOptions {
@@ -586,6 +621,34 @@ fn the_torn_tip_of_a_device_that_is_gone_for_good_is_missed_by_nobody() {
 #[test]
 fn groups_that_retire_one_another_and_let_go_at_two_storages_come_together() {
     run(60, 30_000, retiring_and_letting_go_at_two_storages);
+}
+
+#[test]
+fn what_was_found_in_the_light_of_what_was_given_up_is_found_no_more() {
+    // A newcomer refused a device by a condemnation that it had given up meanwhile. Once it had introduced itself it folded
+    // what that device had condemned, found that it had joined too late, and began anew in each round.
+    World::run(30_115, retiring_and_letting_go_at_two_storages(30_115));
+}
+
+#[test]
+fn whoever_refuses_what_was_let_go_begins_where_that_history_begins() {
+    // A carrier was to take over one beginning of history at the one place and the other at the other, for ever, since the
+    // devices of one place refused what the other had let go and did not look for where it begins.
+    World::run(30_141, retiring_and_letting_go_at_two_storages(30_141));
+}
+
+#[test]
+fn whoever_is_to_yield_finds_a_checkpoint_at_its_place() {
+    // Those who refused its lane had written the checkpoint from which it was to begin at the other place alone.
+    World::run(30_223, retiring_and_letting_go_at_two_storages(30_223));
+}
+
+#[test]
+fn a_renewed_key_is_looked_for_in_all_lanes() {
+    // The packet that renewed the key had been carried to a place where no tip told of it but those under the new key.
+    let options =
+        WorldOptions { crash_percent: 15, retiring_alone: false, ..retiring_and_letting_go_at_two_storages(30_085) };
+    World::run(30_085, options);
 }
 
 /// Devices are retired and come back, and let go, at two storages of which some see one.

@@ -1,8 +1,9 @@
 //! Beginning from a checkpoint: the folded state as somebody stored it, in the place of all packets before it.
 //!
-//! Of the checkpoints that tips name the one that covers most is taken. Its segments are read in the order in which they
-//! lie, a few at a time, and each batch is a transaction; what was learned is recorded with the last. Until then the
-//! index says that it is loading, and whoever finds it so starts over: half a state is never folded on.
+//! Of the checkpoints that tips name those come first before whose beginning of history most is gone, and of these the one
+//! that covers most. Its segments are read in the order in which they lie, a few at a time, and each batch is a transaction;
+//! what was learned is recorded with the last. Until then the index says that it is loading, and whoever finds it so starts
+//! over: half a state is never folded on.
 //!
 //! A checkpoint that is missing, damaged or not authentic in any part is passed over for the next, and in the end for
 //! the lanes, which say the same.
@@ -95,7 +96,7 @@ fn begin_from(
         }
     }
     // What contains a lane beyond where another side of it was given up may contain that side. Nor what others refuse.
-    let (parted, given_up) = (crate::forks::parted(index)?, refusals::given_up(index)?);
+    let (parted, given_up) = (crate::forks::given_up(index)?, refusals::given_up(index)?);
     roots.retain(|(_, root)| refusals::is_free_of(root, &parted) && refusals::is_free_of(root, &given_up));
     let taken_over = refusals::taken_over(index)?;
     if roots.iter().any(|(_, root)| refusals::contains(root, &taken_over)) {
@@ -107,7 +108,9 @@ fn begin_from(
         let contains = |device: &DeviceId| root.knowledge.counter(device) > root.garbage.ended().counter(device);
         !passed_over.iter().any(contains)
     });
-    roots.sort_by_key(|(_, root)| std::cmp::Reverse(total(&root.knowledge)));
+    // Of two beginnings of history one stays: what another contains besides nobody may build on.
+    let rank = |root: &CheckpointRoot| (super::rank_of_beginning(root.garbage.ended()), total(&root.knowledge));
+    roots.sort_by_key(|(_, root)| std::cmp::Reverse(rank(root)));
     for (checkpoint, root) in roots {
         index.set_meta(LOADING, Some(checkpoint.name().as_str().as_bytes()))?;
         let result = load(index, store, keys, &checkpoint, &root, observer);

@@ -19,8 +19,10 @@ impl Learner<'_> {
     pub(super) fn note_refusal(&mut self, dot: Dot, refusal: &Refusal) {
         *self.refused.entry(dot).or_default() += 1;
         match refusal {
-            // A carrier may come for it.
-            Refusal::Late if !self.is_given_up(&dot) => drop(self.late.insert(dot.device)),
+            // A carrier may come for it, and a fork may be settled yet.
+            Refusal::Late | Refusal::OtherHistory { .. } if !self.is_given_up(&dot) => {
+                refusals::add(&mut self.late, BTreeMap::from([(dot.device, dot.counter)]));
+            }
             Refusal::Late | Refusal::Retired { .. } | Refusal::Revoked { .. } | Refusal::Outdated { .. } => {
                 refusals::add(&mut self.outside, BTreeMap::from([(dot.device, dot.counter)]));
             }
@@ -32,9 +34,7 @@ impl Learner<'_> {
     pub(super) fn note_refused(&mut self) -> Result<(), SyncError> {
         let mut lanes = refusals::own(self.index)?;
         refusals::add(&mut lanes, std::mem::take(&mut self.outside));
-        for device in refusals::late(self.index, &self.late)? {
-            lanes.insert(device, 1);
-        }
+        refusals::add(&mut lanes, refusals::late(self.index, &self.late)?);
         if lanes.is_empty() {
             return Ok(());
         }
@@ -56,8 +56,8 @@ impl Learner<'_> {
     /// Whether a packet is of a lane that was given up, or of a device that was found to be passed over, and that no member
     /// carries.
     pub(super) fn is_passed_over(&self, packet: &Packet) -> bool {
-        (self.is_given_up(&packet.dot) || self.passed_over.contains(&packet.dot.device))
-            && !self.carries(&packet.dot, Carriers::Members)
+        let is_passed_over = self.passed_over.contains(&packet.dot.device);
+        self.is_given_up(&packet.dot) || is_passed_over && !self.carries(&packet.dot, Carriers::Members)
     }
 
     pub(super) fn is_given_up(&self, dot: &Dot) -> bool {

@@ -50,5 +50,10 @@ pub(crate) fn find(index: &mut Index, ring: &KeyRing, own: DeviceId) -> Result<b
     Ok(true)
 }
 
+/// Forgets those that were found, where what was folded is given up in whose light they were.
+pub(crate) fn forget(index: &mut Index) -> Result<(), SyncError> {
+    Ok(index.set_meta(PASSED_OVER, None)?)
+}
+
 /// Where the index keeps them: ids of 32 bytes.
 const PASSED_OVER: &str = "passed over";

@@ -143,6 +143,18 @@ impl Learner<'_> {
         Ok(())
     }
 
+    /// Looks on in all lanes where tips do not open: at two places the packet that renewed the key may be one of which only
+    /// those tips tell.
+    pub(super) fn rest_of_all_lanes(&mut self) -> Result<(), SyncError> {
+        let known: Vec<DeviceId> = self.index.knowledge().iter().map(|(device, _)| *device).collect();
+        for device in known {
+            if self.lanes.get(&device).is_none_or(VecDeque::is_empty) {
+                self.rest_of_lane(device)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the tips again that did not open, by the keys that came with what was folded since.
     pub(super) fn unlock(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
         let again = std::mem::take(&mut self.learned.locked);
