@@ -29,7 +29,7 @@ use packetboat_replica::lock::ReplicaLock;
 use crate::failure::Failure;
 use crate::folder_marker::{self, FolderMarker};
 use crate::opening::{Context, Session, sighting, unbound, vanished, vault_not_here};
-use crate::places::{Directory, Found, lies_within, look_for_vault, require_apart, require_folder};
+use crate::places::{Directory, Found, lies_within, look_for_vault, lost_its_marker, require_apart, require_folder};
 use crate::recognise::{Sighting, Standing};
 use crate::registry::{Entry, Intermediary, Registry};
 use crate::secrets::Secrets;
@@ -143,11 +143,11 @@ impl Binder<'_> {
             companion.carries()?;
             return self.again_by_companion(&entry, companion);
         }
-        let (place, _) = match self.vault_at(entry.vault, Some(&entry.intermediary)) {
-            Ok(found) => found,
+        let place = match self.vault_at(entry.vault, Some(&entry.intermediary)) {
+            Ok((place, _)) => place,
             Err(failure) => match self.companion_instead(&entry) {
                 Some(companion) => return self.again_by_companion(&entry, companion),
-                None => return Err(failure),
+                None => self.without_marker(&entry).ok_or(failure)?,
             },
         };
         require_apart(&self.folder.path, &place.path)?;
@@ -166,6 +166,22 @@ impl Binder<'_> {
             Registry::update(&self.context.state, |registry| registry.put(entry))?;
         }
         Ok(Bound { session, how: How::Already, recovery_key: None })
+    }
+
+    /// Where the vault was, where it still is but for its marker: devices that are in it need none.
+    fn without_marker(&self, entry: &Entry) -> Option<Directory> {
+        let known = &entry.intermediary.canonical;
+        let given = self.wish.intermediary.as_deref().unwrap_or(known);
+        let place = Directory::look(given, "intermediary").ok()?;
+        if place.path != *known || !lost_its_marker(&place.path) {
+            return None;
+        }
+        let shown = text::path(&place.path);
+        self.context.ui.warn(&format!(
+            "the marker of the vault at {shown} is missing or damaged, and no other device can join: `packetboat key \
+             passphrase` writes it anew"
+        ));
+        Some(place)
     }
 
     /// The companion, where it is to be asked for a vault that is not where it was, and carries it.

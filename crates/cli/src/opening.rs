@@ -15,7 +15,7 @@ use packetboat_replica::real_fs::RealFs;
 
 use crate::failure::Failure;
 use crate::folder_marker::FolderMarker;
-use crate::places::{Directory, Found, look_for_vault};
+use crate::places::{Directory, Found, look_for_vault, lost_its_marker};
 use crate::recognise::{Sighting, Standing, recognise};
 use crate::registry::{Entry, Registry};
 use crate::state::{ReplicaDir, StateDir};
@@ -282,6 +282,7 @@ impl<S> AtVault<S> {
         let problem = match here {
             Ok(Found::Vault(marker)) if marker.vault() == self.vault => return Ok(()),
             Ok(Found::Vault(_)) => "another vault is there",
+            _ if lost_its_marker(&self.place) => return Ok(()),
             _ => "the vault is not there",
         };
         let source = io::Error::new(io::ErrorKind::NotFound, problem);

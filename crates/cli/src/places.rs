@@ -7,7 +7,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use packetboat_core::marker::{MARKER_NAME, Marker};
+use packetboat_core::marker::{MARKER_NAME, Marker, MarkerError};
+use packetboat_core::tip::TIPS_FOLDER;
+use packetboat_engine::JoinError;
 use packetboat_engine::replica::Replica;
 use packetboat_storage::folder::FolderStore;
 
@@ -168,6 +170,19 @@ pub(crate) fn look_for_vault(place: &Directory) -> Result<Found, Failure> {
         }
     }
     Ok(Found::Empty)
+}
+
+/// Whether a vault lies there that has lost its marker, or of which the marker is damaged: devices that are in it need none.
+///
+/// An empty mount point has no tips.
+pub(crate) fn lost_its_marker(place: &Path) -> bool {
+    let is_unreadable = match Replica::read_marker(&FolderStore::new(place)) {
+        Ok(marker) => marker.is_none(),
+        Err(JoinError::Marker(MarkerError::NewerFormat { .. })) => false,
+        Err(error) => matches!(error, JoinError::Marker(_)),
+    };
+    let has_tips = || fs::read_dir(place.join(TIPS_FOLDER)).is_ok_and(|mut tips| tips.next().is_some());
+    is_unreadable && has_tips()
 }
 
 /// Refuses an intermediary of a kind that there is no adapter for.

@@ -130,3 +130,48 @@ fn any_missing_object_is_told_and_found() {
         copy_all(&good, &vault);
     }
 }
+
+#[test]
+fn a_vault_that_lost_its_marker_goes_on_and_gets_another() {
+    // Any device in the vault had stopped there, and the command that writes a marker anew as well.
+    let world = World::with_two_devices();
+    let marker = world.path("stick/vault/packetboat");
+    let sound = fs::read(&marker).unwrap();
+    let damages = [Some([&sound[..40], b"torn"].concat()), Some(Vec::new()), Some(vec![7; 1 << 20]), None];
+    for (at, lost) in damages.into_iter().enumerate() {
+        match lost {
+            Some(bytes) => fs::write(&marker, bytes).unwrap(),
+            None => fs::remove_file(&marker).unwrap(),
+        }
+        let text = format!("written meanwhile {at}\n");
+        world.write("docs/a.txt", &text);
+        let told = world.packetboat("laptop", &["sync", "docs"]).succeeds();
+        assert!(told.stderr.contains("packetboat key passphrase"), "{}", told.seen);
+        world.packetboat("desktop", &["sync", "work"]).succeeds();
+        assert_eq!(world.read("work/a.txt"), text);
+        let doctor = world.packetboat("laptop", &["doctor"]).within("docs").run();
+        assert!(doctor.code == 1 && doctor.stdout.contains("packetboat key passphrase"), "{}", doctor.seen);
+        let verified = world.packetboat("laptop", &["verify"]).within("docs").run();
+        assert_eq!(verified.code, 1, "{}", verified.seen);
+        let stranger = world.packetboat("stranger", &["sync", "new", "stick/vault"]).run();
+        assert!(stranger.code == 1 && stranger.stderr.contains("Hint: "), "{}", stranger.seen);
+        assert!(!world.exists("new"), "{}", stranger.seen);
+
+        let passphrase = format!("another horse battery {at}");
+        let with = |device: &'static str, arguments: &[&str], within: &str| {
+            world.packetboat(device, arguments).within(within).with("PACKETBOAT_PASSPHRASE", &passphrase).succeeds()
+        };
+        with("laptop", &["key", "passphrase"], "docs");
+        world.packetboat("laptop", &["verify"]).within("docs").succeeds();
+        let again = world.packetboat("laptop", &["sync", "docs"]).succeeds();
+        assert!(again.stderr.is_empty(), "{}", again.seen);
+        let device = ["first", "second", "third", "fourth"][at];
+        with(device, &["sync", device, "stick/vault"], ".");
+        assert_eq!(world.read(&format!("{device}/a.txt")), text);
+    }
+    // An empty mount point is no vault that lost its marker.
+    fs::rename(world.path("stick/vault"), world.path("stick/away")).unwrap();
+    fs::create_dir(world.path("stick/vault")).unwrap();
+    world.packetboat("laptop", &["sync", "docs"]).fails();
+    assert_eq!(fs::read_dir(world.path("stick/vault")).unwrap().count(), 0);
+}

@@ -276,7 +276,7 @@ fn a_marker_that_cannot_be_read_is_told_from_a_missing_one() {
     fs::write(&marker, newer).unwrap();
     let newer = world.packetboat("desktop", &["sync", "work", "stick/vault"]).fails();
     fs::write(&marker, &sound[..sound.len() / 2]).unwrap();
-    let damaged = world.packetboat("laptop", &["sync", "docs"]).fails();
+    let damaged = world.packetboat("desktop", &["sync", "work", "stick/vault"]).fails();
     fs::write(&marker, "#!/bin/sh\n").unwrap();
     let foreign = world.packetboat("desktop", &["sync", "work", "stick/vault"]).fails();
     assert_snapshot!(newer.seen + &damaged.seen + &foreign.seen);

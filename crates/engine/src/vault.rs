@@ -75,6 +75,7 @@ impl Replica {
         match store.get(&marker_name(), MAX_MARKER_BYTES) {
             Ok(bytes) => Ok(Some(Marker::decode(&bytes)?)),
             Err(StoreError::Missing { .. }) => Ok(None),
+            Err(StoreError::TooLarge { .. }) => Err(MarkerError::TooLarge.into()),
             Err(error) => Err(error.into()),
         }
     }
@@ -169,10 +170,13 @@ impl Replica {
         Ok(key.to_text().to_string())
     }
 
-    /// The marker at the intermediary, or this device's copy where that is damaged; none where there is none of either.
+    /// The marker at the intermediary, or this device's copy where that is damaged or lost; none where there is none of either.
     pub(crate) fn marker_to_change(&self) -> Result<Option<Marker>, JoinError> {
         match Self::read_marker(&*self.parts.store) {
-            Ok(found) => Ok(Some(found.ok_or(JoinError::NoVault)?)),
+            Ok(Some(found)) => Ok(Some(found)),
+            // Where tips lie, a storage lost it.
+            Ok(None) if self.parts.store.list("tips")?.is_empty() => Err(JoinError::NoVault),
+            Ok(None) => Ok(self.kept_marker()?),
             Err(JoinError::Marker(MarkerError::NewerFormat { version })) => {
                 Err(JoinError::Marker(MarkerError::NewerFormat { version }))
             }

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::FolderPlace;
 use crate::failure::Failure;
 use crate::opening::{Context, Session};
+use crate::places::lost_its_marker;
 use crate::text;
 use crate::world::SystemClock;
 
@@ -150,6 +151,13 @@ fn intermediary(session: &Session, status: &Status, vitals: &Vitals, findings: &
             ));
         }
         findings.extend(room("intermediary", &session.intermediary));
+        if lost_its_marker(&session.intermediary) {
+            findings.push(wrong(
+                "intermediary",
+                "the vault's marker is missing or damaged: no other device can join".to_owned(),
+                "run `packetboat key passphrase`, which writes it anew",
+            ));
+        }
     }
     if vitals.wanted > 0 {
         let says = text::count(vitals.wanted, "object is missing or damaged", "objects are missing or damaged");
