@@ -29,7 +29,9 @@ use packetboat_replica::lock::ReplicaLock;
 use crate::failure::Failure;
 use crate::folder_marker::{self, FolderMarker};
 use crate::opening::{Context, Session, sighting, unbound, vanished, vault_not_here};
-use crate::places::{Directory, Found, lies_within, look_for_vault, lost_its_marker, require_apart, require_folder};
+use crate::places::{
+    Directory, Found, LOST_MARKER, lies_within, look_for_vault, lost_its_marker, require_apart, require_folder,
+};
 use crate::recognise::{Sighting, Standing};
 use crate::registry::{Entry, Intermediary, Registry};
 use crate::secrets::Secrets;
@@ -252,6 +254,10 @@ impl Binder<'_> {
         match found {
             Found::Vault(marker) => self.join(&Way::Folder(place.path.clone()), intermediary(&place), &marker),
             Found::Empty | Found::Nothing => self.create(&mut place),
+            Found::Other if lost_its_marker(&place.path) => {
+                Err(Failure::new(format!("the vault at {} has lost its marker", text::path(&place.given)))
+                    .hint(LOST_MARKER))
+            }
             Found::Other => Err(Failure::new(format!("{} is not a vault, and not empty", text::path(&place.given)))
                 .hint("name a vault, or an empty or new directory for one; a directory within this one will do")),
         }

@@ -228,7 +228,7 @@ fn marker_hint(error: &MarkerError) -> &'static str {
         MarkerError::NewerFormat { .. } => "use a newer packetboat on this device",
         MarkerError::TooLarge | MarkerError::Damaged | MarkerError::Cost(_) | MarkerError::Malformed { .. } => {
             "the file `packetboat` at the intermediary is not as a device wrote it; devices that are in the vault \
-             go on without it, and each of them can write it anew by `packetboat key passphrase`"
+             already hold its keys and lose nothing. Put back a copy of that file, if there is one"
         }
     }
 }

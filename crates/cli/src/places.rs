@@ -152,8 +152,10 @@ pub(crate) fn look_for_vault(place: &Directory) -> Result<Found, Failure> {
         Err(_) => false,
     };
     if has_marker {
-        let marker = Replica::read_marker(&FolderStore::new(&place.path))
-            .map_err(|error| Failure::new(format!("cannot read the vault at {shown}")).because(&error))?;
+        let marker = Replica::read_marker(&FolderStore::new(&place.path)).map_err(|error| {
+            let failure = Failure::new(format!("cannot read the vault at {shown}")).because(&error);
+            if lost_its_marker(&place.path) { failure.hint(LOST_MARKER) } else { failure }
+        })?;
         if let Some(marker) = marker {
             return Ok(Found::Vault(Box::new(marker)));
         }
@@ -171,6 +173,10 @@ pub(crate) fn look_for_vault(place: &Directory) -> Result<Found, Failure> {
     }
     Ok(Found::Empty)
 }
+
+/// What a user can do about a marker that is lost.
+pub(crate) const LOST_MARKER: &str = "devices that are in the vault go on without its marker, the file `packetboat`, and each \
+of them can write it anew by `packetboat key passphrase`";
 
 /// Whether a vault lies there that has lost its marker, or of which the marker is damaged: devices that are in it need none.
 ///

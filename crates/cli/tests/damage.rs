@@ -152,9 +152,9 @@ fn a_vault_that_lost_its_marker_goes_on_and_gets_another() {
         let doctor = world.packetboat("laptop", &["doctor"]).within("docs").run();
         assert!(doctor.code == 1 && doctor.stdout.contains("packetboat key passphrase"), "{}", doctor.seen);
         let verified = world.packetboat("laptop", &["verify"]).within("docs").run();
-        assert_eq!(verified.code, 1, "{}", verified.seen);
+        assert!(verified.code == 1 && verified.stdout.contains("packetboat key passphrase"), "{}", verified.seen);
         let stranger = world.packetboat("stranger", &["sync", "new", "stick/vault"]).run();
-        assert!(stranger.code == 1 && stranger.stderr.contains("Hint: "), "{}", stranger.seen);
+        assert!(stranger.code == 1 && stranger.stderr.contains("packetboat key passphrase"), "{}", stranger.seen);
         assert!(!world.exists("new"), "{}", stranger.seen);
 
         let passphrase = format!("another horse battery {at}");

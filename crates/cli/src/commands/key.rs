@@ -50,7 +50,7 @@ pub(crate) fn run(context: &Context, args: KeyArgs) -> Result<ExitCode, Failure>
                     let mut shown = "The passphrase is changed; the former one opens the vault no more.\n".to_owned();
                     if let Some(key) = &recovery_key {
                         shown.push_str(&format!(
-                            "The vault's key had been renewed. New recovery key, shown this once; the former one opens \
+                            "The vault's marker was made anew. New recovery key, shown this once; the former one opens \
                              the vault no more:\n{key}\n"
                         ));
                     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use packetboat_core::marker::MARKER_NAME;
 use packetboat_engine::replica::{Fault, Remedy, VerifyReport};
 use serde_json::{Value, json};
 
@@ -83,6 +84,8 @@ pub(super) fn fault_text(fault: &Fault) -> String {
             format!("    beyond repair, unless {} still has that old version on its disk\n", names(devices))
         }
         Remedy::Others(devices) => format!("    {} can put it back, if it still holds it\n", names(devices)),
+        // Each device holds the keys that a marker is made of.
+        Remedy::Lost if fault.object == MARKER_NAME => "    `packetboat key passphrase` writes another\n".to_owned(),
         Remedy::Lost => "    beyond repair: no device holds it\n".to_owned(),
     });
     shown
