@@ -332,6 +332,73 @@ fn whoever_was_left_alone_at_one_place_goes_on_from_the_checkpoint_that_is_broug
 }
 
 #[test]
+fn of_two_beginnings_of_history_the_one_of_which_more_is_gone_stays_and_newcomers_take_it() {
+    // The other has by far the more packets, so that a newcomer would begin from there, find that it lacks what was let go
+    // at the first place, begin anew from there once more, and so on.
+    let (mut pair, mut third, second) = one_apart();
+    pair.laptop.replica.retire(&third.id(), &mut Silent).unwrap();
+    for n in 0..40 {
+        pair.laptop.fs.write("of the laptop", format!("for the {n}th time").as_bytes()).unwrap();
+        pair.pass();
+        pair.laptop.sync();
+    }
+    let others = [pair.laptop.id(), pair.desk.id()];
+    for other in &others {
+        third.replica.retire(other, &mut Silent).unwrap();
+    }
+    pair.settle();
+    keep(&mut pair.laptop, Retention::Days(0));
+    keep(&mut third, Retention::Days(0));
+    for _ in 0..4 {
+        pair.pass_days(1);
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        pair.laptop.fs.write("edited", &pair.now_ms().to_le_bytes()).unwrap();
+        third.fs.write("from the third", &pair.now_ms().to_le_bytes()).unwrap();
+        pair.settle();
+        third.sync();
+        prune(&mut pair.laptop);
+        prune(&mut pair.desk);
+        prune(&mut third);
+    }
+    for n in 0..200 {
+        third.fs.write("of the third", format!("for the {n}th time").as_bytes()).unwrap();
+        pair.pass();
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        third.sync();
+    }
+    let gone = [&pair.laptop, &third].map(|device| {
+        let counters = |(_, learned): (_, &packetboat_core::knowledge::Learned)| learned.counter;
+        garbage(device).ended().iter().map(counters).sum::<u64>()
+    });
+    assert!(gone[0] > gone[1] && gone[1] > 0, "{gone:?}");
+    let mut desk = pair.take_desk();
+    let mut newcomer = None;
+    for turn in 0..6 {
+        desk = pair.moved(desk, &second, "second");
+        desk.sync();
+        if turn == 0 {
+            let joined = pair.joined(9, "newcomer", b"secret");
+            newcomer = Some(pair.moved(joined, &second, "second"));
+        }
+        for device in [&mut third, newcomer.as_mut().unwrap()] {
+            device.fs.set_now(pair.now_ms() * 1_000_000);
+            device.sync();
+        }
+        let store = pair.store.clone();
+        desk = pair.moved(desk, &store, "memory");
+        desk.sync();
+        pair.pass();
+        pair.laptop.sync();
+    }
+    let files = pair.laptop.files();
+    let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["edited", "from the third", "of the laptop", "of the third"]);
+    for device in [&desk, &third, newcomer.as_ref().unwrap()] {
+        assert_eq!(device.files(), files);
+    }
+}
+
+#[test]
 fn nothing_is_let_go_where_a_vault_lies_at_two_places() {
     let mut trio = Trio::new();
     for round in 0..6 {
