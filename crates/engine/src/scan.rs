@@ -17,6 +17,7 @@ use std::io;
 
 use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, LocalRead};
 use packetboat_core::name::{Name, RelPath};
+use packetboat_replica::dir_listing::DirListing;
 use packetboat_replica::fs::{DirEntry, FileKind, Fs, Stat};
 use packetboat_replica::index::{Index, IndexError, ScannedEntry};
 
@@ -262,7 +263,7 @@ fn scan_by(
     if threads <= 1 {
         loop {
             while let Some(task) = scan.next_task() {
-                let listing = list(fs, &task.path);
+                let listing = fs.list(&task.path);
                 scan.directory(task, listing)?;
             }
             if !scan.decide_replaced()? {
@@ -328,29 +329,17 @@ impl Task {
     }
 }
 
-/// Whether an entry is there and cannot be looked at.
-fn is_hidden(entry: &DirEntry) -> bool {
-    matches!(entry.stat, Err(errno) if errno != ENOENT)
-}
-
-/// Reads one directory, sorted by name.
-fn list(fs: &dyn Fs, path: &RelPath) -> io::Result<Vec<DirEntry>> {
-    let mut entries = fs.read_dir(path)?;
-    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
-}
-
 impl Scan<'_> {
     fn run_with_threads(&mut self, threads: usize) -> Result<(), ScanError> {
         let fs = self.fs;
         let (task_tx, task_rx) = crossbeam_channel::unbounded::<Task>();
-        let (done_tx, done_rx) = crossbeam_channel::bounded::<(Task, io::Result<Vec<DirEntry>>)>(64);
+        let (done_tx, done_rx) = crossbeam_channel::bounded::<(Task, io::Result<DirListing>)>(64);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 let (task_rx, done_tx) = (task_rx.clone(), done_tx.clone());
                 scope.spawn(move || {
                     for task in task_rx {
-                        let listing = list(fs, &task.path);
+                        let listing = fs.list(&task.path);
                         if done_tx.send((task, listing)).is_err() {
                             return;
                         }
@@ -395,7 +384,7 @@ impl Scan<'_> {
     }
 
     /// Compares one directory's entries with its range of the index; both are in name order.
-    fn directory(&mut self, task: Task, listing: io::Result<Vec<DirEntry>>) -> Result<(), ScanError> {
+    fn directory(&mut self, task: Task, listing: io::Result<DirListing>) -> Result<(), ScanError> {
         let listing = match listing {
             Ok(listing) => listing,
             Err(source) if task.path.is_root() => return Err(ScanError::Root { source }),
@@ -405,10 +394,11 @@ impl Scan<'_> {
                 return Ok(());
             }
         };
-        if listing.iter().any(is_hidden) {
+        // Entries that are there and cannot be looked at.
+        if listing.errors().any(|errno| errno != ENOENT) {
             self.unread(&task)?;
         }
-        let mut entries = listing.into_iter().peekable();
+        let mut entries = listing.entries().peekable();
         let root = task.path.is_root();
         if let Holder::Known(dir) = task.holder {
             let index = self.index;

@@ -7,6 +7,8 @@ use std::io;
 
 use packetboat_core::name::{Name, RelPath};
 
+use crate::dir_listing::DirListing;
+
 /// What kind of object a directory entry is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
 pub enum FileKind {
@@ -91,6 +93,10 @@ pub trait FsFile: Send {
 pub trait Fs: Send + Sync {
     /// Lists a directory with the `stat` of each entry, in no particular order.
     fn read_dir(&self, dir: &RelPath) -> io::Result<Vec<DirEntry>>;
+    /// The same by name, in little memory.
+    fn list(&self, dir: &RelPath) -> io::Result<DirListing> {
+        Ok(DirListing::try_from(self.read_dir(dir)?)?.sorted())
+    }
     /// What lies at a path, not following a symlink at its end.
     fn lstat(&self, path: &RelPath) -> io::Result<Stat>;
     /// Opens a regular file to read; refuses symlinks and everything else.

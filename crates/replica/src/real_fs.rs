@@ -28,6 +28,7 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 
 use self::look::{list, stat_name, stat_open};
+use crate::dir_listing::DirListing;
 use crate::fs::{DirEntry, FileKind, Fs, FsFile, Stat};
 
 /// The computer's file system beneath one directory.
@@ -147,10 +148,20 @@ impl RealFs {
     }
 }
 
-impl Fs for RealFs {
-    fn read_dir(&self, dir: &RelPath) -> io::Result<Vec<DirEntry>> {
+impl RealFs {
+    fn look_into(&self, dir: &RelPath) -> io::Result<DirListing> {
         let fd = self.open_beneath(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         list(fd.as_fd())
+    }
+}
+
+impl Fs for RealFs {
+    fn read_dir(&self, dir: &RelPath) -> io::Result<Vec<DirEntry>> {
+        Ok(self.look_into(dir)?.entries().collect())
+    }
+
+    fn list(&self, dir: &RelPath) -> io::Result<DirListing> {
+        Ok(self.look_into(dir)?.sorted())
     }
 
     fn lstat(&self, path: &RelPath) -> io::Result<Stat> {

@@ -11,56 +11,64 @@ use rustix::fs::{AtFlags, FileType, RawDir, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::Errno;
 
 use super::NANOS;
-use crate::fs::{DirEntry, FileKind, Stat};
+use crate::dir_listing::{DirListing, Row};
+use crate::fs::{FileKind, Stat};
 
 /// Reads a whole directory and looks at each entry.
-pub(super) fn list(dir: BorrowedFd<'_>) -> io::Result<Vec<DirEntry>> {
+pub(super) fn list(dir: BorrowedFd<'_>) -> io::Result<DirListing> {
     let mut buffer = Vec::with_capacity(LISTING_BUFFER);
-    let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
-    let mut names: Vec<(u64, Vec<u8>)> = Vec::new();
-    while let Some(entry) = listing.next() {
+    let mut found = RawDir::new(dir, buffer.spare_capacity_mut());
+    let mut listing = DirListing::on(stat_open(dir)?.device);
+    while let Some(entry) = found.next() {
         let entry = match entry {
             Err(Errno::INTR) => continue,
             entry => entry?,
         };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            names.push((entry.ino(), name.to_vec()));
+            listing.push(name, entry.ino())?;
         }
     }
-    if names.len() <= MANY_ENTRIES {
-        return Ok(look(dir, &mut names));
+    let many = listing.len() > MANY_ENTRIES;
+    if many {
+        // In a large directory the listing's order is that of a hash; by inode number, tables are read once.
+        listing.sort_by_inode();
     }
-    // In a large directory the listing's order is that of a hash; by inode number, tables are read once.
-    names.sort_unstable_by_key(|(inode, _)| *inode);
-    let chunks = Mutex::new(names.chunks_mut(CHUNK));
+    let (device, names, rows) = listing.parts();
+    let elsewhere = match many {
+        false => look(dir, device, names, rows),
+        true => look_by_two(dir, device, names, rows),
+    };
+    listing.note_elsewhere(elsewhere);
+    Ok(listing)
+}
+
+/// Looks at many entries of a directory with a second thread.
+fn look_by_two(dir: BorrowedFd<'_>, device: u64, names: &[u8], rows: &mut [Row]) -> Vec<(u32, u64)> {
+    let chunks = Mutex::new(rows.chunks_mut(CHUNK));
     let next = || chunks.lock().unwrap_or_else(PoisonError::into_inner).next();
     let work = || {
-        let mut found = Vec::new();
+        let mut elsewhere = Vec::new();
         while let Some(chunk) = next() {
-            found.append(&mut look(dir, chunk));
+            elsewhere.append(&mut look(dir, device, names, chunk));
         }
-        found
+        elsewhere
     };
     std::thread::scope(|scope| {
         let helper = std::thread::Builder::new().spawn_scoped(scope, work);
-        let mut found = work();
+        let mut elsewhere = work();
         // Where no thread could be had, all the work is done already.
         if let Ok(helper) = helper {
-            found.append(&mut helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            elsewhere.append(&mut helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
-        Ok(found)
+        elsewhere
     })
 }
 
-/// Looks at each named entry of a directory, taking the names.
-fn look(dir: BorrowedFd<'_>, names: &mut [(u64, Vec<u8>)]) -> Vec<DirEntry> {
-    let look = |(_, name): &mut (u64, Vec<u8>)| {
-        let name = std::mem::take(name);
-        let stat = stat_name(dir, &name).map_err(Errno::raw_os_error);
-        DirEntry { name, stat }
-    };
-    names.iter_mut().map(look).collect()
+/// Looks at entries of a directory; of those on another device than it, where their names begin, and the device.
+fn look(dir: BorrowedFd<'_>, device: u64, names: &[u8], rows: &mut [Row]) -> Vec<(u32, u64)> {
+    let look = |row: &mut Row| row.set(stat_name(dir, row.name(names)).map_err(Errno::raw_os_error), device);
+    rows.iter_mut().filter_map(look).collect()
 }
 
 /// What lies under a name in a directory.
