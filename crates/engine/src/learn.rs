@@ -124,8 +124,9 @@ pub(crate) fn learn(
     let mut keys_before = learner.keys.ring.roots().count();
     learner.lanes()?;
     // Who was revoked seals under a key that nobody else is to have.
-    if learner.learned.locked.iter().any(|device| !learner.members.standing(device).is_revoked()) {
-        learner.rest_of_all_lanes()?;
+    let is_asked_for = |device: &DeviceId| !learner.members.standing(device).is_revoked();
+    if is_asked_for(&learner.own_device) && learner.learned.locked.iter().any(is_asked_for) {
+        learner.read_ahead_in_all_lanes()?;
         learner.lanes()?;
     }
     // A key is taken only from a member, and who is one may be known only now.

@@ -60,7 +60,8 @@ impl Learner<'_> {
     ) -> Result<(), SyncError> {
         let mut marker_read = false;
         while !locked.is_empty() {
-            if !self.read_ahead(&locked)? {
+            let lanes: Vec<DeviceId> = locked.iter().map(|(device, _)| *device).collect();
+            if !self.read_ahead(&lanes)? {
                 let read = std::mem::replace(&mut marker_read, true);
                 if read || !crate::epochs::take_from_marker(self.index, self.store, self.keys)? {
                     break;
@@ -143,15 +144,13 @@ impl Learner<'_> {
         Ok(())
     }
 
-    /// Looks on in all lanes where tips do not open: at two places the packet that renewed the key may be one of which only
-    /// those tips tell.
-    pub(super) fn rest_of_all_lanes(&mut self) -> Result<(), SyncError> {
-        let known: Vec<DeviceId> = self.index.knowledge().iter().map(|(device, _)| *device).collect();
-        for device in known {
-            if self.lanes.get(&device).is_none_or(VecDeque::is_empty) {
-                self.rest_of_lane(device)?;
-            }
-        }
+    /// Reads on in all lanes where tips do not open: at two places the packet that renewed the key may be one of which only
+    /// those tips tell. What is not there or does not open either is missed by nobody.
+    pub(super) fn read_ahead_in_all_lanes(&mut self) -> Result<(), SyncError> {
+        let is_asked = |device: &DeviceId| *device != self.own_device && !self.members.standing(device).is_revoked();
+        let known = self.index.knowledge().iter().map(|(device, _)| *device);
+        let devices: Vec<DeviceId> = known.filter(is_asked).collect();
+        self.read_ahead(&devices)?;
         Ok(())
     }
 
@@ -177,10 +176,10 @@ impl Learner<'_> {
     }
 
     /// Reads and holds packets of lanes beyond what is folded until one brings a key, or none can be had; says which.
-    pub(super) fn read_ahead(&mut self, locked: &[(DeviceId, &Listed)]) -> Result<bool, SyncError> {
+    pub(super) fn read_ahead(&mut self, lanes: &[DeviceId]) -> Result<bool, SyncError> {
         let before = self.keys.ring.roots().count();
         let missing = self.learned.missing;
-        for (device, _) in locked {
+        for device in lanes {
             let mut counter = self.index.knowledge().counter(device);
             while self.keys.ring.roots().count() == before {
                 counter += 1;
