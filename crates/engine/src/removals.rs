@@ -258,7 +258,7 @@ impl Replica {
         let told = self.parts.index.lane_prerequisite(own)?;
         let members = members::load(&self.parts.index)?;
         let is_told = members.removals().all(|dot| dot.device == own || told.contains(&dot));
-        if is_told && !refusals::is_to_be_told_of(&self.parts.index, &own, &told)? {
+        if is_told && !refusals::is_to_be_told_of(&self.parts.index, &members, &own, &told)? {
             return Ok(());
         }
         self.parts.index.begin()?;

@@ -239,6 +239,22 @@ fn one_apart() -> (Pair, Device, MemoryStore) {
     (pair, third, second)
 }
 
+/// A device goes to the second place, where others synchronise after it, and back to the first, where the laptop does.
+fn goes_there_and_back(pair: &mut Pair, device: Device, second: &MemoryStore, there: &mut [&mut Device]) -> Device {
+    let mut device = pair.moved(device, second, "second");
+    device.sync();
+    for other in there {
+        other.fs.set_now(pair.now_ms() * 1_000_000);
+        other.sync();
+    }
+    let store = pair.store.clone();
+    let mut device = pair.moved(device, &store, "memory");
+    device.sync();
+    pair.pass();
+    pair.laptop.sync();
+    device
+}
+
 #[test]
 fn two_that_retire_each_other_at_two_places_both_come_back() {
     // Each refused the packet by which the other had retired it, and so neither ever heard of that.
@@ -314,15 +330,7 @@ fn whoever_was_left_alone_at_one_place_goes_on_from_the_checkpoint_that_is_broug
     assert!(!garbage(&pair.desk).ended().is_empty(), "history begins later");
     let mut desk = pair.take_desk();
     for _ in 0..4 {
-        desk = pair.moved(desk, &second, "second");
-        desk.sync();
-        third.fs.set_now(pair.now_ms() * 1_000_000);
-        third.sync();
-        let store = pair.store.clone();
-        desk = pair.moved(desk, &store, "memory");
-        desk.sync();
-        pair.pass();
-        pair.laptop.sync();
+        desk = goes_there_and_back(&mut pair, desk, &second, &mut [&mut third]);
     }
     let files = pair.laptop.files();
     let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
@@ -372,28 +380,15 @@ fn of_two_beginnings_of_history_the_one_of_which_more_is_gone_stays_and_newcomer
     });
     assert!(gone[0] > gone[1] && gone[1] > 0, "{gone:?}");
     let mut desk = pair.take_desk();
-    let mut newcomer = None;
-    for turn in 0..6 {
-        desk = pair.moved(desk, &second, "second");
-        desk.sync();
-        if turn == 0 {
-            let joined = pair.joined(9, "newcomer", b"secret");
-            newcomer = Some(pair.moved(joined, &second, "second"));
-        }
-        for device in [&mut third, newcomer.as_mut().unwrap()] {
-            device.fs.set_now(pair.now_ms() * 1_000_000);
-            device.sync();
-        }
-        let store = pair.store.clone();
-        desk = pair.moved(desk, &store, "memory");
-        desk.sync();
-        pair.pass();
-        pair.laptop.sync();
+    let newcomer = pair.joined(9, "newcomer", b"secret");
+    let mut newcomer = pair.moved(newcomer, &second, "second");
+    for _ in 0..6 {
+        desk = goes_there_and_back(&mut pair, desk, &second, &mut [&mut third, &mut newcomer]);
     }
     let files = pair.laptop.files();
     let paths: Vec<&str> = files.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(paths, ["edited", "from the third", "of the laptop", "of the third"]);
-    for device in [&desk, &third, newcomer.as_ref().unwrap()] {
+    for device in [&desk, &third, &newcomer] {
         assert_eq!(device.files(), files);
     }
 }

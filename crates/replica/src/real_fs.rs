@@ -146,9 +146,7 @@ impl RealFs {
         }
         Ok(Some(self.open_beneath(path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?))
     }
-}
 
-impl RealFs {
     fn look_into(&self, dir: &RelPath) -> io::Result<DirListing> {
         let fd = self.open_beneath(dir, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
         list(fd.as_fd())

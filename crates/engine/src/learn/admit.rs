@@ -53,8 +53,8 @@ impl Learner<'_> {
         })
     }
 
-    /// Whether a packet is of a lane that was given up, or of a device that was found to be passed over, and that no member
-    /// carries.
+    /// Whether a packet is of a lane that was given up, or of a device that was found to be passed over and no member carries
+    /// it.
     pub(super) fn is_passed_over(&self, packet: &Packet) -> bool {
         let is_passed_over = self.passed_over.contains(&packet.dot.device);
         self.is_given_up(&packet.dot) || is_passed_over && !self.carries(&packet.dot, Carriers::Members)
