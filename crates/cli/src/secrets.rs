@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use packetboat_core::keys::KeyRing;
 use packetboat_core::marker::{Marker, UnlockError};
 use packetboat_core::recovery::RecoveryKey;
+use packetboat_engine::replica::Replica;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -42,6 +43,18 @@ impl Secrets {
             ));
         }
         Ok(passphrase)
+    }
+
+    /// A passphrase for a vault that is to be opened by its former one no more: the same again would keep nobody out.
+    pub(crate) fn another_passphrase(&self, replica: &Replica) -> Result<Secret, Failure> {
+        let passphrase = self.new_passphrase()?;
+        match replica.is_opened_by(&passphrase)? {
+            false => Ok(passphrase),
+            true => Err(Failure::new("that is the passphrase which the vault has now").hint(
+                "choose another: whoever is to be kept out may know this one. Where PACKETBOAT_PASSPHRASE is set, it is \
+                 taken for the new one; --passphrase-file FILE comes before it",
+            )),
+        }
     }
 
     /// Unlocks a vault with its passphrase.

@@ -78,6 +78,21 @@ fn a_revocation_that_makes_no_sense_is_refused_with_a_hint() {
     assert_snapshot!(oneself.seen + &nobody.seen + &retired.seen + &last.seen);
 }
 
+/// Scripts set the vault's passphrase for all that they run, and a tired user types the one that is known by heart.
+#[test]
+fn whoever_is_revoked_cannot_come_back_by_the_passphrase_that_was_known() {
+    let world = World::with_two_devices();
+    let known = world.packetboat("laptop", &["devices", "revoke", "desktop"]).within("docs").fails();
+    world.sync("laptop", "docs");
+    world.write("work/still.txt", "a member");
+    world.packetboat("desktop", &["sync"]).within("work").succeeds();
+    let another = world.packetboat("laptop", &["devices", "revoke", "desktop"]).within("docs");
+    another.with("PACKETBOAT_PASSPHRASE", "a new long passphrase").succeeds();
+    let back = world.packetboat("desktop", &["sync", "work", "stick/vault", "--rebind"]).fails();
+    assert!(back.seen.contains("the passphrase does not open this vault"), "{}", back.seen);
+    assert_snapshot!(known.seen);
+}
+
 #[test]
 fn a_device_leaves_and_comes_back_reviving_nothing() {
     let world = World::with_two_devices();

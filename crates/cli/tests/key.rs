@@ -18,6 +18,15 @@ fn a_new_passphrase_replaces_the_former() {
 }
 
 #[test]
+fn a_passphrase_is_not_called_new_that_opened_the_vault_before() {
+    let world = World::with_vault();
+    let marker = std::fs::read(world.path("stick/vault/packetboat")).unwrap();
+    let same = world.packetboat("laptop", &["key", "passphrase"]).within("docs").fails();
+    assert!(same.seen.contains("that is the passphrase which the vault has now"), "{}", same.seen);
+    assert_eq!(std::fs::read(world.path("stick/vault/packetboat")).unwrap(), marker);
+}
+
+#[test]
 fn a_new_recovery_key_is_shown_and_opens_the_vault() {
     let world = World::with_vault();
     let shown = world.packetboat("laptop", &["key", "recovery"]).within("docs").succeeds();

@@ -159,6 +159,12 @@ impl Replica {
         Ok(Some(recovery))
     }
 
+    /// Whether a passphrase opens the vault as it is now. This derives a key, as joining does.
+    pub fn is_opened_by(&self, passphrase: &[u8]) -> Result<bool, JoinError> {
+        let marker = self.marker_to_change()?;
+        Ok(marker.is_some_and(|marker| marker.unlock_with_passphrase(passphrase).is_ok()))
+    }
+
     /// Makes another recovery key and returns it as text; the former one opens the vault no more.
     pub fn new_recovery_key(&mut self) -> Result<String, JoinError> {
         let marker = self.marker_to_change()?.ok_or(MarkerError::Damaged)?;

@@ -120,7 +120,7 @@ fn revoke(context: &Context, session: &mut Session, device: &str, file: Option<P
     // What makes no sense is refused before anybody has thought of a passphrase.
     session.replica.may_revoke(&device)?;
     context.ui.note("The device to be revoked knows the vault's passphrase, so the vault gets a new one.");
-    let passphrase = Secrets { file, ui: context.ui }.new_passphrase()?;
+    let passphrase = Secrets { file, ui: context.ui }.another_passphrase(&session.replica)?;
     let mut progress = Progress::new(context.ui)?;
     let revoked = session.replica.revoke(&device, &passphrase, &mut progress as &mut dyn Observer);
     progress.finish();

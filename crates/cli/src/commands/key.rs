@@ -42,7 +42,8 @@ pub(crate) fn run(context: &Context, args: KeyArgs) -> Result<ExitCode, Failure>
     let mut session = context.open(args.folder.folder.as_deref())?;
     match args.action {
         KeyAction::Passphrase { passphrase_file } => {
-            let passphrase = Secrets { file: passphrase_file, ui: context.ui }.new_passphrase()?;
+            let secrets = Secrets { file: passphrase_file, ui: context.ui };
+            let passphrase = secrets.another_passphrase(&session.replica)?;
             let recovery_key = session.replica.change_passphrase(&passphrase)?;
             context.ui.result(
                 || json!({ "schema": 1, "changed": "passphrase", "recovery_key": recovery_key }),
