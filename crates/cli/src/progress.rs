@@ -17,6 +17,7 @@ pub(crate) struct Progress {
     ui: Ui,
     bar: ProgressBar,
     counts: Counts,
+    tells_skipped: bool,
     stop: Arc<AtomicBool>,
 }
 
@@ -38,7 +39,13 @@ impl Progress {
                 .map_err(|error| Failure::new("cannot listen for Ctrl-C").because(&error))?;
         }
         let bar = ProgressBar::hidden();
-        Ok(Self { ui, bar, counts: Counts::Files, stop })
+        Ok(Self { ui, bar, counts: Counts::Files, tells_skipped: ui.verbose, stop })
+    }
+
+    /// Tells what is skipped without `-v` and with `-q` too, for commands that no later round completes.
+    pub(crate) fn telling_skipped(mut self) -> Self {
+        self.tells_skipped = true;
+        self
     }
 
     /// Takes the bar away.
@@ -92,7 +99,9 @@ impl Observer for Progress {
     fn note(&mut self, note: Note) {
         match note {
             Note::Warning { text } => self.line(&format!("Warning: {text}")),
-            Note::Skipped { path, reason } if self.ui.verbose => self.line(&format!("skipped {path}: {reason}")),
+            Note::Skipped { path, reason } if self.tells_skipped => {
+                self.bar.suspend(|| eprintln!("skipped {path}: {reason}"));
+            }
             Note::Step(step) if self.ui.verbose => self.line(&steps::text(&step)),
             Note::Skipped { .. } | Note::Step(_) => {}
         }

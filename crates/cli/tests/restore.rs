@@ -79,6 +79,24 @@ fn a_time_at_which_there_was_nothing_to_restore_is_told() {
     assert_eq!(same.stdout, "Nothing was restored: what the vault held at that time is here as it was.\n");
 }
 
+/// Whoever restores looks once, and must not take the file that is left for the one that was asked for.
+#[test]
+fn a_file_with_changes_of_its_own_is_left_and_that_is_said() {
+    let (world, packet) = world_with_past();
+    world.write("docs/a.txt", "written since\n");
+    let left = world.packetboat("laptop", &["restore", "a.txt", "--at", &packet]).within("docs").fails();
+    let quiet = world.packetboat("laptop", &["-q", "restore", "--all", "--at", &packet]).within("docs").fails();
+    assert_eq!(world.read("docs/a.txt"), "written since\n");
+    assert_eq!(world.read("docs/sub/b.txt"), "beta\n", "the rest is restored");
+    let beside = ["restore", "a.txt", "--at", &packet, "--to", "../then"];
+    world.packetboat("laptop", &beside).within("docs").succeeds();
+    assert_eq!(world.read("then/a.txt"), "alpha\n");
+    world.sync("laptop", "docs");
+    world.packetboat("laptop", &["restore", "a.txt", "--at", &packet]).within("docs").succeeds();
+    assert_eq!(world.read("docs/a.txt"), "alpha\n");
+    assert_snapshot!(left.seen + &quiet.seen);
+}
+
 #[test]
 fn nothing_is_written_where_something_is() {
     let world = World::with_vault();

@@ -32,6 +32,9 @@ use crate::world::{SystemClock, SystemEntropy};
 ///
 /// With --from, everything in a vault is written to a new directory. That needs the passphrase (or the recovery key, with
 /// --recovery) and nothing else: no folder, and no state on this computer.
+///
+/// What is skipped, and why, is named on standard error, and the exit code is 1 then. A file in the folder that has changes
+/// of its own is skipped until `packetboat sync` has published them.
 #[derive(Debug, Args)]
 #[command(after_help = JSON)]
 #[command(group(ArgGroup::new("what").required(true).args(["path", "all", "from"])))]
@@ -75,12 +78,11 @@ fn from_folder(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Failur
     let at = at.find(&session.replica)?;
     let target = args.to.as_ref().map(|to| Target::prepare(to, &session.intermediary)).transpose()?;
     let fs = target.as_ref().map(Target::fs).transpose()?;
-    let mut progress = Progress::new(context.ui)?;
+    let mut progress = Progress::new(context.ui)?.telling_skipped();
     let outcome = session.replica.restore(path.as_ref(), &at, fs, &mut progress);
     progress.finish();
     let received = outcome.map_err(|error| stopped(&error))?;
-    tell(context, &received, target.as_ref());
-    Ok(ExitCode::SUCCESS)
+    Ok(tell(context, &received, target.as_ref()))
 }
 
 fn from_vault(context: &Context, args: &RestoreArgs, from: &Path, to: &Path) -> Result<ExitCode, Failure> {
@@ -105,14 +107,13 @@ fn from_vault(context: &Context, args: &RestoreArgs, from: &Path, to: &Path) -> 
     };
     let target = Target::prepare(to, &place.path)?;
     let store = Arc::new(FolderStore::new(&place.path));
-    let mut progress = Progress::new(context.ui)?;
+    let mut progress = Progress::new(context.ui)?.telling_skipped();
     let settings = Settings { threads: context.threads, ..Settings::default() };
     let (fs, entropy) = (target.fs()?, &mut SystemEntropy);
     let outcome = restore_from(store, ring, fs, at.as_ref(), &settings, &SystemClock, entropy, &mut progress);
     progress.finish();
     let received = outcome.map_err(|error| stopped(&error))?;
-    tell(context, &received, Some(&target));
-    Ok(ExitCode::SUCCESS)
+    Ok(tell(context, &received, Some(&target)))
 }
 
 /// A directory that is restored to.
@@ -155,7 +156,7 @@ impl Target {
     }
 }
 
-fn tell(context: &Context, received: &Received, target: Option<&Target>) {
+fn tell(context: &Context, received: &Received, target: Option<&Target>) -> ExitCode {
     let counts = Counts::received(received);
     let value = || -> Value {
         let mut value = json!({ "schema": 1, "restored": counts.to_json() });
@@ -164,23 +165,28 @@ fn tell(context: &Context, received: &Received, target: Option<&Target>) {
         value
     };
     let said = || {
-        let waiting = match received.waiting {
-            0 => String::new(),
-            waiting => format!("{waiting} could not be restored; `-v` tells which and why.\n"),
-        };
         let done = format!("Restored: {}, {} written", changes(&counts), text::bytes(received.bytes_written));
-        // An error of a tired user, such as a time before the vault was made, is not to look like a restore.
-        let is_nothing = counts.nothing() && received.waiting == 0;
-        match target {
-            Some(_) if is_nothing => "Nothing was restored: the vault held nothing at that time.\n".to_owned(),
-            None if is_nothing => {
+        let mut said = match target {
+            // An error of a tired user, such as a time before the vault was made, is not to look like a restore.
+            _ if counts.nothing() && received.waiting > 0 => "Nothing was restored.\n".to_owned(),
+            Some(_) if counts.nothing() => "Nothing was restored: the vault held nothing at that time.\n".to_owned(),
+            None if counts.nothing() => {
                 "Nothing was restored: what the vault held at that time is here as it was.\n".to_owned()
             }
-            Some(target) => format!("{done} to {}.\n{waiting}", text::path(&target.0)),
-            None => format!("{done}. The next `packetboat sync` publishes it.\n{waiting}"),
+            Some(target) => format!("{done} to {}.\n", text::path(&target.0)),
+            None => format!("{done}. The next `packetboat sync` publishes it.\n"),
+        };
+        if received.waiting > 0 {
+            let left = text::count(received.waiting, "was skipped", "were skipped");
+            said.push_str(&format!("{left}, as named above; what is there now was left as it is.\n"));
+            if target.is_none() {
+                said.push_str("With --to DIR it is restored beside the folder.\n");
+            }
         }
+        said
     };
     context.ui.result(value, said);
+    if received.waiting > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Help for `--at`.
