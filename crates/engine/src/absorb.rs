@@ -29,6 +29,8 @@ use crate::removal::{bring_back, remove, withhold};
 use crate::replica::{Action, Direction, PlannedStep};
 use crate::scan::{Arrival, Holder, Holders, Scanned, Suspect, fingerprint, state_at};
 
+mod expected;
+
 /// Counts of what a round sent.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Sent {
@@ -131,16 +133,23 @@ pub(crate) fn absorb(
         tells: observer.wants_steps(),
         builder,
     };
+    let (mut expected, mut unchanged) = (Vec::new(), Vec::new());
+    if absorber.builder.known.counts_own_alone() {
+        expected = absorber.expected()?;
+        unchanged = suspects.iter().map(|suspect| absorber.unchanged(suspect)).collect::<Result<_, _>>()?;
+    }
     let mut feed_entropy = entropy.fork();
     {
         let arrival_jobs = arrivals.iter().enumerate().map(|(at, arrival)| {
             let read = arrival.stat.kind != FileKind::Directory;
-            let job = read.then(|| Job { path: holders.path(arrival), stat: arrival.stat });
+            let expected = expected.get(at).copied().flatten();
+            let job = read.then(|| Job { path: holders.path(arrival), stat: arrival.stat, expected });
             (job, Tag::Arrival(at))
         });
         let suspect_jobs = suspects.iter().enumerate().map(|(at, suspect)| {
             let read = suspect.stat.kind != FileKind::Directory;
-            let job = read.then(|| Job { path: suspect.path.clone(), stat: suspect.stat });
+            let expected = unchanged.get(at).copied().flatten();
+            let job = read.then(|| Job { path: suspect.path.clone(), stat: suspect.stat, expected });
             (job, Tag::Suspect(at))
         });
         let mut feed = arrival_jobs.chain(suspect_jobs);
@@ -401,12 +410,18 @@ impl Absorber<'_, '_> {
             self.postpone(&Tag::Arrival(at));
             return self.set_aside(prepared, entropy);
         }
+        let is_expected = prepared.as_ref().is_some_and(|prepared| prepared.is_expected);
         let (stat, found) = self.take(|holders| holders.path(arrival), &arrival.stat, prepared, entropy)?;
         if let Some(from) = from {
             return self.moved(at, from, dir, parent, &stat, found, entropy);
         }
         let new_item = self.new_item();
-        let shown = if parent_is_new { None } else { self.unseen_at(parent, &arrival.name, &found.content)? };
+        let shown = if parent_is_new { None } else { self.unseen_at(parent, &arrival.name, Some(&found.content))? };
+        if is_expected && shown.as_ref().is_none_or(|shown| !shown.content.agrees(&found.content)) {
+            // What it was to agree with was found elsewhere meanwhile. The next round expects nothing here, and stores it.
+            self.postpone(&Tag::Arrival(at));
+            return Ok(());
+        }
         let own_dir = found.content.is_directory().then(|| self.builder.index.new_dir_id()).transpose()?;
         let mut published = publish::appeared(shown.as_ref(), new_item, parent, &arrival.name, &found);
         if self.was_cut_short
@@ -497,10 +512,11 @@ impl Absorber<'_, '_> {
     /// What the vault shows at a place where this disk had nothing recorded, if no other object stands for it here.
     ///
     /// One that was moved aside for it does not, where what is found is what was to come: a crash took the record of that.
-    fn unseen_at(&self, parent: ItemId, name: &Name, found: &Content) -> Result<Option<Shown>, SyncError> {
+    /// Without what was found, as if that were what is shown.
+    fn unseen_at(&self, parent: ItemId, name: &Name, found: Option<&Content>) -> Result<Option<Shown>, SyncError> {
         let index = &*self.builder.index;
         let Some(shown) = Viewer::new(index).at(parent, name)? else { return Ok(None) };
-        let has_come = shown.content.agrees(found);
+        let has_come = found.is_none_or(|found| shown.content.agrees(found));
         for entry in index.entries_of(shown.item)? {
             let same_seat = entry.seen.heads.iter().any(|dot| shown.heads.contains(dot));
             let same_view = entry.seen.view == shown.view && !(has_come && entry.dir == DirId::STAGING);
@@ -702,7 +718,13 @@ impl Absorber<'_, '_> {
             self.let_go.push(entry);
             return self.set_aside(prepared, entropy);
         }
+        let is_expected = prepared.as_ref().is_some_and(|prepared| prepared.is_expected);
         let (stat, found) = self.take(|_| suspect.path.clone(), &suspect.stat, prepared, entropy)?;
+        if is_expected && self.is_edited(&entry, &found.content)? {
+            // What was agreed on is something else since this round began. The next reads it again, and stores it.
+            self.sent.postponed += 1;
+            return Ok(());
+        }
         let (mut changes, after) = self.edits(&suspect.path, &mut entry, &stat, &found)?;
         if !changes.is_empty() && self.is_let_go(entry.seen.item)? {
             // Attributes revive nothing.

@@ -61,7 +61,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) index: &'a mut Index,
     keys: &'a Keys,
     now_ms: i64,
-    known: &'a RoundChunks,
+    pub(crate) known: &'a RoundChunks,
     /// Whether another object may stand where something was recorded. Nearly always nothing does, and it is not looked.
     pub(crate) places_taken: bool,
     uploader: Uploader<'a>,
@@ -663,6 +663,11 @@ struct Claims {
 impl RoundChunks {
     pub(crate) fn new(stored: ChunkLookup) -> Self {
         Self { stored, claims: Mutex::default(), packs_all: AtomicBool::new(false) }
+    }
+
+    /// Whether nothing may be referred to that others stored.
+    pub(crate) fn counts_own_alone(&self) -> bool {
+        self.stored.is_of_own()
     }
 
     /// Forgets claims on chunks that the index has committed, where the look-up finds them there.

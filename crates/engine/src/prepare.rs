@@ -6,12 +6,14 @@
 //! A large file is prepared alone, its chunks by the workers. With one thread everything happens on the caller's thread in
 //! a fixed order, which is what simulations use.
 //! A file that changes while it is read is not taken: it waits for the next round.
+//! Of a file that holds what is expected there, nothing is sealed: a device that joins with a full folder, or lost its
+//! index, may refer to nothing that others stored, and would store all of it once more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent, MAX_INLINE_CHUNKS};
-use packetboat_core::ids::ChunkId;
+use packetboat_core::ids::{ChunkId, ContentId};
 use packetboat_core::keys::KeyRing;
 use packetboat_core::name::RelPath;
 use packetboat_core::wire::Writer;
@@ -28,6 +30,8 @@ pub struct Job {
     pub path: RelPath,
     /// What the scan saw.
     pub stat: Stat,
+    /// A content that needs not be stored again, if that is what the file holds: nothing will refer to it.
+    pub expected: Option<ContentId>,
 }
 
 /// What was read.
@@ -41,6 +45,8 @@ pub struct Prepared {
     pub stat: Stat,
     /// Its extended attributes, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether it is what was expected: whoever would refer to it has to have it read again.
+    pub is_expected: bool,
 }
 
 /// A sealed chunk; a small one with its plaintext, so that it may travel inside a packet instead.
@@ -88,11 +94,25 @@ pub struct Preparer<'a> {
 }
 
 impl Preparer<'_> {
+    /// One that names what it reads and seals none of it.
+    fn naming(&self) -> Preparer<'_> {
+        Preparer { fs: self.fs, ring: self.ring, boundaries: self.boundaries, known: &AllKnown }
+    }
+
     /// Reads a symlink or a file of at most [`SMALL_FILE`] bytes.
     fn small(&self, job: &Job, desk: &mut Desk, entropy: &mut dyn Entropy) -> Result<Prepared, PrepareError> {
         if job.stat.kind == FileKind::Symlink {
             return self.symlink(job);
         }
+        if job.expected.is_some()
+            && let Some(expected) = self.naming().small_file(job, desk, entropy)?.if_expected(job)
+        {
+            return Ok(expected);
+        }
+        self.small_file(job, desk, entropy)
+    }
+
+    fn small_file(&self, job: &Job, desk: &mut Desk, entropy: &mut dyn Entropy) -> Result<Prepared, PrepareError> {
         let mut file = self.open(job)?;
         let before = file.stat().map_err(PrepareError::Io)?;
         let room = usize::try_from(before.size.min(SMALL_FILE)).unwrap_or(0) + 1;
@@ -109,7 +129,7 @@ impl Preparer<'_> {
             chunks.extend(new);
         }
         let content = self.file_content(refs, &stat, &mut chunks, &mut desk.codec, entropy);
-        Ok(Prepared { content, chunks, stat, xattrs: xattrs(&*file) })
+        Ok(Prepared { content, chunks, stat, xattrs: xattrs(&*file), is_expected: false })
     }
 
     fn symlink(&self, job: &Job) -> Result<Prepared, PrepareError> {
@@ -118,7 +138,8 @@ impl Preparer<'_> {
         if stat.kind != FileKind::Symlink || target.is_empty() {
             return Err(PrepareError::Gone);
         }
-        Ok(Prepared { content: Content::Symlink(target), chunks: Vec::new(), stat, xattrs: Vec::new() })
+        let content = Content::Symlink(target);
+        Ok(Prepared { content, chunks: Vec::new(), stat, xattrs: Vec::new(), is_expected: false })
     }
 
     fn open(&self, job: &Job) -> Result<Box<dyn FsFile>, PrepareError> {
@@ -178,6 +199,27 @@ impl Preparer<'_> {
         entropy: &mut dyn Entropy,
         sink: &mut dyn FnMut(NewChunk) -> Result<(), E>,
     ) -> Result<Result<Prepared, PrepareError>, E> {
+        if job.expected.is_some() {
+            match self.naming().large_file(job, threads, codec, entropy, sink)? {
+                Ok(read) => {
+                    if let Some(expected) = read.if_expected(job) {
+                        return Ok(Ok(expected));
+                    }
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        self.large_file(job, threads, codec, entropy, sink)
+    }
+
+    fn large_file<E>(
+        &self,
+        job: &Job,
+        threads: usize,
+        codec: &mut ChunkCodec,
+        entropy: &mut dyn Entropy,
+        sink: &mut dyn FnMut(NewChunk) -> Result<(), E>,
+    ) -> Result<Result<Prepared, PrepareError>, E> {
         let (mut file, before) = match self.open(job).and_then(|file| {
             let before = file.stat().map_err(PrepareError::Io)?;
             Ok((file, before))
@@ -216,7 +258,7 @@ impl Preparer<'_> {
         }
         let mut chunks = Vec::new();
         let content = self.file_content(refs, &stat, &mut chunks, codec, entropy);
-        Ok(Ok(Prepared { content, chunks, stat, xattrs: xattrs(&*file) }))
+        Ok(Ok(Prepared { content, chunks, stat, xattrs: xattrs(&*file), is_expected: false }))
     }
 
     fn large_with_threads<E>(
@@ -268,6 +310,27 @@ impl Preparer<'_> {
             let read = reader.join().expect("the reader does not panic");
             outcome.map(|()| read)
         })
+    }
+}
+
+impl Prepared {
+    /// The same, marked, where it holds what was expected.
+    fn if_expected(self, job: &Job) -> Option<Self> {
+        let is_expected = matches!(&self.content, Content::File(file) if Some(file.id) == job.expected);
+        is_expected.then_some(Self { is_expected, ..self })
+    }
+}
+
+/// Nothing is to be stored.
+struct AllKnown;
+
+impl KnownChunks for AllKnown {
+    fn claim(&self, _: &ChunkId) -> bool {
+        false
+    }
+
+    fn wants_small(&self) -> bool {
+        false
     }
 }
 

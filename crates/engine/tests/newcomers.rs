@@ -60,6 +60,54 @@ fn a_device_that_has_just_come_stores_anew_what_others_wrote() {
     assert_eq!(count(&pair.store, "packs/"), before);
 }
 
+/// Whoever copied a folder to a second computer by other means, or lost the index of a full one, waited until all of it
+/// had been stored a second time.
+#[test]
+fn a_device_that_joins_with_a_full_folder_stores_nothing_that_the_vault_has() {
+    let mut pair = Pair::new();
+    let files = [("letters/one", noise(1, LARGE)), ("letters/old/two", noise(2, LARGE)), ("film", noise(3, 5 << 20))];
+    for device in [&pair.laptop, &pair.desk] {
+        device.fs.make_dir("letters").unwrap();
+        device.fs.make_dir("letters/old").unwrap();
+    }
+    for (path, bytes) in &files {
+        pair.laptop.fs.write(path, bytes).unwrap();
+    }
+    pair.settle();
+    let before = count(&pair.store, "packs/");
+    let mut third = pair.third();
+    third.fs.make_dir("letters").unwrap();
+    third.fs.make_dir("letters/old").unwrap();
+    for (path, bytes) in &files {
+        third.fs.write(path, bytes).unwrap();
+    }
+    let report = third.sync();
+    assert_eq!((report.sent.agreed, report.sent.created, report.sent.edited), (5, 0, 0));
+    // Files that were written just now are read once more, and those that are touched.
+    pair.pass();
+    third.fs.write("film", &noise(3, 5 << 20)).unwrap();
+    third.sync();
+    assert_eq!(count(&pair.store, "packs/"), before);
+    // What it writes with the same bytes refers to nothing of others all the same, and what differs is stored.
+    let mut fourth = pair.joined(44, "fourth", b"secret");
+    fourth.fs.make_dir("letters").unwrap();
+    fourth.fs.write("letters/one", &noise(1, LARGE)).unwrap();
+    fourth.fs.write("letters/one again", &noise(1, LARGE)).unwrap();
+    fourth.fs.write("film", &noise(4, 5 << 20)).unwrap();
+    let report = fourth.sync();
+    assert_eq!((report.sent.agreed, report.sent.created, report.sent.edited), (2, 1, 1));
+    assert!(count(&pair.store, "packs/") > before);
+    pair.settle();
+    third.sync();
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third, &mut fourth] {
+        assert_eq!(device.fs.read("letters/one again").unwrap(), noise(1, LARGE));
+        assert_eq!(device.fs.read("letters/old/two").unwrap(), noise(2, LARGE));
+        let films = [device.fs.read("film").unwrap(), device.fs.read(device.copy_name()).unwrap()];
+        assert!(films.contains(&noise(3, 5 << 20)) && films.contains(&noise(4, 5 << 20)), "both are kept");
+        assert_sound(device);
+    }
+}
+
 #[test]
 fn a_device_that_nobody_had_heard_of_when_all_answered_joins_anew_and_loses_nothing() {
     let (mut pair, _) = three_versions();

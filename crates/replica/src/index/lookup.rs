@@ -22,9 +22,15 @@ pub struct ChunkLookup {
     is_stored: Box<dyn Fn(&ChunkId) -> bool + Send + Sync>,
     /// The connection, where there is one of its own.
     live: Option<Arc<Mutex<Connection>>>,
+    is_of_own: bool,
 }
 
 impl ChunkLookup {
+    /// Whether only what this device stored counts.
+    pub fn is_of_own(&self) -> bool {
+        self.is_of_own
+    }
+
     /// Whether the chunk is stored.
     pub fn is_stored(&self, id: &ChunkId) -> bool {
         (self.is_stored)(id)
@@ -131,6 +137,7 @@ impl Index {
     /// so does one that only packs hold that are condemned or known to be damaged.
     pub fn chunk_lookup(&self, referable: &Referable) -> Result<ChunkLookup, IndexError> {
         let allowed = self.allowed(referable)?;
+        let is_of_own = allowed.device.is_some();
         let Some(path) = self.sql.path().filter(|path| !path.is_empty()) else { return self.copied_lookup(&allowed) };
         let sql =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
@@ -141,7 +148,7 @@ impl Index {
             let sql = sql.lock().expect("nobody panics holding this");
             is_stored(&sql, &allowed, id).unwrap_or(false)
         });
-        Ok(ChunkLookup { is_stored, live: Some(live) })
+        Ok(ChunkLookup { is_stored, live: Some(live), is_of_own })
     }
 
     fn allowed(&self, referable: &Referable) -> Result<Allowed, IndexError> {
@@ -186,7 +193,7 @@ impl Index {
             }
         }
         let is_stored = Box::new(move |id: &ChunkId| known.contains(&id.0[..INLINE_KEY]));
-        Ok(ChunkLookup { is_stored, live: None })
+        Ok(ChunkLookup { is_stored, live: None, is_of_own: allowed.device.is_some() })
     }
 }
 
