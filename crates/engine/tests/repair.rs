@@ -211,6 +211,27 @@ fn what_no_disk_has_any_more_is_told_with_path_and_version_and_looked_for_once_a
     assert!(is_whole(&mut pair.desk) && is_whole(&mut pair.laptop));
 }
 
+/// Story: a pack held three files. A repair stored anew the two that stand; the old version of the third was nowhere, and
+/// the report said that all three still needed the pack.
+#[test]
+fn what_a_repair_put_back_is_not_told_as_missing_with_what_nobody_has() {
+    let mut pair = Pair::new();
+    for (at, name) in ["one", "two", "three"].into_iter().enumerate() {
+        pair.laptop.fs.write(name, &noise(at as u32, 50_000)).unwrap();
+    }
+    pair.settle();
+    let [pack] = &packs(&pair)[..] else { panic!("one pack for all") };
+    pair.laptop.fs.write("one", &noise(7, 50_000)).unwrap();
+    pair.settle();
+    pair.store.delete(pack).unwrap();
+    let before = pair.laptop.replica.verify(false, &mut Silent).unwrap();
+    assert_eq!(before.faults[0].paths, [path("three"), path("two")]);
+    let report = pair.laptop.replica.repair(false, &mut Silent).unwrap();
+    let [fault] = &report.left[..] else { panic!("{:?}", report.left) };
+    assert_eq!((fault.paths.len(), fault.versions.len()), (0, 1), "{fault:?}");
+    assert_eq!(fault.versions[0].path, path("one"));
+}
+
 #[test]
 fn what_one_device_alone_had_and_lost_is_lost_and_said_to_be() {
     let mut pair = Pair::new();

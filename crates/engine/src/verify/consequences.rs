@@ -59,8 +59,8 @@ impl Needs {
 }
 
 impl Verifier<'_> {
-    /// Takes back faults of packs whose every chunk lies in another pack that is in order: a repair put it there, or two
-    /// devices stored the same.
+    /// Takes back faults of packs whose every chunk lies in another pack that is in order: a repair put it there, whoever let
+    /// the pack go relied on the other, or two devices stored the same. Of the other packs, what lies elsewhere needs none.
     pub(super) fn pass_over_what_was_replaced(&mut self) -> Result<(), SyncError> {
         let index = &self.replica.parts.index;
         let faulty: HashSet<PackId> = self.report.faults.iter().filter_map(|fault| pack_of(fault.wanted)).collect();
@@ -69,11 +69,6 @@ impl Verifier<'_> {
         }
         let mut replaced: BTreeSet<usize> =
             (0..self.report.faults.len()).filter(|at| pack_of(self.report.faults[*at].wanted).is_some()).collect();
-        let condemned = crate::garbage::load(index)?.condemned();
-        let is_let_go = |fault: &usize| {
-            let fault = &self.report.faults[*fault];
-            fault.what == MISSING && pack_of(fault.wanted).is_some_and(|pack| condemned.contains(&pack))
-        };
         let mut has_chunks = HashSet::new();
         for (chunk, faults) in &mut self.needs.chunks {
             has_chunks.extend(faults.iter().copied());
@@ -81,16 +76,15 @@ impl Verifier<'_> {
             for place in index.chunk_places(chunk)? {
                 elsewhere |= matches!(place, ChunkPlace::Pack { pack, .. } if !faulty.contains(&pack));
             }
-            if !elsewhere {
-                replaced.retain(|fault| !faults.contains(fault));
+            if elsewhere {
+                // It is read from there, so no file needs the faulty pack for it.
+                faults.clear();
             } else {
-                // Whoever let the pack go relied on the other.
-                faults.retain(|fault| !is_let_go(fault));
+                replaced.retain(|fault| !faults.contains(fault));
             }
         }
         // A pack of which nothing is known, as those of checkpoints, stands for itself.
         replaced.retain(|fault| has_chunks.contains(fault));
-        self.needs.chunks.values_mut().for_each(|faults| faults.retain(|fault| !replaced.contains(fault)));
         self.needs.chunks.retain(|_, faults| !faults.is_empty());
         let (mut kept, mut moved_to) = (Vec::new(), HashMap::new());
         for (at, fault) in std::mem::take(&mut self.report.faults).into_iter().enumerate() {
