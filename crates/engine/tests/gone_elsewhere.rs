@@ -10,8 +10,8 @@ use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
 use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
-    LARGE, ONE_VERSION, assert_sound, count, half_wasted, keep, let_go_until_nothing_moves, misses_something, noise,
-    packets, packs, prune, shown, stored, three_versions,
+    LARGE, MORE_THAN_A_TAIL, ONE_VERSION, assert_sound, count, garbage, half_wasted, keep, let_go_until_nothing_moves,
+    misses_something, noise, packets, packs, prune, shown, stored, three_versions,
 };
 use support::{Device, Pair};
 
@@ -352,6 +352,36 @@ fn a_wasteful_pack_that_cannot_be_read_is_left_and_asked_for() {
         assert!(!misses_something(device));
         assert_sound(device);
     }
+}
+
+/// Story: a pack was condemned, its contents in use were stored in another, and a device joined from a checkpoint that
+/// names both. It could not tell whether others know of the other, so when they had deleted the first it took what
+/// stands for lost, asked for it for ever, and never came to an end with the condemnation.
+#[test]
+fn whoever_began_from_a_checkpoint_misses_no_pack_that_others_repacked_and_deleted() {
+    let mut pair = half_wasted();
+    let [pack] = &packs(&pair)[..] else { panic!("{:?}", packs(&pair)) };
+    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).repacked, 1);
+    for number in 0..MORE_THAN_A_TAIL {
+        pair.pass();
+        pair.laptop.fs.write("counter", number.to_string().as_bytes()).unwrap();
+        pair.laptop.sync();
+    }
+    let mut third = pair.third();
+    third.sync();
+    assert!(garbage(&third).standing().next().is_some(), "nothing is answered yet");
+    for _ in 0..3 {
+        pair.settle();
+        third.sync();
+        prune(&mut pair.laptop);
+    }
+    assert!(!packs(&pair).contains(pack), "it is deleted");
+    keep(&mut third, Retention::All);
+    assert!(!misses_something(&third));
+    let own = third.id();
+    assert!(garbage(&third).standing().all(|(dot, _)| dot.device == own), "{:?}", garbage(&third));
+    assert_eq!(third.fs.read("stays").unwrap(), noise(1, LARGE));
+    assert_sound(&mut third);
 }
 
 #[test]

@@ -252,26 +252,35 @@ impl Replica {
 
     /// Takes out the packs that are gone and of which nothing is lacking but past contents: whoever deleted them looked at
     /// what the retention of that time kept, and a longer one since brings nothing back.
+    ///
+    /// Nothing is deleted for this, so a pack that others need not know of will do for what stands, if it is there.
     fn pass_over_what_others_let_go(
-        &self,
+        &mut self,
         unreadable: &mut BTreeSet<PackId>,
         observer: &dyn Observer,
     ) -> Result<(), SyncError> {
         if unreadable.is_empty() {
             return Ok(());
         }
-        let (index, store) = (&self.parts.index, &*self.parts.store);
-        let unknown = held::not_known_to_others(index)?;
-        let mut lacking = BTreeSet::new();
-        let complete = chunks_standing(index, Some(store), &self.keys, observer, |chunk| {
-            if let Stays::Nowhere { going } = whether_it_stays(index, unreadable, &unknown, chunk)? {
-                lacking.insert(going);
+        let lacking = loop {
+            let (mut lacking, mut relied_on) = (BTreeSet::new(), BTreeSet::new());
+            let (index, store) = (&self.parts.index, &*self.parts.store);
+            let complete = chunks_standing(index, Some(store), &self.keys, observer, |chunk| {
+                match whether_it_stays(index, unreadable, &BTreeSet::new(), chunk)? {
+                    Stays::Nowhere { going } => drop(lacking.insert(going)),
+                    Stays::In { staying } => drop(relied_on.insert(staying)),
+                    Stays::IsNotConcerned => {}
+                }
+                Ok(())
+            })?;
+            if !complete {
+                return Ok(());
             }
-            Ok(())
-        })?;
-        if !complete {
-            return Ok(());
-        }
+            if !self.note_absent(&relied_on)? {
+                break lacking;
+            }
+        };
+        let store = &*self.parts.store;
         let mut kept = BTreeSet::new();
         for pack in unreadable.iter() {
             let is_gone = match store.get(&object_name(pack), u64::from(MAX_PACK_BYTES)) {
