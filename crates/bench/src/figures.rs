@@ -5,6 +5,7 @@ pub(crate) mod big_file;
 pub(crate) mod edit;
 pub(crate) mod first;
 pub(crate) mod join;
+pub(crate) mod lost_index;
 pub(crate) mod million;
 pub(crate) mod noop;
 pub(crate) mod profile;

@@ -78,6 +78,8 @@ enum Figure {
     First,
     /// A second device from the vault, beside `restic restore` and `sync`
     Join,
+    /// The first sync of a full folder whose index was lost, beside reading and hashing it
+    LostIndex,
     /// A byte inserted at the front of a large file, and a MiB overwritten in its middle
     #[value(name = "edit-1gib", alias = "edit")]
     Edit,
@@ -115,6 +117,7 @@ fn run(options: &Options) -> Result<()> {
         Figure::Noop => figures::noop::run(&lab, options)?,
         Figure::First => figures::first::run(&lab, options)?,
         Figure::Join => figures::join::run(&lab, options)?,
+        Figure::LostIndex => figures::lost_index::run(&lab, options)?,
         Figure::Edit => figures::edit::run(&lab, options)?,
         Figure::RenameDir => figures::rename_dir::run(&lab, options)?,
         Figure::SmallEdit => figures::small_edit::run(&lab, options)?,

@@ -24,6 +24,20 @@ pub(crate) fn find(folder: &Path) -> Result<Run> {
     run_quiet(Command::new("find").arg(folder).args(["-printf", "%s %T@ %C@ %i\n"]))
 }
 
+/// Reads every file of a folder.
+pub(crate) fn read_all(folder: &Path) -> Result<Run> {
+    each_file(folder, "cat")
+}
+
+/// Hashes every file of a folder.
+pub(crate) fn hash_all(folder: &Path) -> Result<Run> {
+    each_file(folder, "sha256sum")
+}
+
+fn each_file(folder: &Path, program: &str) -> Result<Run> {
+    run_quiet(Command::new("find").arg(folder).args(["-type", "f", "-exec", program, "{}", "+"]))
+}
+
 /// Brings a file system to stable storage: what `sync` does, without the other file systems of the computer.
 pub(crate) fn sync(path: &Path) -> Result<Run> {
     run_quiet(Command::new("sync").arg("-f").arg(path))
