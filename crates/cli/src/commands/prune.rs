@@ -1,6 +1,6 @@
 //! `packetboat prune`: letting go of old history and of what nothing needs.
 
-use std::num::NonZeroU32;
+use std::num::{IntErrorKind, NonZeroU32};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -55,7 +55,12 @@ fn retention(text: &str) -> Result<Retention, String> {
         return Ok(Retention::All);
     }
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number = || digits.trim_end().parse::<u32>().map_err(|_| "it begins with a number, as 90d".to_owned());
+    let number = || {
+        digits.trim_end().parse::<u32>().map_err(|error| match error.kind() {
+            IntErrorKind::PosOverflow => TOO_LONG.to_owned(),
+            _ => "it begins with a number, as 90d".to_owned(),
+        })
+    };
     let days = match &text[digits.len()..] {
         "" | "d" | "day" | "days" => 1,
         "w" => 7,
@@ -67,7 +72,7 @@ fn retention(text: &str) -> Result<Retention, String> {
         _ => return Err("it is days as 90d, weeks as 12w, years as 2y, `10 versions`, or `all`".to_owned()),
     };
     let number = number()?;
-    number.checked_mul(days).map(Retention::Days).ok_or_else(|| "that is too long".to_owned())
+    number.checked_mul(days).map(Retention::Days).ok_or_else(|| TOO_LONG.to_owned())
 }
 
 /// What is kept, in words.
@@ -147,6 +152,8 @@ const JSON: &str = "\
 JSON: dry_run, keep (all, days or versions), packets, packet_bytes, packs, packs_stored_anew, pack_bytes, deleted, \
 deleted_bytes, waiting_for, notes, requests (as in `packetboat sync`).";
 
+const TOO_LONG: &str = "that is too long: `all` keeps everything";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +170,9 @@ mod tests {
         assert_eq!(retention("1version").ok(), versions(1));
         for bad in ["", "0 versions", "versions", "d", "-1d", "9h", "99999999y", "1.5d", "90é"] {
             assert!(retention(bad).is_err(), "{bad}");
+        }
+        for long in ["99999999y", "99999999999d", "99999999999 versions"] {
+            assert_eq!(retention(long), Err(TOO_LONG.to_owned()), "{long}");
         }
     }
 }
