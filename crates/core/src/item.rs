@@ -219,6 +219,13 @@ impl Item {
         seats
     }
 
+    /// Of the heads among these that are shown, the one whose branch began last: as with seats, it counts for all.
+    pub fn last_begun(&self, dots: &[Dot]) -> Option<&Head> {
+        let shown = self.shown_heads();
+        let named = shown.iter().copied().filter(|head| dots.contains(&head.dot));
+        named.max_by_key(|head| (branch_began(head, &shown), head.dot))
+    }
+
     fn shown_heads(&self) -> Vec<&Head> {
         let any_live = self.heads.iter().any(|head| head.deletes.is_empty());
         self.heads.iter().filter(|head| !any_live || head.deletes.is_empty()).collect()
