@@ -324,3 +324,6 @@ fn match_entries(shown: &[Shown], mut entries: Vec<LocalEntry>) -> Matched {
 fn shares(a: &[Dot], b: &[Dot]) -> bool {
     a.iter().any(|dot| b.contains(dot))
 }
+
+#[cfg(test)]
+mod tests;
