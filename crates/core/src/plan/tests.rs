@@ -5,12 +5,14 @@
 
 mod cases;
 mod histories;
+mod matching;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use super::*;
-use crate::ids::{DeviceId, Stamp};
+use crate::content::{ChunkList, FileContent};
+use crate::ids::{ContentId, DeviceId, Stamp};
 use crate::item::Item;
 use crate::local::{DirId, Fingerprint};
 use crate::memory::vault::Vault;
@@ -89,6 +91,21 @@ impl LocalRead for Replica {
 impl Replica {
     fn entries(&self) -> impl Iterator<Item = &LocalEntry> {
         self.disk.iter().map(|object| &object.entry)
+    }
+
+    /// Something stands in the folder, whatever the view says.
+    fn stand(&mut self, name: &str, seen: &Seen, content: Content) {
+        let entry = LocalEntry {
+            dir: DirId::ROOT,
+            name: crate::memory::vault::named(name),
+            own_dir: None,
+            seen: seen.clone(),
+            mode: None,
+            xattrs: Vec::new(),
+            stat: Fingerprint::default(),
+            state: EntryState::Settled,
+        };
+        self.disk.push(OnDisk { entry, content, mode: None, xattrs: Vec::new() });
     }
 
     /// The plan for all that was touched since the last one.
@@ -284,4 +301,53 @@ fn item_of(step: &Step) -> ItemId {
         Step::Make { shown } => shown.item,
         Step::Change { entry, .. } | Step::Agree { entry, .. } | Step::Remove { entry } => entry.seen.item,
     }
+}
+
+/// A regular file of these bytes, written at this time.
+fn file(bytes: &str, mtime: i64) -> Content {
+    let id = ContentId(*blake3::hash(bytes.as_bytes()).as_bytes());
+    Content::File(FileContent { id, size: bytes.len() as u64, mtime, chunks: ChunkList::Inline(Vec::new()) })
+}
+
+/// A plan in words: what is done to what, and why.
+fn told(plan: &Plan) -> Vec<String> {
+    let one = |planned: &Planned| {
+        let step = match &planned.step {
+            Step::Make { shown } => format!("make {}", shown.name),
+            Step::Change { entry, shown, content, place, attributes } => {
+                let what = [(content, " content"), (place, " place"), (attributes, " attributes")];
+                let what: String = what.iter().filter(|(changes, _)| **changes).map(|(_, what)| *what).collect();
+                format!("change {} to {}:{what}", entry.name, shown.name)
+            }
+            Step::Agree { entry, .. } => format!("agree {}", entry.name),
+            Step::Remove { entry } => format!("remove {}", entry.name),
+        };
+        let cause = match planned.cause {
+            Cause::Content(_) => "content",
+            Cause::Placement(_) => "placement",
+            Cause::Attributes => "attributes",
+            Cause::Conflict(_) => "conflict",
+            Cause::Deleted(Some(_)) => "deleted",
+            Cause::Deleted(None) => "long deleted",
+            Cause::Merged => "merged",
+            Cause::Recorded => "recorded",
+        };
+        format!("{step} ({cause})")
+    };
+    plan.steps.iter().chain(&plan.removals).map(one).collect()
+}
+
+/// A disk in step with a vault that holds one file `f`.
+fn one_file() -> (Replica, Seen) {
+    let mut replica = Replica::default();
+    let seen = replica.vault.create(2, ItemId::ROOT, "f", file("first", 0));
+    replica.follow();
+    assert_eq!(replica.names(), ["f"]);
+    (replica, seen)
+}
+
+/// Nothing more is to be done, however much is looked at.
+fn in_step(replica: &Replica) {
+    let all: Vec<ItemId> = replica.vault.tree().items().keys().copied().collect();
+    assert_eq!(told(&replica.plan_for(&all)), Vec::<String>::new());
 }

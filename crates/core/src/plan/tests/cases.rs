@@ -2,58 +2,7 @@
 
 use super::*;
 use crate::change::Change;
-use crate::content::{ChunkList, FileContent};
-use crate::ids::ContentId;
 use crate::memory::vault::{named, text};
-
-/// A regular file of these bytes, written at this time.
-fn file(bytes: &str, mtime: i64) -> Content {
-    let id = ContentId(*blake3::hash(bytes.as_bytes()).as_bytes());
-    Content::File(FileContent { id, size: bytes.len() as u64, mtime, chunks: ChunkList::Inline(Vec::new()) })
-}
-
-/// A plan in words: what is done to what, and why.
-fn told(plan: &Plan) -> Vec<String> {
-    let one = |planned: &Planned| {
-        let step = match &planned.step {
-            Step::Make { shown } => format!("make {}", shown.name),
-            Step::Change { entry, shown, content, place, attributes } => {
-                let what = [(content, " content"), (place, " place"), (attributes, " attributes")];
-                let what: String = what.iter().filter(|(changes, _)| **changes).map(|(_, what)| *what).collect();
-                format!("change {} to {}:{what}", entry.name, shown.name)
-            }
-            Step::Agree { entry, .. } => format!("agree {}", entry.name),
-            Step::Remove { entry } => format!("remove {}", entry.name),
-        };
-        let cause = match planned.cause {
-            Cause::Content(_) => "content",
-            Cause::Placement(_) => "placement",
-            Cause::Attributes => "attributes",
-            Cause::Conflict(_) => "conflict",
-            Cause::Deleted(Some(_)) => "deleted",
-            Cause::Deleted(None) => "long deleted",
-            Cause::Merged => "merged",
-            Cause::Recorded => "recorded",
-        };
-        format!("{step} ({cause})")
-    };
-    plan.steps.iter().chain(&plan.removals).map(one).collect()
-}
-
-/// A disk in step with a vault that holds one file `f`.
-fn one_file() -> (Replica, Seen) {
-    let mut replica = Replica::default();
-    let seen = replica.vault.create(2, ItemId::ROOT, "f", file("first", 0));
-    replica.follow();
-    assert_eq!(replica.names(), ["f"]);
-    (replica, seen)
-}
-
-/// Nothing more is to be done, however much is looked at.
-fn in_step(replica: &Replica) {
-    let all: Vec<ItemId> = replica.vault.tree().items().keys().copied().collect();
-    assert_eq!(told(&replica.plan_for(&all)), Vec::<String>::new());
-}
 
 #[test]
 fn what_others_made_is_made_and_the_directory_first() {
@@ -77,6 +26,9 @@ fn what_stands_at_one_place_is_planned_once() {
     let second = replica.vault.create(2, ItemId::ROOT, "f", text("displaced"));
     let plan = replica.plan_for(&[first.item, second.item, first.item]);
     assert_eq!(plan.steps.len(), 3, "{:?}", told(&plan));
+    for planned in &plan.steps {
+        assert!(matches!(planned.cause, Cause::Conflict(_)), "{:?}", told(&plan));
+    }
     assert_eq!(plan.conflicts, BTreeSet::from([first.item]));
     replica.follow();
     in_step(&replica);
@@ -185,77 +137,6 @@ fn what_is_left_of_an_item_that_the_vault_has_forgotten_is_removed() {
 }
 
 #[test]
-fn both_sides_of_a_conflict_are_shown_and_this_disks_own_is_kept_as_it_is() {
-    for own_wins in [false, true] {
-        let (mut replica, first) = one_file();
-        let (own, other) = if own_wins { (3, 2) } else { (2, 3) };
-        // The one of device 3 comes later, and wins.
-        let two = replica.vault.edit(2, &first, "two");
-        let three = replica.vault.edit(3, &first, "three");
-        let (own_seen, other_seen) = if own_wins { (&three, &two) } else { (&two, &three) };
-        replica.disk[0].entry.seen = own_seen.clone();
-        replica.disk[0].content = text(if own_wins { "three" } else { "two" });
-        let plan = replica.plan();
-        let mut words = told(&plan);
-        let conflict_name = replica.vault.place_named("f")[1].name.to_string();
-        words.iter_mut().for_each(|words| *words = words.replace(&conflict_name, "COPY"));
-        let expected: &[&str] = match own_wins {
-            false => &["make f (conflict)", "change f to COPY: place (placement)"],
-            true => &["make COPY (conflict)"],
-        };
-        let recorded = words.iter().filter(|words| !words.ends_with("(recorded)")).collect::<Vec<_>>();
-        assert_eq!(recorded, expected, "of {own} against {other}");
-        let made = plan.steps.iter().find(|planned| matches!(planned.step, Step::Make { .. })).expect("it is made");
-        assert_eq!(made.cause, Cause::Conflict(other_seen.heads[0]));
-        assert_eq!(plan.conflicts, BTreeSet::from([first.item]));
-        replica.vault.publish(2, vec![Change::Mode { item: first.item, mode: 0o600 }]);
-        replica.follow();
-        in_step(&replica);
-    }
-}
-
-#[test]
-fn an_older_version_becomes_the_side_that_it_came_to_be() {
-    let (mut replica, first) = one_file();
-    let two = replica.vault.edit(2, &first, "two");
-    let three = replica.vault.edit(3, &first, "three");
-    replica.follow();
-    assert_eq!(replica.seen("f").heads, three.heads);
-    // Both are edited further: each object on this disk goes on with its own line.
-    replica.vault.edit(3, &three, "three further");
-    replica.vault.edit(2, &two, "two further");
-    let plan = replica.plan();
-    for planned in &plan.steps {
-        let Step::Change { entry, shown, content: true, place: false, .. } = &planned.step else {
-            panic!("{:?}", told(&plan))
-        };
-        assert!(shown.trail.contains(&entry.seen.heads[0]));
-    }
-    assert_eq!(plan.steps.len(), 2);
-}
-
-#[test]
-fn whichever_side_is_left_the_disk_keeps_that_one() {
-    for left in ["two", "three"] {
-        let (mut replica, first) = one_file();
-        let two = replica.vault.edit(2, &first, "two");
-        let three = replica.vault.edit(3, &first, "three");
-        replica.follow();
-        let goes = if left == "two" { &three } else { &two };
-        let item = first.item;
-        let removed = vec![crate::change::Removed { item, heads: goes.heads.clone(), placements: Vec::new() }];
-        replica.vault.publish(2, vec![Change::Delete { removed }]);
-        let plan = replica.plan();
-        let contents = plan.steps.iter().any(|planned| matches!(planned.step, Step::Change { content: true, .. }));
-        assert!(!contents, "nothing is fetched: {:?}", told(&plan));
-        assert_eq!(plan.removals[0].cause, Cause::Merged);
-        replica.vault.publish(2, vec![Change::Mode { item, mode: 0o600 }]);
-        replica.follow();
-        assert_eq!((replica.names(), replica.vault.targets("f")), (vec!["f".to_owned()], vec![left.to_owned()]));
-    }
-}
-
-#[test]
 fn what_is_ignored_here_is_neither_changed_nor_removed() {
     let (mut replica, first) = one_file();
     replica.disk[0].entry.state = EntryState::Frozen;
@@ -275,6 +156,10 @@ fn the_same_bytes_under_another_version_are_not_written_again() {
     // A version of which nothing is known any more is no reason to believe that its bytes are there.
     replica.disk[0].entry.seen.heads = vec![Dot { counter: 99, ..first.heads[0] }];
     assert_eq!(told(&replica.plan_for(&[item])), ["change f to f: content (content)"]);
+    // Of versions that agree one is enough.
+    let standing = replica.vault.seen("f")[0].heads[0];
+    replica.disk[0].entry.seen.heads = vec![Dot { counter: 99, ..standing }, standing];
+    assert_eq!(told(&replica.plan_for(&[item])), ["agree f (recorded)"]);
     replica.disk[0].entry.seen.heads.clear();
     assert_eq!(told(&replica.plan_for(&[item])), ["change f to f: content (content)"]);
 }
@@ -319,84 +204,26 @@ fn a_name_that_stands_in_for_another_stays_while_that_is_shown() {
 }
 
 #[test]
-fn who_stood_in_the_way_of_a_name_leaves_it_to_the_next() {
-    let (mut replica, first) = one_file();
-    let second = replica.vault.create(3, ItemId::ROOT, "f", file("second", 0));
-    replica.follow();
-    assert_eq!(replica.seen("f").item, first.item);
-    replica.vault.place(2, &first, ItemId::ROOT, "g");
-    // However much of it was touched, what the disk has at the old name is looked at too.
-    let plan = replica.plan_for(&[first.item]);
-    assert_eq!(plan.steps.len(), 2, "{:?}", told(&plan));
-    replica.follow();
-    assert_eq!((replica.seen("f").item, replica.seen("g").item), (second.item, first.item));
-    in_step(&replica);
-}
-
-#[test]
-fn directories_of_one_name_become_one_and_part_again() {
-    let mut replica = Replica::default();
-    let mut directories = Vec::new();
-    for (device, name) in [(2, "d"), (3, "e")] {
-        let directory = replica.vault.create(device, ItemId::ROOT, name, Content::Directory);
-        replica.vault.create(device, directory.item, name, text(name));
-        replica.vault.create(device, directory.item, "both", text(name));
-        directories.push(directory);
+fn whose_move_counts_is_told_and_not_whose_device_comes_last() {
+    for (early, late) in [(3, 9), (9, 3)] {
+        let (mut replica, first) = one_file();
+        replica.vault.place(early, &first, ItemId::ROOT, "early");
+        let late = replica.vault.place(late, &first, ItemId::ROOT, "late");
+        let plan = replica.plan();
+        assert_eq!(told(&plan), ["change f to late: place (placement)"]);
+        assert_eq!(plan.steps[0].cause, Cause::Placement(late.placements[0]));
     }
-    replica.follow();
-    let together = replica.vault.place(2, &directories[1], ItemId::ROOT, "d");
-    let plan = replica.plan();
-    assert_eq!(plan.also.len(), 4, "what both hold is looked at");
-    assert_eq!(plan.removals[0].cause, Cause::Merged);
-    let touch = |replica: &mut Replica| {
-        let modes = directories.iter().map(|directory| Change::Mode { item: directory.item, mode: 0o700 }).collect();
-        replica.vault.publish(2, modes);
-    };
-    touch(&mut replica);
-    replica.follow();
-    assert_eq!(replica.names().len(), 5, "{:?}", replica.names());
-    replica.vault.place(2, &together, ItemId::ROOT, "e");
-    replica.follow();
-    assert_eq!(replica.names(), ["d", "d/both", "d/d", "e", "e/both", "e/e"]);
-    in_step(&replica);
 }
 
 #[test]
-fn files_that_come_to_hold_the_same_become_one() {
-    let (mut replica, first) = one_file();
-    let second = replica.vault.create(3, ItemId::ROOT, "f", file("second", 0));
-    replica.follow();
-    assert_eq!(replica.disk.len(), 2);
-    let content = file("first", 5);
-    let same = Change::Content { item: second.item, content, replaces: second.heads, trail: Vec::new() };
-    replica.vault.publish(3, vec![same]);
-    let plan = replica.plan();
-    assert_eq!(plan.removals.iter().map(|planned| &planned.cause).collect::<Vec<_>>(), [&Cause::Merged]);
-    replica.vault.publish(2, vec![Change::Mode { item: first.item, mode: 0o600 }]);
-    replica.follow();
-    assert_eq!(replica.names(), ["f"]);
-    // Whoever deleted the one that was shown had not seen the other: that stands.
-    replica.vault.delete(2, &first);
-    assert_eq!(told(&replica.plan()), ["make f (content)", "remove f (deleted)"]);
-    replica.vault.publish(2, vec![Change::Mode { item: first.item, mode: 0o640 }]);
-    replica.follow();
-    assert_eq!((replica.names(), replica.seen("f").item), (vec!["f".to_owned()], second.item));
-}
-
-#[test]
-fn an_item_of_a_conflict_copys_name_has_that_copy_shown_under_a_longer_one() {
-    let (mut replica, first) = one_file();
-    replica.vault.edit(2, &first, "two");
-    replica.vault.edit(3, &first, "three");
-    replica.follow();
-    let copy = replica.vault.place_named("f")[1].name.to_string();
-    let same = replica.vault.create(2, ItemId::ROOT, &copy, text("of that name"));
-    let plan = replica.plan_for(&[same.item]);
-    assert!(plan.steps.iter().any(|planned| matches!(planned.step, Step::Change { place: true, .. })));
-    replica.follow();
-    assert_eq!(replica.disk.len(), 3);
-    replica.vault.delete(2, &same);
-    replica.follow();
-    assert_eq!(replica.disk.len(), 2);
-    in_step(&replica);
+fn who_deleted_it_is_told_and_not_who_had_tried_before() {
+    for (before, at_last) in [(3, 9), (9, 3)] {
+        let (mut replica, first) = one_file();
+        replica.vault.delete(before, &first);
+        let edited = replica.vault.edit(4, &first, "an edit that had not seen it");
+        let delete = replica.vault.delete(at_last, &edited);
+        let plan = replica.plan();
+        assert_eq!(told(&plan), ["remove f (deleted)"]);
+        assert_eq!(plan.removals[0].cause, Cause::Deleted(Some(delete)));
+    }
 }
