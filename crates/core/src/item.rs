@@ -219,6 +219,13 @@ impl Item {
         seats
     }
 
+    /// Of the heads among these that are shown, the one whose branch began last: as with seats, it counts for all.
+    pub fn last_begun(&self, dots: &[Dot]) -> Option<&Head> {
+        let shown = self.shown_heads();
+        let named = shown.iter().copied().filter(|head| dots.contains(&head.dot));
+        named.max_by_key(|head| (branch_began(head, &shown), head.dot))
+    }
+
     fn shown_heads(&self) -> Vec<&Head> {
         let any_live = self.heads.iter().any(|head| head.deletes.is_empty());
         self.heads.iter().filter(|head| !any_live || head.deletes.is_empty()).collect()
@@ -274,13 +281,15 @@ pub struct Began {
     pub time: i64,
 }
 
-/// When the branch of `head` began: its earliest version that is not in the line of another head.
+/// When the branch of `head` began: its earliest version that is not in the line of a head with other bytes.
+///
+/// Heads that agree have one seat, and what they come from in common is theirs: writing the same again changes no seats.
 ///
 /// Later edits of a branch do not move this, so they change no seats, as long as a branch is at most [`MAX_TRAIL`]
 /// versions long when the conflict is first seen; from then on [`Item::trail_after`] keeps where it began.
 fn branch_began(head: &Head, shown: &[&Head]) -> Began {
-    let in_another_line =
-        |dot: &Dot| shown.iter().filter(|other| other.dot != head.dot).any(|other| is_in_line(other, dot));
+    let others: Vec<&&Head> = shown.iter().filter(|other| !other.content.agrees(&head.content)).collect();
+    let in_another_line = |dot: &Dot| others.iter().any(|other| is_in_line(other, dot));
     let mut began = Began { lamport: head.lamport, dot: head.dot, time: head.time };
     for mark in &head.trail {
         if in_another_line(&mark.dot) {

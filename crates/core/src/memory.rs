@@ -1,15 +1,17 @@
 //! A tree held in memory: the ports of [`tree`](crate::tree) over ordered maps, for tests and small tools.
 //!
-//! Nothing here can fail. A replica keeps its tree in its index instead; this one grows with the number of items.
+//! It tells past versions too, and calls devices by the short form of their ids. Nothing here can fail. A replica keeps its tree in its index instead; this one grows with the number of items.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::ops::Bound;
 
-use crate::ids::{ItemId, Stamp};
-use crate::item::Item;
+use crate::ids::{DeviceId, Dot, ItemId, Stamp};
+use crate::item::{Head, Item};
 use crate::name::Name;
+use crate::plan::HistoryRead;
 use crate::tree::{ChildCursor, MoveRecord, Past, TreeRead, TreeWrite};
+use crate::view::ViewRead;
 
 /// A tree in memory, with all that folding wrote open to view.
 #[derive(Clone, Default, Debug)]
@@ -114,6 +116,23 @@ impl TreeWrite for MemoryTree {
     }
 }
 
+impl HistoryRead for MemoryTree {
+    fn version(&self, item: ItemId, dot: &Dot) -> Result<Option<Head>, Infallible> {
+        let standing = self.items.get(&item).into_iter().flat_map(|item| &item.heads);
+        let past = self.history.get(&item).into_iter().flatten().filter_map(|past| match past {
+            Past::Content(head) => Some(head),
+            _ => None,
+        });
+        Ok(standing.chain(past).find(|head| head.dot == *dot).cloned())
+    }
+}
+
+impl ViewRead for MemoryTree {
+    fn device_label(&self, device: &DeviceId) -> Result<String, Infallible> {
+        Ok(device.short())
+    }
+}
+
 /// A cursor is the item's id, then its name.
 fn cursor(name: &Name, item: ItemId) -> ChildCursor {
     ChildCursor([item.as_bytes(), name.as_bytes()].concat())
@@ -130,11 +149,13 @@ fn least_name() -> Name {
 }
 
 #[cfg(test)]
+pub(crate) mod vault;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::content::Content;
-    use crate::ids::{DeviceId, Dot};
-    use crate::item::{Head, Placed};
+    use crate::item::Placed;
 
     fn item(id: u8, parent: ItemId, name: &[u8]) -> Item {
         let stamp = Stamp { lamport: 1, device: DeviceId([1; 32]), counter: 1, index: id.into() };

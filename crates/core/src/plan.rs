@@ -196,7 +196,7 @@ impl<T: PlanRead> Planner<'_, T> {
             let cause = if content {
                 content_cause(&shown)
             } else if place {
-                Cause::Placement(*shown.placements.last().unwrap_or(&shown.heads[0]))
+                Cause::Placement(shown.placed)
             } else {
                 Cause::Attributes
             };
@@ -253,7 +253,9 @@ impl<T: PlanRead> Planner<'_, T> {
         if crate::tree::is_shown(self.viewer.tree(), &item)? {
             return Ok(Cause::Merged);
         }
-        Ok(Cause::Deleted(item.deletes.last().copied()))
+        // One that an edit outlived removed nothing; where several did it together, either may be told.
+        let alone = item.deletes.iter().find(|delete| item.is_removed_by(|counts| counts == *delete));
+        Ok(Cause::Deleted(alone.or(item.deletes.last()).copied()))
     }
 }
 
@@ -324,3 +326,6 @@ fn match_entries(shown: &[Shown], mut entries: Vec<LocalEntry>) -> Matched {
 fn shares(a: &[Dot], b: &[Dot]) -> bool {
     a.iter().any(|dot| b.contains(dot))
 }
+
+#[cfg(test)]
+mod tests;

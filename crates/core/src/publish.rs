@@ -127,13 +127,16 @@ fn passed_by<T: HistoryRead>(
 }
 
 /// The line of versions that an edit of what was seen continues.
+///
+/// Of several that agree it is that of the one that has the seat for them: any other would change seats.
 fn trail_of<T: HistoryRead>(tree: &T, seen: &Seen) -> Result<Vec<Mark>, T::Error> {
-    let Some(dot) = seen.heads.last() else { return Ok(Vec::new()) };
-    let Some(head) = tree.version(seen.item, dot)? else { return Ok(Vec::new()) };
-    if let Some(item) = tree.item(seen.item)? {
-        return Ok(item.trail_after(&head));
+    let Some(item) = tree.item(seen.item)? else { return Ok(Vec::new()) };
+    if let Some(head) = item.last_begun(&seen.heads) {
+        return Ok(item.trail_after(head));
     }
-    Ok(vec![Mark { dot: head.dot, lamport: head.lamport, time: head.time }])
+    let Some(dot) = seen.heads.last() else { return Ok(Vec::new()) };
+    let head = tree.version(seen.item, dot)?;
+    Ok(head.map(|head| item.trail_after(&head)).unwrap_or_default())
 }
 
 /// An object was moved or renamed to (`parent`, `name`), where `parent` is a directory's item.
@@ -271,3 +274,6 @@ fn absorb_twins(seen: &Seen) -> Option<Change> {
         .collect();
     (!removed.is_empty()).then_some(Change::Delete { removed })
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,6 +48,8 @@ pub struct Shown {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// The item's placements, sorted.
     pub placements: Vec<Dot>,
+    /// The one of these that is in force.
+    pub placed: Dot,
     /// Items that are seen as one with it.
     pub twins: Vec<Twin>,
     /// Whether its item has more than one seat.
@@ -229,6 +231,7 @@ impl<'a, T: ViewRead> Viewer<'a, T> {
             mode: item.mode.as_ref().map(|mode| mode.value),
             xattrs: item.xattrs.iter().filter_map(|(n, value)| Some((n.clone(), live(&value.value)?))).collect(),
             placements: placement_dots(self.tree, item)?,
+            placed: item.at.stamp.dot(),
             twins: Vec::new(),
             in_conflict: seats.len() > 1,
         })

@@ -254,7 +254,7 @@ impl Applier<'_, '_> {
             }
             Step::Change { entry, shown, place: true, .. } => {
                 let (from, to) = (crate::paths::known_path(index, entry)?, shown_at(shown)?);
-                (replica::Action::Move, from, Some(to), format!("{} put it there", by(&shown.placements)?))
+                (replica::Action::Move, from, Some(to), format!("{} put it there", by(&[shown.placed])?))
             }
             Step::Change { shown, .. } => {
                 let cause = "its permissions or attributes were changed".to_owned();

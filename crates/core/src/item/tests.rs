@@ -83,6 +83,24 @@ fn further_edits_of_one_branch_change_no_seats() {
 }
 
 #[test]
+fn what_two_write_alike_over_one_side_changes_no_seats() {
+    let mut item = item();
+    let (root, side) = ((dot(1, 1), 1), (dot(2, 1), 2));
+    item.fold_content(head(side.0, 2, "b", &[root]), &[dot(1, 1)]);
+    item.fold_content(head(dot(3, 1), 3, "c", &[root]), &[dot(1, 1)]);
+    let began = |item: &Item| item.seats().iter().map(|seat| seat.began.dot).collect::<Vec<_>>();
+    for (device, lamport) in [(2, 4), (4, 5)] {
+        item.fold_content(head(dot(device, 2), lamport, "alike", &[side, root]), &[side.0]);
+        assert_eq!(began(&item), [dot(3, 1), side.0], "device {device} wrote it");
+    }
+    let last = item.last_begun(&[dot(2, 2), dot(4, 2)]).unwrap().clone();
+    let mut further = head(dot(2, 3), 6, "further", &[]);
+    further.trail = item.trail_after(&last);
+    item.fold_content(further, &[dot(2, 2), dot(4, 2)]);
+    assert_eq!(began(&item), [dot(3, 1), side.0]);
+}
+
+#[test]
 fn edits_beyond_the_length_of_a_trail_change_neither_seats_nor_where_branches_began() {
     let mut item = item();
     let root = (dot(1, 1), 1);
