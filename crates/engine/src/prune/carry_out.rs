@@ -472,3 +472,6 @@ pub(super) fn packs_of_checkpoints(
 
 /// The kind of problem under which the index keeps what could not be let go.
 const PROBLEM: &str = "history";
+
+#[cfg(test)]
+mod tests;
