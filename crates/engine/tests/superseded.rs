@@ -397,6 +397,11 @@ fn a_checkpoint_that_lies_before_where_history_begins_goes_with_that_history() {
     let gone: Vec<u64> = before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, size)| *size).collect();
     assert!(!after.contains_key(&of_desk), "nobody can begin from it any more");
     assert_eq!((report.deleted, report.deleted_bytes), (gone.len() as u64, gone.iter().sum()));
+    // Its author goes by another too.
+    assert_eq!(held(&pair.desk), Some(of_desk));
+    prune(&mut pair.desk);
+    let held = held(&pair.desk).unwrap();
+    assert!(pair.store.names().contains(&held), "{held:?} is named and is gone");
     let mut third = pair.third();
     third.sync();
     assert_eq!(third.files(), pair.laptop.files());

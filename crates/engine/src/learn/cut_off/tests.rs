@@ -4,7 +4,7 @@
 //! whether it is told that it follows no more, and what it asks the others for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use packetboat_core::body::PacketBody;
 use packetboat_core::ids::{Counter, Dot, PacketHash, VaultId};
@@ -13,16 +13,16 @@ use packetboat_core::knowledge::{Knowledge, Learned as LearnedOf};
 use packetboat_core::marker::{Argon2Cost, Marker, NewPassphrase, NewRecovery};
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::recovery::RecoveryKey;
-use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
+use packetboat_core::store::Store;
 use packetboat_core::tip::{SealedTip, Tip};
 use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::Index;
-use packetboat_storage::memory::MemoryStore;
 
 use crate::Keys;
 use crate::error::SyncError;
 use crate::learn::{Learned, OwnLane, learn, packet_name};
 use crate::ports::Silent;
+use crate::shown::Shown;
 use crate::vault::marker_name;
 
 /// The device of a case that holds the first key alone, and what lies at the storage.
@@ -30,65 +30,6 @@ struct Case {
     index: Index,
     store: Shown,
     keys: Keys,
-}
-
-/// A storage whose listings leave out some objects, where others are listed and cannot be read, and that may fail once.
-#[derive(Default)]
-struct Shown {
-    objects: MemoryStore,
-    unlisted: BTreeSet<ObjectName>,
-    lost: BTreeSet<ObjectName>,
-    /// The requests so far, and the one that fails; none does at 0.
-    requests: AtomicU64,
-    fails_at: u64,
-}
-
-impl Shown {
-    fn request(&self) -> Result<(), StoreError> {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        if number == self.fails_at {
-            let source = std::io::Error::other("no line");
-            return Err(StoreError::Io { action: "read", name: number.to_string(), source });
-        }
-        Ok(())
-    }
-}
-
-impl Store for Shown {
-    fn describe(&self) -> String {
-        self.objects.describe()
-    }
-
-    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
-        self.objects.put_new(name, bytes)
-    }
-
-    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
-        self.objects.put(name, bytes)
-    }
-
-    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
-        self.request()?;
-        match self.lost.contains(name) {
-            true => Err(StoreError::Missing { name: name.clone() }),
-            false => self.objects.get(name, limit),
-        }
-    }
-
-    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        self.request()?;
-        self.objects.get_range(name, offset, len)
-    }
-
-    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
-        self.request()?;
-        let listed = self.objects.list(folder)?;
-        Ok(listed.into_iter().filter(|listed| !self.unlisted.contains(&listed.name)).collect())
-    }
-
-    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.objects.delete(name)
-    }
 }
 
 /// Whether this device is told, and the packets that it asks for.
