@@ -43,6 +43,8 @@ pub mod restore_from;
 mod round;
 mod salvage;
 pub mod scan;
+#[cfg(test)]
+mod shown;
 mod status;
 mod telling;
 pub mod undo;

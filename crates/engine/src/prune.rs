@@ -208,6 +208,10 @@ impl Replica {
                 return Ok(report);
             }
             report.add(self.carry_out_here(|_| true, observer)?);
+            // It may have met a copy of itself meanwhile: nobody would hear of what it condemns.
+            if self.publish(false)? == Published::Forked {
+                return Ok(report);
+            }
         }
         if places::lie_apart(&self.parts.index)? {
             report.notes.push(APART.to_owned());

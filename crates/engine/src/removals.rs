@@ -353,7 +353,9 @@ impl Replica {
     fn was_passed_over(&self) -> Result<bool, SyncError> {
         let index = &self.parts.index;
         let record = garbage::load(index)?;
-        if record.standing().next().is_none() {
+        // An introduction that is yet to be made knows all that is condemned.
+        let is_introduced = index.knowledge().counter(&self.keys.device.device()) > 0;
+        if !is_introduced || record.standing().next().is_none() {
             return Ok(false);
         }
         let members = members::load(index)?;

@@ -6,22 +6,28 @@ use packetboat_core::content::Content;
 use packetboat_core::item::Item;
 use packetboat_core::local::{DirId, EntryState, LocalEntry, LocalRead};
 use packetboat_core::name::Name;
+use packetboat_core::plan::HistoryRead;
 use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_engine::consistency::Check;
 use packetboat_engine::error::SyncError;
-use packetboat_engine::ports::Silent;
+use packetboat_engine::ports::{Note, Observer, Phase, Silent};
 use packetboat_engine::replica::{Replica, SyncOptions};
 use packetboat_engine::scan::fingerprint;
 use packetboat_replica::index::Index;
+use packetboat_testkit::sim_fs::SimFs;
 use support::{Device, Pair};
 
 /// Makes the record say that a file is as it was when it is not, as a disk that lies would.
 fn belie(device: Device, name: &str, check: Check) -> Device {
+    belie_as(device, name, check, EntryState::Settled)
+}
+
+fn belie_as(device: Device, name: &str, check: Check, state: EntryState) -> Device {
     let Device { fs, replica } = device;
     let mut parts = replica.into_parts();
     let mut entry = parts.index.entry_at(DirId::ROOT, &Name::new(name.as_bytes()).unwrap()).unwrap().unwrap();
     entry.stat = fingerprint(&fs.stat(name).unwrap());
-    entry.state = EntryState::Settled;
+    entry.state = state;
     parts.index.put_entry(&entry).unwrap();
     parts.settings.check = check;
     Device { fs, replica: Replica::open(parts).unwrap() }
@@ -176,14 +182,118 @@ fn what_is_ignored_here_and_changed_elsewhere_is_no_finding() {
     let mut pair = Pair::new();
     pair.laptop.fs.write("file", b"text").unwrap();
     pair.settle();
-    pair.laptop.fs.write(".packetboatignore", b"file\n").unwrap();
-    pair.laptop.replica.settings_mut().check = Check::Everything;
-    pair.laptop.sync();
     pair.desk.fs.write("file", b"changed elsewhere").unwrap();
     pair.pass();
     pair.desk.sync();
+    // The rule comes with the round that learns of it: before that the desk would follow it too.
+    pair.laptop.fs.write(".packetboatignore", b"file\n").unwrap();
+    pair.laptop.replica.settings_mut().check = Check::Everything;
     for _ in 0..2 {
         pair.laptop.sync();
     }
     assert_eq!(pair.laptop.fs.read("file").unwrap(), b"text");
+}
+
+#[test]
+fn what_is_ignored_here_may_hold_anything() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("file", b"text").unwrap();
+    pair.settle();
+    pair.laptop.fs.write(".packetboatignore", b"file\n").unwrap();
+    pair.laptop.sync();
+    pair.laptop.fs.write("file", b"what nobody is to know").unwrap();
+    let mut laptop = belie_as(pair.laptop, "file", Check::Everything, EntryState::Frozen);
+    laptop.sync();
+    assert_eq!(laptop.fs.read("file").unwrap(), b"what nobody is to know");
+}
+
+/// Writes to a file when a round has looked at the folder.
+struct Busy(SimFs, u32);
+
+impl Observer for Busy {
+    fn phase(&mut self, phase: Phase, _: Option<u64>, _: Option<u64>) {
+        if matches!(phase, Phase::Store | Phase::Apply) {
+            self.1 += 1;
+            self.0.write("file", "more and ".repeat(self.1 as usize).as_bytes()).unwrap();
+        }
+    }
+    fn advance(&mut self, _: u64, _: u64) {}
+    fn note(&mut self, _: Note) {}
+}
+
+#[test]
+fn a_file_that_a_program_writes_to_during_the_round_is_no_finding() {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("file", b"text").unwrap();
+    pair.settle();
+    pair.pass();
+    pair.laptop.replica.settings_mut().check = Check::Everything;
+    let mut busy = Busy(pair.laptop.fs.clone(), 0);
+    pair.laptop.fs.write("other", b"something to store").unwrap();
+    pair.laptop.replica.sync(SyncOptions::default(), &mut busy).unwrap();
+    assert!(busy.1 > 0);
+    pair.settle();
+    assert_eq!(pair.laptop.files(), pair.desk.files());
+}
+
+/// A device that shows of an ignored file what was replaced elsewhere, and in whose index something is changed.
+fn behind_by_a_rule(change: impl FnOnce(&mut Index, Item)) -> Result<(), SyncError> {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("file", b"text").unwrap();
+    pair.settle();
+    for text in ["once", "twice"] {
+        pair.desk.fs.write("file", text.as_bytes()).unwrap();
+        pair.pass();
+        pair.desk.sync();
+    }
+    // The rule comes with the round that learns of it.
+    pair.laptop.fs.write(".packetboatignore", b"file*\n").unwrap();
+    pair.laptop.replica.settings_mut().check = Check::Everything;
+    pair.laptop.sync();
+    assert_eq!(pair.laptop.fs.read("file").unwrap(), b"text");
+    let mut laptop = pair.laptop.with_index(|index| {
+        let item = item_at(index, "file");
+        change(index, item);
+    });
+    laptop.replica.settings_mut().check = Check::Everything;
+    laptop.replica.sync(SyncOptions::default(), &mut Silent).map(drop)
+}
+
+/// Forgets all replaced contents of an item, as a device that begins from a checkpoint does.
+fn forget_replaced(index: &mut Index, item: &Item) {
+    for past in index.history_of(item.id).unwrap() {
+        index.remove_past(item.id, &past).unwrap();
+    }
+    let shown = index.entry_at(DirId::ROOT, &Name::new(*b"file").unwrap()).unwrap().unwrap().seen.heads[0];
+    assert_eq!(index.version(item.id, &shown).unwrap(), None);
+}
+
+#[test]
+fn a_version_that_a_standing_one_replaced_may_be_shown_where_nothing_else_is_known_of_it() {
+    behind_by_a_rule(|index, item| {
+        assert_eq!(item.heads[0].trail.len(), 2, "{item:?}");
+        forget_replaced(index, &item);
+    })
+    .unwrap();
+    // Another version beside that one need not have replaced it.
+    behind_by_a_rule(|index, mut item| {
+        forget_replaced(index, &item);
+        let mut other = item.heads[0].clone();
+        other.dot.counter += 1000;
+        other.trail.clear();
+        item.heads.push(other);
+        index.put_item(&item).unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_version_that_no_standing_one_replaced_and_of_which_nothing_is_known_is_found() {
+    let outcome = behind_by_a_rule(|index, _| {
+        let mut entry = index.entry_at(DirId::ROOT, &Name::new(*b"file").unwrap()).unwrap().unwrap();
+        entry.seen.heads[0].counter += 1000;
+        index.put_entry(&entry).unwrap();
+    });
+    let Err(SyncError::Inconsistent { what, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(what, "an entry stands for a version that is not known");
 }

@@ -4,11 +4,14 @@
 mod support;
 
 use packetboat_core::garbage::Retention;
+use packetboat_core::ids::{Dot, PacketHash};
+use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::store::ObjectName;
+use packetboat_engine::PruneOptions;
 use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
-    LARGE, MORE_THAN_A_TAIL, assert_sound, bring, count, desk_writes_a_checkpoint, garbage, keep,
+    LARGE, MORE_THAN_A_TAIL, ONE_VERSION, assert_sound, bring, count, desk_writes_a_checkpoint, garbage, keep,
     let_go_until_nothing_moves, noise, prune, shown, three_versions,
 };
 use support::{Device, Pair};
@@ -102,6 +105,37 @@ fn a_device_that_joined_later_leaves_all_to_those_that_know_what_past_versions_n
     assert_eq!(shown(&mut pair.desk, "large", &times[0]).unwrap(), noise(1, LARGE));
     // Whoever has folded all of it lets go.
     assert!(prune(&mut pair.desk).packets > 0);
+}
+
+#[test]
+fn a_device_that_lacks_a_single_packet_leaves_all_to_those_that_have_it() {
+    for lacking in 1..=2 {
+        let (mut pair, _) = three_versions();
+        let mut history = Knowledge::new();
+        history.advance(pair.laptop.id(), Learned { counter: lacking, hash: PacketHash([0; 32]) });
+        let mut desk = pair.take_desk().with_index(|index| index.forget_packets(&history).unwrap());
+        let report = keep(&mut desk, Retention::Days(0));
+        assert!(report.notes.iter().any(|note| note.contains("joined later")), "{lacking}: {:?}", report.notes);
+        assert_eq!((report.packs, report.packets, report.deleted), (0, 0, 0));
+        assert_eq!(garbage(&desk).standing().count(), 0);
+    }
+}
+
+#[test]
+fn packs_stay_and_it_is_told_where_what_a_packet_stored_can_be_looked_at_no_more() {
+    let (mut pair, times) = three_versions();
+    pair.laptop.fs.write("more", b"of which the desk has not heard").unwrap();
+    pair.laptop.sync();
+    let device = pair.laptop.id();
+    let counter = pair.laptop.replica.index().knowledge().counter(&device);
+    let third = pair.third();
+    let laptop = std::mem::replace(&mut pair.laptop, third);
+    let mut laptop = laptop.with_index(|index| index.drop_sealed(Dot { device, counter }).unwrap());
+    let options = PruneOptions { keep: Some(ONE_VERSION), dry_run: true };
+    let report = laptop.replica.prune(options, &mut Silent).unwrap();
+    assert_eq!(report.packs, 0);
+    assert_eq!(report.notes, ["some packets are not here any more: packs are left as they are"]);
+    assert_eq!(shown(&mut laptop, "large", &times[0]).unwrap(), noise(1, LARGE));
 }
 
 #[test]

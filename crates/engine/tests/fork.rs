@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use packetboat_core::garbage::Retention;
 use packetboat_core::ids::Dot;
-use packetboat_core::store::Store;
+use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
 use packetboat_core::tip::Tip;
 use packetboat_engine::PruneOptions;
 use packetboat_engine::learn::packet_name;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{Parts, Replica};
 use packetboat_replica::index::Index;
+use packetboat_storage::memory::MemoryStore;
+use support::letting_go::{LARGE, assert_sound, bring, keep, noise, packs, stored};
 use support::{Device, Pair};
 
 /// A device whose index lies in a file, so that it can be copied as a backup copies it.
@@ -202,6 +204,90 @@ fn a_restored_index_from_before_a_new_key_publishes_nothing_into_the_void() {
     assert_eq!(pair.laptop.files(), restored.files());
     assert_eq!(fourth.files(), restored.files());
     assert!(restored.files().iter().any(|(path, text)| path == "later" && text == "by the restored one"));
+}
+
+/// A store at which somebody else puts what lies at another just before a certain object is put.
+struct Overtaken {
+    inner: MemoryStore,
+    theirs: MemoryStore,
+    at: ObjectName,
+}
+
+impl Store for Overtaken {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        if *name == self.at {
+            bring(&self.theirs, &self.inner.names(), &self.inner);
+        }
+        self.inner.put_new(name, bytes)
+    }
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.put(name, bytes)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        self.inner.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+}
+
+#[test]
+fn whoever_finds_a_copy_of_itself_while_it_stores_anew_deletes_nothing_for_what_it_could_not_tell() {
+    let directory = tempfile::tempdir().unwrap();
+    let (now, old) = (directory.path().join("now.db"), directory.path().join("old.db"));
+    let mut pair = Pair::new();
+    let mut third = with_index_at(&pair, &now, 30);
+    third.sync();
+    let pack = stored(&mut pair, "dir/moved", 7);
+    third.sync();
+    // The laptop deletes and condemns what the desk moved unseen, so that all have it again; and all have answered.
+    let desk = pair.take_desk();
+    let mut desk = pair.moved(desk, &MemoryStore::new(), "nowhere");
+    desk.fs.rename("dir", "elsewhere").unwrap();
+    desk.sync();
+    pair.laptop.fs.remove("dir/moved").unwrap();
+    pair.laptop.fs.remove("dir").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).packs, 1);
+    pair.desk = pair.moved(desk, &pair.store, "memory");
+    pair.desk.sync();
+    third.sync();
+    let (id, counter) = (third.id(), third.replica.index().knowledge().counter(&third.id()));
+    let fs = closed(third);
+    copy_index(&now, &old);
+    // A copy of the third publishes where nobody sees it yet.
+    let elsewhere = MemoryStore::new();
+    bring(&pair.store, &[], &elsewhere);
+    let copy = Device { replica: reopen(&pair, &fs, &old), fs: fs.clone() };
+    let mut copy = pair.moved(copy, &elsewhere, "memory");
+    copy.fs.write("by the copy", b"text").unwrap();
+    copy.sync();
+    let at = packet_name(&Dot { device: id, counter: counter + 1 });
+    assert!(elsewhere.names().contains(&at) && !pair.store.names().contains(&at));
+    let mut parts = reopen(&pair, &fs, &now).into_parts();
+    parts.store = std::sync::Arc::new(Overtaken { inner: pair.store.clone(), theirs: elsewhere, at: at.clone() });
+    let mut third = Device { replica: Replica::open(parts).unwrap(), fs };
+    third.replica.prune(PruneOptions::default(), &mut Silent).unwrap();
+    assert!(pair.store.names().contains(&at), "it was to tell of what it stored anew");
+    assert!(packs(&pair).contains(&pack), "nobody else knows of another pack that holds this");
+    for _ in 0..3 {
+        third.sync();
+        pair.settle();
+    }
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_eq!(device.fs.read("elsewhere/moved").unwrap(), noise(7, LARGE));
+        assert_sound(device);
+    }
 }
 
 /// The replica with this disk and this index, as its program starts again.

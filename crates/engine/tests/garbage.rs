@@ -212,6 +212,67 @@ fn history_that_is_let_go_leaves_the_lanes() {
 }
 
 #[test]
+fn packets_that_are_let_go_are_deleted_though_a_stale_listing_does_not_show_them() {
+    let (mut pair, _) = three_versions();
+    let first = ObjectName::new(format!("lanes/{}/1", pair.laptop.id())).unwrap();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    let third = pair.third();
+    let mut laptop = std::mem::replace(&mut pair.laptop, third);
+    pair.hide(&mut laptop, std::slice::from_ref(&first));
+    prune(&mut laptop);
+    assert!(!pair.store.names().contains(&first));
+}
+
+#[test]
+fn whoever_began_from_a_checkpoint_deletes_the_packets_before_it_too() {
+    let mut pair = Pair::new();
+    for text in ["one", "two"] {
+        pair.laptop.fs.write("small", text.as_bytes()).unwrap();
+        pair.settle();
+    }
+    pair.pass_days(1);
+    let first = ObjectName::new(format!("lanes/{}/1", pair.laptop.id())).unwrap();
+    keep(&mut pair.laptop, Retention::Days(0));
+    let mut third = pair.third();
+    third.sync();
+    assert_eq!(third.replica.index().packets(pair.laptop.id(), 1, 1).unwrap(), [], "it never had it");
+    // The laptop, which would delete them itself, hears of the third before the desk has answered.
+    pair.laptop.sync();
+    pair.desk.sync();
+    prune(&mut third);
+    assert!(!pair.store.names().contains(&first));
+}
+
+#[test]
+fn of_two_beginnings_of_history_the_earlier_is_done_with_when_the_later_is() {
+    // Whichever of the two a device comes to first.
+    for by_laptop in [true, false] {
+        let mut pair = Pair::new();
+        pair.laptop.fs.write("file", b"one").unwrap();
+        pair.settle();
+        pair.pass_days(1);
+        let Pair { laptop, desk, .. } = &mut pair;
+        let (earlier, later) = if by_laptop { (laptop, desk) } else { (desk, laptop) };
+        assert!(keep(earlier, Retention::Days(0)).packets > 0);
+        later.fs.write("file", b"two").unwrap();
+        later.sync();
+        pair.pass_days(1);
+        let Pair { laptop, desk, .. } = &mut pair;
+        let (earlier, later) = if by_laptop { (laptop, desk) } else { (desk, laptop) };
+        assert!(prune(later).packets > 0);
+        prune(earlier);
+        prune(later);
+        for device in [earlier, later] {
+            assert_eq!(device.replica.index().problems().unwrap(), []);
+            let left = support::letting_go::garbage(device);
+            let histories = left.standing().filter(|(_, found)| found.condemned_history().is_some());
+            assert_eq!(histories.count(), 0, "by the laptop: {by_laptop}");
+        }
+    }
+}
+
+#[test]
 fn tombstones_go_with_the_history_that_they_are_from() {
     let mut pair = Pair::new();
     for n in 0..15 {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::PruneOptions;
@@ -382,6 +383,30 @@ fn whoever_began_from_a_checkpoint_misses_no_pack_that_others_repacked_and_delet
     assert!(garbage(&third).standing().all(|(dot, _)| dot.device == own), "{:?}", garbage(&third));
     assert_eq!(third.fs.read("stays").unwrap(), noise(1, LARGE));
     assert_sound(&mut third);
+}
+
+#[test]
+fn a_checkpoint_that_was_broken_off_goes_though_no_pack_can_be_stored_anew() {
+    let mut pair = Pair::new();
+    keep(&mut pair.laptop, ONE_VERSION);
+    pair.laptop.fs.write("stays", &noise(1, LARGE)).unwrap();
+    pair.laptop.fs.write("goes", &noise(2, LARGE)).unwrap();
+    pair.settle();
+    pair.laptop.fs.write("goes", b"replaced").unwrap();
+    pair.settle();
+    pair.pass_days(1);
+    let [pack] = &packs(&pair)[..] else { panic!("{:?}", packs(&pair)) };
+    pair.store.tamper(pack, |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1));
+    let torn = CheckpointRef { device: pair.laptop.id(), number: 9 }.name();
+    pair.store.put(&torn, b"PBCP and no more").unwrap();
+    let before = packets(&pair.store);
+    let report = prune(&mut pair.laptop);
+    assert_eq!((report.repacked, report.notes.len()), (1, 1), "{report:?}");
+    assert_eq!(report.deleted, 1);
+    assert!(!pair.store.names().contains(&torn));
+    assert_eq!(packets(&pair.store), before, "nothing is condemned, and so nothing is said");
+    let report = prune(&mut pair.laptop);
+    assert_eq!((report.packs, report.repacked), (0, 0), "what is in use of it is for others to put back: {report:?}");
 }
 
 #[test]

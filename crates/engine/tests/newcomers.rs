@@ -7,12 +7,13 @@ use packetboat_core::store::{ObjectName, Store};
 use packetboat_core::tip::Tip;
 use packetboat_engine::error::SyncError;
 use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::SyncOptions;
 use packetboat_storage::memory::MemoryStore;
-use support::Pair;
 use support::letting_go::{
     LARGE, assert_sound, bring, count, desk_writes_a_checkpoint, keep, let_go_until_nothing_moves, noise, packets,
     prune, three_versions,
 };
+use support::{Pair, Watcher};
 
 #[test]
 fn a_newcomer_reads_on_behind_a_damaged_tip_where_the_lane_begins_late() {
@@ -161,6 +162,32 @@ fn a_device_that_joins_knowing_what_all_have_answered_is_not_passed_over() {
     assert_eq!(third.id(), id, "it began anew");
     assert_eq!(third.fs.read("large").unwrap(), noise(3, LARGE));
     assert_sound(&mut third);
+}
+
+/// Told by a run that waited for the retirement of a device that never was: whoever joined while anything was condemned had
+/// no introduction yet, was taken for one that nobody knows, and began anew in its first round.
+#[test]
+fn a_device_that_joins_while_something_is_condemned_joins_once_and_is_told_nothing() {
+    for all_have_answered in [true, false] {
+        let (mut pair, _) = three_versions();
+        keep(&mut pair.laptop, Retention::Days(0));
+        if all_have_answered {
+            pair.desk.sync();
+        }
+        let mut third = pair.third();
+        let id = third.replica.own_device();
+        let mut watcher = Watcher::default();
+        third.replica.sync(SyncOptions::default(), &mut watcher).unwrap();
+        assert_eq!((third.replica.own_device(), watcher.warnings), (id, Vec::new()));
+        for _ in 0..2 {
+            pair.settle();
+            third.sync();
+        }
+        let active = |name: &str| (name.to_owned(), "active");
+        assert_eq!(pair.laptop.standings(), ["desk", "laptop", "third"].map(active));
+        assert_eq!(third.fs.read("large").unwrap(), noise(3, LARGE));
+        assert_sound(&mut third);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::garbage::Retention;
+use packetboat_core::ids::DeviceId;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
 use packetboat_storage::memory::MemoryStore;
@@ -192,6 +193,63 @@ fn the_newest_checkpoint_of_a_device_stays_though_it_cannot_be_read_just_now() {
     assert_eq!(roots(&pair.store), [newest]);
 }
 
+/// Two devices of which all history went, so that it begins at the laptop's first checkpoint, and its later checkpoints.
+fn begun() -> Pair {
+    let mut pair = vault();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.sync();
+    prune(&mut pair.laptop);
+    checkpoint(&mut pair.laptop, &pair.store);
+    assert!(roots(&pair.store).contains(&name(&pair.laptop, 1)));
+    assert!(!garbage(&pair.laptop).ended().is_empty());
+    pair
+}
+
+#[test]
+fn the_checkpoint_at_which_history_begins_stays_though_it_cannot_be_read_just_now() {
+    let mut pair = begun();
+    let base = name(&pair.laptop, 1);
+    pair.store.tamper(&base, |bytes| bytes[60] ^= 1);
+    prune(&mut pair.laptop);
+    assert!(roots(&pair.store).contains(&base), "its storage may only have read it wrongly");
+    pair.store.tamper(&base, |bytes| bytes[60] ^= 1);
+    prune(&mut pair.laptop);
+    assert!(roots(&pair.store).contains(&base));
+}
+
+#[test]
+fn a_checkpoint_that_a_storage_broke_off_goes_where_history_begins_later_too() {
+    let mut pair = begun();
+    let torn = name(&pair.laptop, 99);
+    pair.store.put(&torn, b"PBCP and no more").unwrap();
+    prune(&mut pair.laptop);
+    assert!(!roots(&pair.store).contains(&torn), "where history begins can be read");
+    assert!(roots(&pair.store).contains(&name(&pair.laptop, 1)));
+}
+
+#[test]
+fn a_checkpoint_that_is_held_stays_though_its_author_is_gone_and_it_cannot_be_read_just_now() {
+    let mut pair = vault();
+    checkpoint(&mut pair.desk, &pair.store);
+    let of_desk = name(&pair.desk, 1);
+    pair.laptop.sync();
+    let desk = pair.desk.replica.own_device();
+    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    let flip = |pair: &Pair| pair.store.tamper(&of_desk, |bytes| bytes[60] ^= 1);
+    flip(&pair);
+    keep(&mut pair.laptop, Retention::All);
+    assert_eq!(roots(&pair.store), std::slice::from_ref(&of_desk), "newcomers are led to it");
+    flip(&pair);
+    let third = pair.third();
+    let laptop = std::mem::replace(&mut pair.laptop, third);
+    let mut newcomer = pair.joined(5, "newcomer", b"secret");
+    let read = pair.watch_reads(&mut newcomer);
+    newcomer.sync();
+    assert!(read.lock().unwrap().contains(&of_desk));
+    assert_eq!(newcomer.files(), laptop.files());
+}
+
 #[test]
 fn a_checkpoint_of_a_device_that_is_gone_goes_once_another_contains_it() {
     let mut pair = vault();
@@ -267,6 +325,57 @@ fn what_another_checkpoint_shares_with_a_superseded_one_stays() {
     begins_from(&mut pair, &laptop, &of_desk);
 }
 
+/// The checkpoint that a device names in its tip, and with which its next shares segments.
+fn held(device: &Device) -> Option<ObjectName> {
+    let name = device.replica.index().meta("checkpoint").unwrap()?;
+    let (id, number) = name.split_at(DeviceId::LEN);
+    let number = u64::from_le_bytes(number.try_into().unwrap());
+    Some(CheckpointRef { device: DeviceId::from_slice(id).unwrap(), number }.name())
+}
+
+#[test]
+fn whoever_deletes_the_packs_of_the_checkpoint_it_began_from_names_another_that_is_whole() {
+    for is_lost in [false, true] {
+        let mut pair = vault();
+        checkpoint(&mut pair.laptop, &pair.store);
+        let mut third = pair.third();
+        third.sync();
+        assert_eq!(held(&third), Some(name(&pair.laptop, 1)));
+        for _ in 0..2 {
+            change_all(&mut pair.laptop);
+            checkpoint(&mut pair.laptop, &pair.store);
+        }
+        let (condemned, _) = condemned(&mut pair.laptop);
+        pair.desk.sync();
+        let newest = name(&pair.laptop, 3);
+        if is_lost {
+            pair.store.delete(&newest).unwrap();
+        }
+        prune(&mut third);
+        assert!(!condemned.is_empty() && !condemned.iter().any(|pack| pair.store.names().contains(pack)));
+        assert_eq!(held(&third), Some(newest).filter(|_| !is_lost));
+        third.fs.write("more", b"by the third").unwrap();
+        third.sync();
+        if is_lost {
+            begins_from(&mut pair, &third, &name(&third, 1));
+        }
+    }
+}
+
+/// Told by mutants: where some other checkpoint stands, none may have said where history begins.
+#[test]
+fn whoever_lets_history_go_says_so_in_a_checkpoint_though_another_stands_that_does_not() {
+    let mut pair = vault();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    // It contains where history is to begin, and was written before that was done.
+    checkpoint(&mut pair.desk, &pair.store);
+    pair.laptop.sync();
+    assert!(!garbage(&pair.laptop).ended().is_empty());
+    let newest = roots(&pair.store).into_iter().filter(|root| *root != name(&pair.laptop, 1));
+    assert_eq!(newest.collect::<Vec<_>>(), sorted([name(&pair.desk, 1), name(&pair.laptop, 2)]));
+}
+
 #[test]
 fn a_checkpoint_that_lies_before_where_history_begins_goes_with_that_history() {
     let mut pair = vault();
@@ -288,6 +397,11 @@ fn a_checkpoint_that_lies_before_where_history_begins_goes_with_that_history() {
     let gone: Vec<u64> = before.iter().filter(|(name, _)| !after.contains_key(*name)).map(|(_, size)| *size).collect();
     assert!(!after.contains_key(&of_desk), "nobody can begin from it any more");
     assert_eq!((report.deleted, report.deleted_bytes), (gone.len() as u64, gone.iter().sum()));
+    // Its author goes by another too.
+    assert_eq!(held(&pair.desk), Some(of_desk));
+    prune(&mut pair.desk);
+    let held = held(&pair.desk).unwrap();
+    assert!(pair.store.names().contains(&held), "{held:?} is named and is gone");
     let mut third = pair.third();
     third.sync();
     assert_eq!(third.files(), pair.laptop.files());

@@ -229,3 +229,6 @@ pub(crate) const SEEN: &str = "checkpoints seen";
 pub(crate) const UNTOLD: &str = "inline content untold";
 const NAMED: &str = "packs named by a checkpoint";
 pub(crate) const PACKED: &str = "inline content packed";
+
+#[cfg(test)]
+mod tests;

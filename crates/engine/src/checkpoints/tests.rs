@@ -1,11 +1,14 @@
 //! Tests of what a checkpoint costs, on indexes that are filled without a disk.
 
+use packetboat_core::body::PacketBody;
 use packetboat_core::change::Change;
 use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent, PackIndex, PackedChunk};
-use packetboat_core::ids::{ChunkId, ContentId, DeviceId, ItemId, PackId, Stamp, VaultId};
+use packetboat_core::garbage::Garbage;
+use packetboat_core::ids::{ChunkId, ContentId, DeviceId, ItemId, PackId, PacketHash, Stamp, VaultId};
 use packetboat_core::item::{Head, Item, Placed};
-use packetboat_core::keys::{DeviceKey, KeyRing, RootKey};
+use packetboat_core::keys::{DeviceKey, KeyRing, PublicKey, RootKey};
 use packetboat_core::name::Name;
+use packetboat_core::packet::Packet;
 use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_replica::index::PackState;
 use packetboat_storage::memory::MemoryStore;
@@ -18,6 +21,18 @@ use crate::ports::Silent;
 #[test]
 fn an_edit_stores_one_item_segment_and_a_pack_stores_one_pack_segment_again() {
     check(20_000, 40, 512 * 1024);
+}
+
+#[test]
+fn a_device_that_begins_anew_forgets_what_it_had_folded_of_garbage() {
+    let mut index = Index::in_memory().unwrap();
+    let mut record = Garbage::new();
+    let stamp = Stamp { lamport: 1, device: DeviceId([9; 32]), counter: 1, index: 0 };
+    let changes = vec![Change::Condemn { packs: vec![PackId([8; 32])], history: Knowledge::new() }];
+    record.fold(&packet(stamp, changes), &Knowledge::new(), &BTreeSet::new());
+    crate::garbage::store(&mut index, &record).unwrap();
+    forget_folded(&mut index).unwrap();
+    assert_eq!(crate::garbage::load(&index).unwrap(), Garbage::new());
 }
 
 #[test]
@@ -75,6 +90,13 @@ fn file(n: u32, device: &DeviceId) -> Item {
     let head = Head { dot: stamp.dot(), lamport: 1, time: 5, content, trail: Vec::new(), deletes: Vec::new() };
     let name = Name::new(format!("a file of some name {n}.txt")).unwrap();
     Item::new(id, head, Placed { stamp, parent: ItemId::ROOT, name })
+}
+
+fn packet(stamp: Stamp, changes: Vec<Change>) -> Packet {
+    let (prerequisite, needs, packs, inline) = (Knowledge::new(), Vec::new(), Vec::new(), Vec::new());
+    let body = PacketBody { lamport: stamp.lamport, time: 0, prerequisite, needs, packs, inline, changes };
+    let (hash, previous, author) = (PacketHash([1; 32]), PacketHash([0; 32]), PublicKey(stamp.device.0));
+    Packet { dot: stamp.dot(), hash, previous, author, epoch: 0, body }
 }
 
 fn pack(n: u32, chunks: u32) -> PackIndex {

@@ -93,3 +93,6 @@ enum Next {
     /// One that opens, or that is damaged.
     Other,
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,3 +57,6 @@ pub(crate) fn forget(index: &mut Index) -> Result<(), SyncError> {
 
 /// Where the index keeps them: ids of 32 bytes.
 const PASSED_OVER: &str = "passed over";
+
+#[cfg(test)]
+mod tests;

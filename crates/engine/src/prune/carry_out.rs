@@ -66,6 +66,10 @@ impl Replica {
             if condemnation.is_doubtful && !self.is_done_by_others(condemnation)? {
                 continue;
             }
+            // Where a copy of this device published first, nobody hears of what was stored anew: nothing goes for that.
+            if self.publish(false)? == Published::Forked {
+                return Ok(deleted);
+            }
             self.carry_out_one(&dot, condemnation, &mut deleted, observer)?;
         }
         Ok(deleted)
@@ -481,3 +485,6 @@ pub(super) fn packs_of_checkpoints(
 
 /// The kind of problem under which the index keeps what could not be let go.
 const PROBLEM: &str = "history";
+
+#[cfg(test)]
+mod tests;

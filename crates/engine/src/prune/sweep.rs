@@ -128,3 +128,6 @@ fn mentioned_in_moves(index: &Index) -> Result<HashSet<ItemId>, SyncError> {
 }
 
 const PAGE: usize = 1024;
+
+#[cfg(test)]
+mod tests;

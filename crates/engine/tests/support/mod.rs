@@ -99,6 +99,14 @@ impl Pair {
         read
     }
 
+    /// Has a device's listings of the store leave these out, as stale ones do.
+    pub(crate) fn hide(&self, device: &mut Device, names: &[ObjectName]) {
+        let replica = std::mem::replace(&mut device.replica, self.nobody().replica);
+        let mut parts = replica.into_parts();
+        parts.store = Arc::new(Stale { inner: self.store.clone(), unlisted: names.to_vec() });
+        device.replica = Replica::open(parts).unwrap();
+    }
+
     /// Has a device find no room at the store for anything new.
     pub(crate) fn fill(&self, device: &mut Device) {
         self.fill_to(device, 0);
@@ -240,6 +248,13 @@ fn owned(files: &[(&str, &str)]) -> Vec<(String, String)> {
 impl Device {
     pub(crate) fn sync(&mut self) -> Report {
         self.replica.sync(SyncOptions::default(), &mut Silent).unwrap()
+    }
+
+    /// The same device, in whose index something was changed while it did not run.
+    pub(crate) fn with_index(self, change: impl FnOnce(&mut Index)) -> Self {
+        let mut parts = self.replica.into_parts();
+        change(&mut parts.index);
+        Self { fs: self.fs, replica: Replica::open(parts).unwrap() }
     }
 
     /// The error of a round that fails.
@@ -425,6 +440,37 @@ impl Store for Watched {
     }
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
         self.inner.list(folder)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+}
+
+/// A store of which listings leave out some objects that are there.
+struct Stale {
+    inner: MemoryStore,
+    unlisted: Vec<ObjectName>,
+}
+
+impl Store for Stale {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn put_new(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.inner.put_new(name, bytes)
+    }
+    fn put(&self, name: &ObjectName, bytes: &[u8]) -> Result<(), StoreError> {
+        self.inner.put(name, bytes)
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.get_range(name, offset, len)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        let listed = self.inner.list(folder)?;
+        Ok(listed.into_iter().filter(|listed| !self.unlisted.contains(&listed.name)).collect())
     }
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.inner.delete(name)
