@@ -197,7 +197,7 @@ fn sync_hint(error: &SyncError) -> Option<&'static str> {
             "`packetboat log` shows how far it reaches; `packetboat prune --keep` says how long the past is kept"
         }
         SyncError::NoBase => {
-            "run `packetboat verify` to see what is damaged at the intermediary; what stands now is not concerned"
+            "run `packetboat repair` on a device of the vault, which writes another; what stands there now is not concerned"
         }
         SyncError::Interrupted => "nothing was lost; run again to go on",
         _ => return None,

@@ -94,6 +94,15 @@ pub(crate) fn is_readable(store: &dyn Store, keys: &Keys, checkpoint: &Checkpoin
     }
 }
 
+/// Whether all of a checkpoint can be read, of whatever epoch, whoever made it and whatever it says.
+pub(crate) fn is_whole(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<bool, SyncError> {
+    match read_any_root(store, keys, checkpoint) {
+        Ok((_, root)) => load::are_segments_readable(store, keys, &root),
+        Err(LearnError::Unusable(_) | LearnError::Locked(_)) => Ok(false),
+        Err(LearnError::Sync(error)) => Err(error),
+    }
+}
+
 /// Writes a checkpoint that takes nothing over from the one held.
 pub(crate) fn write_anew(
     index: &mut Index,

@@ -60,6 +60,8 @@ pub(crate) struct Learned {
     pub(crate) overruled_by: Option<DeviceId>,
     /// Whether packets that others build on are missing.
     pub(crate) missing: bool,
+    /// Whether others have published and nothing of it could be folded: what is shown here is not what the vault holds.
+    pub(crate) is_unreadable: bool,
     /// Lanes of which somebody tells of other packets than were folded here.
     pub(crate) forked: BTreeSet<DeviceId>,
 }
@@ -148,6 +150,7 @@ pub(crate) fn learn(
     learner.learned.is_cut_off = learner.is_cut_off()?;
     crate::forks::suspect(learner.index, &learner.learned.forked)?;
     learner.note_refused()?;
+    learner.note_whether_it_is_readable()?;
     learner.note_tips()?;
     places::note_learned(learner.index, &before, &learner.told)?;
     let (members, mut learned) = (learner.members, learner.learned);
@@ -453,6 +456,27 @@ impl Learner<'_> {
         }
     }
 
+    /// Notes that nothing of what others published can be folded here, as where the checkpoint is lost at which history begins.
+    ///
+    /// The vault would look empty else, and be told to be in step.
+    fn note_whether_it_is_readable(&mut self) -> Result<(), SyncError> {
+        let own = self.own_device;
+        let tells_of_others = |knowledge: &Knowledge| knowledge.iter().any(|(device, _)| *device != own);
+        let was_unreadable = self.index.problems()?.iter().any(|problem| problem.kind == UNREADABLE);
+        if tells_of_others(self.index.knowledge()) {
+            if was_unreadable {
+                self.index.clear_problem(UNREADABLE, VAULT)?;
+            }
+        } else if was_unreadable || tells_of_others(&self.named) {
+            self.learned.is_unreadable = true;
+            if !was_unreadable {
+                self.index.set_problem(UNREADABLE, VAULT, UNREADABLE_TEXT)?;
+                self.observer.note(Note::Warning { text: UNREADABLE_TEXT.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
     /// Reads no further in a lane, whose next packet cannot be used now.
     fn give_up(&mut self, device: DeviceId, counter: Counter, reason: String) -> Result<(), SyncError> {
         let dot = Dot { device, counter };
@@ -567,6 +591,12 @@ const MAX_WANTED: usize = 100_000;
 const RUN_PACKETS: usize = 64;
 /// Less where they are large; what they count for while they wait, in bytes.
 const RUN_BYTES: usize = 16 * 1024 * 1024;
+
+/// The problem of a vault of which nothing can be folded.
+const UNREADABLE: &str = "vault";
+const VAULT: &[u8] = b"the vault";
+const UNREADABLE_TEXT: &str = "other devices have published, and nothing of it can be read: the checkpoint at which \
+                               history begins is missing or damaged. Run `packetboat repair` on another device";
 
 #[cfg(test)]
 mod tests;

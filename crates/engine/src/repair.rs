@@ -271,7 +271,9 @@ impl Mender<'_> {
         if checkpoints::is_readable(self.store, self.keys, checkpoint)? {
             return Ok(Outcome::Sound);
         }
-        if self.index.knowledge().is_empty() {
+        // Whoever knows of nobody knows nothing of what another's checkpoint said.
+        let (own, _) = self.published;
+        if checkpoint.device != own && !self.index.knowledge().iter().any(|(device, _)| *device != own) {
             return Ok(Outcome::Elsewhere);
         }
         // A segment of the one that is damaged may be damaged too: nothing of it is relied on.

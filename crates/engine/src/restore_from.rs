@@ -51,6 +51,9 @@ pub fn restore_from(
     let mut index = Index::temporary()?;
     observer.phase(Phase::Learn, None, None);
     let learned = learn(&mut index, &*store, &mut keys, PLACE, observer)?;
+    if learned.is_unreadable {
+        return Err(SyncError::NoBase);
+    }
     if let Some(key) = learned.lacking {
         let members = crate::members::load(&index)?;
         let by = members.name(&key.by.device).unwrap_or("another device").to_owned();

@@ -141,7 +141,12 @@ impl Replica {
         apply::touch_unignored(&mut self.parts.index, &rules)?;
         report.received = self.apply(&rules, observer)?;
         self.tell_wanted()?;
-        self.checkpoint(observer)?;
+        if learned.is_unreadable {
+            // What others hold waits, and nobody is to begin from what this device takes for the vault.
+            report.received.waiting += 1;
+        } else {
+            self.checkpoint(observer)?;
+        }
         self.keep_marker(observer)?;
         self.prune_after_round(observer)?;
         report.conflicts = self.count_conflicts()?;

@@ -61,6 +61,7 @@ impl Replica {
         verifier.find_paths()?;
         verifier.find_remedies()?;
         verifier.pass_over_what_was_let_go()?;
+        verifier.pass_over_superseded_checkpoints()?;
         let (report, replaced) = (verifier.report, verifier.replaced);
         let wanted = report.faults.iter().filter_map(|fault| fault.wanted).collect();
         self.note_damage(&wanted)?;

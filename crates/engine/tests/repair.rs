@@ -4,6 +4,7 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
+use packetboat_core::garbage::Retention;
 use packetboat_core::ids::Dot;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_core::tip::Tip;
@@ -12,6 +13,7 @@ use packetboat_engine::learn::packet_name;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{At, Remedy};
 use packetboat_testkit::rng::Rng;
+use support::letting_go::{keep, prune, three_versions};
 use support::{Device, Pair, path};
 
 fn noise(seed: u32, words: u32) -> Vec<u8> {
@@ -276,6 +278,72 @@ fn a_damaged_checkpoint_gives_way_to_a_new_one() {
         pair.laptop.replica.verify(true, &mut Silent).unwrap();
         assert_eq!(pair.laptop.sync().repaired.checkpoints, 1, "{damage} of {newest}");
     }
+}
+
+/// Story: a checkpoint was damaged of which nobody had need, since a newer one stood. Each repair said that it had put one
+/// back and that one was still damaged, wrote another checkpoint, and left the damaged one where it was.
+#[test]
+fn a_damaged_checkpoint_beside_one_that_is_whole_is_no_fault_and_makes_no_others() {
+    let mut pair = Pair::new();
+    for device in 0..2 {
+        for n in 0..70 {
+            pair.pass();
+            let device = if device == 0 { &mut pair.laptop } else { &mut pair.desk };
+            device.fs.write("file", format!("{n}").as_bytes()).unwrap();
+            device.sync();
+        }
+        pair.settle();
+    }
+    let is_checkpoint = |name: &&ObjectName| name.as_str().starts_with("checkpoints/");
+    let count = |pair: &Pair| pair.store.names().iter().filter(is_checkpoint).count();
+    let names = pair.store.names();
+    let of_laptop =
+        names.iter().filter(is_checkpoint).find(|name| name.as_str().contains(&pair.laptop.id().to_string()));
+    let of_laptop = of_laptop.expect("the laptop's").clone();
+    let before = count(&pair);
+    assert!(before > 1, "{before}");
+    assert!(pair.store.tamper(&of_laptop, |bytes| bytes.truncate(4)));
+    for _ in 0..2 {
+        for device in [&mut pair.laptop, &mut pair.desk] {
+            let report = device.replica.repair(false, &mut Silent).unwrap();
+            assert!(report.left.is_empty(), "{:?}", report.left);
+        }
+        pair.settle();
+    }
+    assert!(count(&pair) <= before, "no more were written");
+    assert_eq!(pair.laptop.replica.verify(true, &mut Silent).unwrap().orphans, [of_laptop.as_str()]);
+    let mut joined = pair.third();
+    joined.sync();
+    assert_eq!(joined.files(), [("file".to_owned(), "69".to_owned())]);
+}
+
+/// Story: history had been let go, and the storage lost all checkpoints. Whoever joined had an empty folder that was told
+/// to be in step, and a restore from the vault alone said that it held nothing.
+#[test]
+fn a_vault_that_lost_where_its_history_begins_is_not_taken_for_empty() {
+    let (mut pair, _) = three_versions();
+    keep(&mut pair.laptop, Retention::Days(0));
+    for _ in 0..3 {
+        pair.settle();
+        prune(&mut pair.laptop);
+    }
+    let is_checkpoint = |name: &ObjectName| name.as_str().starts_with("checkpoints/");
+    for name in pair.store.names().into_iter().filter(is_checkpoint) {
+        pair.store.delete(&name).unwrap();
+    }
+    let mut joined = pair.third();
+    for _ in 0..2 {
+        let report = joined.sync();
+        assert!(report.received.waiting > 0 && report.problems > 0, "{report:?}");
+        assert!(!pair.store.names().iter().any(is_checkpoint), "nobody begins from what it shows");
+    }
+    pair.laptop.replica.repair(false, &mut Silent).unwrap();
+    for _ in 0..2 {
+        joined.sync();
+        pair.settle();
+    }
+    assert_eq!((joined.sync().received.waiting, joined.fs.read("small").unwrap()), (0, b"version 3".to_vec()));
+    assert_eq!(joined.replica.status().unwrap().problems, []);
 }
 
 #[test]

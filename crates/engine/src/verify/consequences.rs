@@ -18,6 +18,7 @@ use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::ChunkPlace;
 
 use super::{MISSING, PAGE, Verifier};
+use crate::checkpoints;
 use crate::content_reader::ContentReader;
 use crate::error::SyncError;
 use crate::replica::{PastVersion, Remedy};
@@ -116,6 +117,33 @@ impl Verifier<'_> {
             let is_needed = !fault.paths.is_empty() || !fault.versions.is_empty();
             fault.what != MISSING || !may_be_gone || is_needed
         });
+        Ok(())
+    }
+
+    /// Takes back faults of checkpoints that cannot be read where another one is whole from which anybody can begin: nobody
+    /// needs these, and they go with what is superseded. The one that this device names to others stays a fault, since it
+    /// writes another for it, and so does one that can be read and says what is not so.
+    /// Comes last, since the faults are numbered before.
+    pub(super) fn pass_over_superseded_checkpoints(&mut self) -> Result<(), SyncError> {
+        let (index, store, keys) = (&self.replica.parts.index, &*self.replica.parts.store, &self.replica.keys);
+        let held = checkpoints::newest(index)?;
+        let mut superseded = BTreeSet::new();
+        for fault in &self.report.faults {
+            if let Some(Wanted::Checkpoint(checkpoint)) = fault.wanted
+                && Some(checkpoint) != held
+                && !checkpoints::is_whole(store, keys, &checkpoint)?
+            {
+                superseded.insert(fault.object.clone());
+            }
+        }
+        let ended = crate::garbage::load(index)?.ended().clone();
+        if superseded.is_empty() || checkpoints::sound_from(index, store, keys, &ended)?.is_none() {
+            return Ok(());
+        }
+        let there =
+            self.report.faults.iter().filter(|fault| fault.what != MISSING && superseded.contains(&fault.object));
+        self.report.orphans.extend(there.map(|fault| fault.object.clone()));
+        self.report.faults.retain(|fault| !superseded.contains(&fault.object));
         Ok(())
     }
 
