@@ -49,8 +49,15 @@ impl Secrets {
     pub(crate) fn another_passphrase(&self, replica: &Replica) -> Result<Secret, Failure> {
         let passphrase = self.new_passphrase()?;
         match replica.is_opened_by(&passphrase)? {
-            false => Ok(passphrase),
-            true => Err(Failure::new("that is the passphrase which the vault has now").hint(
+            Some(false) => Ok(passphrase),
+            None => {
+                self.ui.warn(
+                    "the vault's marker is lost or damaged, so nobody can tell whether this is the passphrase that it had: \
+                     where somebody is to be kept out, it must be another. `packetboat key passphrase` changes it again",
+                );
+                Ok(passphrase)
+            }
+            Some(true) => Err(Failure::new("that is the passphrase which the vault has now").hint(
                 "choose another: whoever is to be kept out may know this one. Where PACKETBOAT_PASSPHRASE is set, it is \
                  taken for the new one; --passphrase-file FILE comes before it",
             )),

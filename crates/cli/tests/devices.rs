@@ -58,6 +58,8 @@ fn a_revocation_says_what_it_does_and_what_it_cannot_take_back() {
     assert!(!world.exists("phone/after.txt"));
     let status = world.packetboat("phone", &["status", "--json"]).within("phone").succeeds().json();
     assert_eq!((&status["to_send"], &status["in_step"]), (&1.into(), &false.into()));
+    let status = world.packetboat("phone", &["status"]).within("phone").succeeds();
+    assert!(status.stdout.contains("This device was revoked; `packetboat sync` says what follows"), "{}", status.seen);
     let unsent = world.packetboat("phone", &["sync", "--dry-run"]).within("phone").succeeds();
     assert!(unsent.stdout.contains("own.txt"), "{}", unsent.seen);
     let devices = world.packetboat("desktop", &["devices", "--json"]).within("work").succeeds().json();

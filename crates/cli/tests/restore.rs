@@ -76,7 +76,10 @@ fn a_time_at_which_there_was_nothing_to_restore_is_told() {
     let before = world.packetboat("laptop", &before).within("docs").succeeds();
     let same = world.packetboat("laptop", &["restore", "--all", "--at", "now"]).within("docs").succeeds();
     assert_eq!(before.stdout, "Nothing was restored: the vault held nothing at that time.\n");
-    assert_eq!(same.stdout, "Nothing was restored: what the vault held at that time is here as it was.\n");
+    assert_eq!(
+        same.stdout,
+        "Nothing was restored: what the vault held at that time, if anything, is here as it was.\n"
+    );
 }
 
 /// Whoever restores looks once, and must not take the file that is left for the one that was asked for.
@@ -108,6 +111,10 @@ fn nothing_is_written_where_something_is() {
         .packetboat("x", &["restore", "--from", "stick/vault", "--to", "new"])
         .with("PACKETBOAT_PASSPHRASE", "wrong horse battery")
         .fails();
+    let inside = ["restore", "--all", "--at", "now", "--to", "inside"];
+    let inside = world.packetboat("laptop", &inside).within("docs").fails();
+    assert!(inside.seen.contains("lies within the folder"), "{}", inside.seen);
+    assert!(!world.exists("docs/inside"));
     assert!(!world.exists("new") && !world.exists("a") && !world.exists("stick/vault/new"));
     assert_snapshot!(full.seen + &within.seen + &deep.seen + &nowhere.seen + &wrong.seen);
 }

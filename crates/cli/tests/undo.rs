@@ -37,3 +37,20 @@ fn what_another_device_changed_since_is_left_and_the_exit_code_says_so() {
     assert!(undone.stdout.contains("a.txt  (desktop changed it since)"), "{}", undone.seen);
     assert_eq!(world.read("docs/a.txt"), "of the desktop\n");
 }
+
+/// Story: somebody deleted a file by mistake and typed `undo`. The deletion was published, something else was taken back,
+/// and neither the preview nor the command said so.
+#[test]
+fn what_was_not_published_yet_is_not_taken_back_and_that_is_said() {
+    let world = World::with_two_devices();
+    world.write("docs/a.txt", "edited\n");
+    world.sync("laptop", "docs");
+    std::fs::remove_file(world.path("docs/sub/b.txt")).unwrap();
+    let preview = world.packetboat("laptop", &["undo", "--dry-run"]).within("docs").succeeds();
+    assert!(preview.stdout.contains("1 change in the folder would be published first"), "{}", preview.seen);
+    let undone = world.packetboat("laptop", &["undo"]).within("docs").succeeds();
+    assert!(undone.stdout.contains("1 change in the folder had not been published"), "{}", undone.seen);
+    assert_eq!(world.read("docs/a.txt"), "alpha\n");
+    let quiet = world.packetboat("laptop", &["undo", "--json"]).within("docs").succeeds().json();
+    assert_eq!(quiet["unpublished"], 0);
+}

@@ -23,7 +23,7 @@ use packetboat_replica::index::Index;
 
 use crate::error::{QueryError, SyncError};
 use crate::past::index_before;
-use crate::ports::Observer;
+use crate::ports::{Observer, Silent};
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
 
 /// What was undone, or would be.
@@ -37,6 +37,8 @@ pub struct Undo {
     pub steps: Vec<PlannedStep>,
     /// What is left as it is, and why.
     pub left: Vec<(RelPath, String)>,
+    /// How many changes of the folder were not published yet: they are published before, and not taken back.
+    pub unpublished: u64,
     /// What the rounds around it did; none for a preview.
     pub round: Option<Report>,
 }
@@ -48,12 +50,17 @@ impl Replica {
         let packets = self.last_published()?;
         let Some(last) = packets.last() else { return Err(QueryError::NothingToUndo) };
         let time = last.body.time;
-        let before = match preview {
+        let (before, unpublished) = match preview {
             true => {
-                self.learn(observer)?;
-                None
+                let steps = self.dry_run(&mut Silent)?;
+                (None, steps.iter().filter(|step| step.direction == Direction::Up).count() as u64)
             }
-            false => Some(self.sync(SyncOptions::default(), observer)?),
+            false => {
+                let report = self.sync(SyncOptions::default(), observer)?;
+                let sent = &report.sent;
+                let unpublished = sent.created + sent.edited + sent.moved + sent.deleted + sent.attributes;
+                (Some(report), unpublished)
+            }
         };
         // What was deleted before history begins others have forgotten, or will.
         let record = crate::garbage::load(&self.parts.index)?;
@@ -68,7 +75,7 @@ impl Replica {
         undoing.plan(&packets)?;
         let Undoing { changes, removed, steps, left, .. } = undoing;
         let dots = packets.iter().map(|packet| packet.dot).collect();
-        let mut undo = Undo { packets: dots, time, steps, left, round: None };
+        let mut undo = Undo { packets: dots, time, steps, left, unpublished, round: None };
         let Some(before) = before else { return Ok(undo) };
         if undo.steps.is_empty() {
             undo.round = Some(before);

@@ -159,10 +159,11 @@ impl Replica {
         Ok(Some(recovery))
     }
 
-    /// Whether a passphrase opens the vault as it is now. This derives a key, as joining does.
-    pub fn is_opened_by(&self, passphrase: &[u8]) -> Result<bool, JoinError> {
+    /// Whether a passphrase opens the vault as it is now; none where its marker is lost or damaged and this device has no copy,
+    /// so that nobody can tell. This derives a key, as joining does.
+    pub fn is_opened_by(&self, passphrase: &[u8]) -> Result<Option<bool>, JoinError> {
         let marker = self.marker_to_change()?;
-        Ok(marker.is_some_and(|marker| marker.unlock_with_passphrase(passphrase).is_ok()))
+        Ok(marker.map(|marker| marker.unlock_with_passphrase(passphrase).is_ok()))
     }
 
     /// Makes another recovery key and returns it as text; the former one opens the vault no more.

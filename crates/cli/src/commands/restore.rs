@@ -1,11 +1,13 @@
 //! `packetboat restore`: brings back what was.
 
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
+use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::replica::{At, Received, Settings};
 use packetboat_engine::restore_from::restore_from;
 use packetboat_replica::fs::Fs;
@@ -76,12 +78,18 @@ fn from_folder(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Failur
     let path = path.filter(|path| !path.is_root());
     let Some(at) = &args.at else { return Err(Failure::new("no time was given").hint("add --at TIME")) };
     let at = at.find(&session.replica)?;
+    if let Some(to) = &args.to
+        && lies_within(&Directory::look(to, "directory")?.path, &session.folder)
+    {
+        return Err(Failure::new(format!("{} lies within the folder", text::path(to)))
+            .hint("the next `packetboat sync` would publish it; choose a directory elsewhere, or leave out --to"));
+    }
     let target = args.to.as_ref().map(|to| Target::prepare(to, &session.intermediary)).transpose()?;
     let fs = target.as_ref().map(Target::fs).transpose()?;
     let mut progress = Progress::new(context.ui)?.telling_skipped();
     let outcome = session.replica.restore(path.as_ref(), &at, fs, &mut progress);
     progress.finish();
-    let received = outcome.map_err(|error| stopped(&error))?;
+    let received = outcome.map_err(|error| failed(&error, target.as_ref()))?;
     Ok(tell(context, &received, target.as_ref()))
 }
 
@@ -112,8 +120,23 @@ fn from_vault(context: &Context, args: &RestoreArgs, from: &Path, to: &Path) -> 
     let (fs, entropy) = (target.fs()?, &mut SystemEntropy);
     let outcome = restore_from(store, ring, fs, at.as_ref(), &settings, &SystemClock, entropy, &mut progress);
     progress.finish();
-    let received = outcome.map_err(|error| stopped(&error))?;
+    let received = outcome.map_err(|error| failed(&error, Some(&target)))?;
     Ok(tell(context, &received, Some(&target)))
+}
+
+/// Why nothing more was restored. What is full is the disk that was written to, which need not be the folder's.
+fn failed(error: &(dyn Error + 'static), target: Option<&Target>) -> Failure {
+    let sync = match error.downcast_ref() {
+        Some(QueryError::Sync(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    match (sync, target) {
+        (Some(SyncError::DiskFull), Some(target)) => {
+            Failure::new(format!("the disk that holds {} is full", text::path(&target.0)))
+                .hint("only a part was restored: delete that directory, and choose one on a disk with more room")
+        }
+        _ => stopped(error),
+    }
 }
 
 /// A directory that is restored to.
@@ -171,7 +194,7 @@ fn tell(context: &Context, received: &Received, target: Option<&Target>) -> Exit
             _ if counts.nothing() && received.waiting > 0 => "Nothing was restored.\n".to_owned(),
             Some(_) if counts.nothing() => "Nothing was restored: the vault held nothing at that time.\n".to_owned(),
             None if counts.nothing() => {
-                "Nothing was restored: what the vault held at that time is here as it was.\n".to_owned()
+                "Nothing was restored: what the vault held at that time, if anything, is here as it was.\n".to_owned()
             }
             Some(target) => format!("{done} to {}.\n", text::path(&target.0)),
             None => format!("{done}. The next `packetboat sync` publishes it.\n"),

@@ -52,6 +52,9 @@ fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
         format!("State         {}", status.state),
         String::new(),
     ];
+    if let Some(left) = status.devices.iter().find(|device| device.is_this && device.standing != "active") {
+        lines.push(format!("This device was {}; `packetboat sync` says what follows from that.", left.standing));
+    }
     let objects = text::count(status.objects, "object", "objects");
     match (&status.intermediary_reachable, status.in_step) {
         (Err(reason), _) => {
@@ -102,7 +105,8 @@ fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
     let width = status.devices.iter().map(|device| shown_name(device).chars().count()).max().unwrap_or_default();
     lines.extend(status.devices.iter().map(|device| {
         let heard = match (device.is_this, device.standing) {
-            (true, _) => "this device".to_owned(),
+            (true, "active") => "this device".to_owned(),
+            (true, standing) => format!("this device, {standing}"),
             (false, "active") => format!("heard of {}", text::ago(now, device.last_heard)),
             (false, standing) => format!("{standing}, heard of {}", text::ago(now, device.last_heard)),
         };

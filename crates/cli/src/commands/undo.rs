@@ -19,6 +19,8 @@ use crate::text;
 ///
 /// What it changed, moved, made or deleted goes back to what it was, as a new change that the other devices get with
 /// their next `packetboat sync`. What anybody changed since is left as it is, and named.
+/// What was changed in the folder and not published yet is published first, and is not taken back: to bring back a file that
+/// was deleted just now, use `packetboat restore PATH --at now`.
 /// Another undo does again what was undone. `packetboat restore` goes further back.
 /// The exit code is 1 where something was left.
 #[derive(Debug, Args)]
@@ -50,6 +52,18 @@ fn to_text(undo: &Undo, preview: bool) -> String {
         (false, false) => format!("Took back what was published at {when}:\n"),
     };
     shown.extend(undo.steps.iter().map(|step| format!("  {}\n", steps::text(step))));
+    if undo.unpublished > 0 {
+        let changes = text::count(undo.unpublished, "change", "changes");
+        shown.push_str(&match preview {
+            true => format!("{changes} in the folder would be published first, and not be taken back:\n"),
+            false => {
+                format!("{changes} in the folder had not been published: that was done first, and not taken back.\n")
+            }
+        });
+        if preview {
+            shown.push_str("  `packetboat sync --dry-run` lists them\n");
+        }
+    }
     if !undo.left.is_empty() {
         shown.push_str("Left as it is:\n");
         let line = |(path, reason): &(_, String)| format!("  {path}  ({})\n", text::plain(reason.as_bytes()));
@@ -72,7 +86,9 @@ fn to_json(undo: &Undo, preview: bool) -> Value {
         "time": text::rfc3339(undo.time),
         "steps": undo.steps.iter().map(steps::to_json).collect::<Vec<_>>(),
         "left": left.collect::<Vec<_>>(),
+        "unpublished": undo.unpublished,
     })
 }
 
-const JSON: &str = "JSON: dry_run, packets, time, steps (as of `packetboat sync --dry-run`), left (path, reason).";
+const JSON: &str = "JSON: dry_run, packets, time, steps (as of `packetboat sync --dry-run`), left (path, reason), \
+unpublished.";

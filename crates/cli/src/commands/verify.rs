@@ -38,11 +38,11 @@ pub(crate) fn run(context: &Context, args: &VerifyArgs) -> Result<ExitCode, Fail
     let outcome = session.replica.verify(args.deep, &mut progress);
     progress.finish();
     let report = outcome.map_err(|error| stopped(&error))?;
-    context.ui.result(|| to_json(&report), || to_text(&report));
+    context.ui.result(|| to_json(&report), || to_text(&report, args.deep));
     Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn to_text(report: &VerifyReport) -> String {
+fn to_text(report: &VerifyReport, deep: bool) -> String {
     let objects = text::count(report.objects, "object", "objects");
     let looked = format!("Looked at {objects}, read {}", text::bytes(report.bytes));
     let orphans = match report.orphans.len() as u64 {
@@ -53,7 +53,8 @@ fn to_text(report: &VerifyReport) -> String {
         ),
     };
     if report.faults.is_empty() {
-        return format!("{looked}: all in order.\n{orphans}");
+        let unread = if deep { "" } else { "Contents were not read; `packetboat verify --deep` reads them.\n" };
+        return format!("{looked}: all in order.\n{orphans}{unread}");
     }
     let faults = text::count(report.faults.len() as u64, "fault", "faults");
     let mut shown = format!("{looked}: {faults}.\n");
