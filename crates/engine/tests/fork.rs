@@ -14,7 +14,7 @@ use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{Parts, Replica};
 use packetboat_replica::index::Index;
 use packetboat_storage::memory::MemoryStore;
-use support::letting_go::{LARGE, assert_sound, bring, keep, noise, packs, stored};
+use support::letting_go::{LARGE, assert_sound, bring, noise, packs, rename_unseen, stored};
 use support::{Device, Pair};
 
 /// A device whose index lies in a file, so that it can be copied as a backup copies it.
@@ -250,16 +250,7 @@ fn whoever_finds_a_copy_of_itself_while_it_stores_anew_deletes_nothing_for_what_
     let pack = stored(&mut pair, "dir/moved", 7);
     third.sync();
     // The laptop deletes and condemns what the desk moved unseen, so that all have it again; and all have answered.
-    let desk = pair.take_desk();
-    let mut desk = pair.moved(desk, &MemoryStore::new(), "nowhere");
-    desk.fs.rename("dir", "elsewhere").unwrap();
-    desk.sync();
-    pair.laptop.fs.remove("dir/moved").unwrap();
-    pair.laptop.fs.remove("dir").unwrap();
-    pair.laptop.sync();
-    pair.pass_days(1);
-    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).packs, 1);
-    pair.desk = pair.moved(desk, &pair.store, "memory");
+    rename_unseen(&mut pair);
     pair.desk.sync();
     third.sync();
     let (id, counter) = (third.id(), third.replica.index().knowledge().counter(&third.id()));

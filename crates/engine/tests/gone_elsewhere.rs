@@ -9,10 +9,9 @@ use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::PruneOptions;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
-use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{
     LARGE, MORE_THAN_A_TAIL, ONE_VERSION, assert_sound, count, garbage, half_wasted, keep, let_go_until_nothing_moves,
-    misses_something, noise, packets, packs, prune, shown, stored, three_versions,
+    misses_something, noise, packets, packs, prune, rename_unseen, shown, stored, three_versions,
 };
 use support::{Device, Pair};
 
@@ -169,16 +168,7 @@ fn renamed_unseen() -> (Pair, ObjectName) {
     pair.laptop.fs.write("other", &noise(9, LARGE)).unwrap();
     pair.settle();
     let pack = stored(&mut pair, "dir/moved", 7);
-    let desk = pair.take_desk();
-    let mut desk = pair.moved(desk, &MemoryStore::new(), "nowhere");
-    desk.fs.rename("dir", "elsewhere").unwrap();
-    desk.sync();
-    pair.laptop.fs.remove("dir/moved").unwrap();
-    pair.laptop.fs.remove("dir").unwrap();
-    pair.laptop.sync();
-    pair.pass_days(1);
-    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).packs, 1);
-    pair.desk = pair.moved(desk, &pair.store, "memory");
+    rename_unseen(&mut pair);
     (pair, pack)
 }
 

@@ -163,6 +163,21 @@ pub(crate) fn desk_writes_a_checkpoint(pair: &mut Pair) {
     assert_eq!(count(&pair.store, "checkpoints/"), 1, "the desk's");
 }
 
+/// The laptop deletes and condemns `dir/moved`; the desk, which has heard of neither, renames `dir` where nobody sees it yet.
+#[track_caller]
+pub(crate) fn rename_unseen(pair: &mut Pair) {
+    let desk = pair.take_desk();
+    let mut desk = pair.moved(desk, &MemoryStore::new(), "nowhere");
+    desk.fs.rename("dir", "elsewhere").unwrap();
+    desk.sync();
+    pair.laptop.fs.remove("dir/moved").unwrap();
+    pair.laptop.fs.remove("dir").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    assert_eq!(keep(&mut pair.laptop, Retention::Days(0)).packs, 1);
+    pair.desk = pair.moved(desk, &pair.store, "memory");
+}
+
 /// Two devices and one pack, stored in one round, of which half is waste since a day.
 pub(crate) fn half_wasted() -> Pair {
     let mut pair = Pair::new();
