@@ -342,6 +342,11 @@ impl Replica {
         }
         // What was refused for good and let go since is never folded either, though nothing more is asked for.
         let Some(root) = self.has_missed_history()? else { return Ok(false) };
+        let (index, store) = (&self.parts.index, &*self.parts.store);
+        // Whoever began anew where nothing can be begun from would do so in each round, each time as another device.
+        if crate::checkpoints::sound_from(index, store, &self.keys, root.garbage.ended())?.is_none() {
+            return Ok(false);
+        }
         Ok(learned.missing || refused.iter().any(|(lane, from)| root.garbage.ended().counter(lane) >= *from))
     }
 

@@ -317,33 +317,45 @@ fn a_damaged_checkpoint_beside_one_that_is_whole_is_no_fault_and_makes_no_others
     assert_eq!(joined.files(), [("file".to_owned(), "69".to_owned())]);
 }
 
-/// Story: history had been let go, and the storage lost all checkpoints. Whoever joined had an empty folder that was told
-/// to be in step, and a restore from the vault alone said that it held nothing.
+/// Story: history had been let go, and the storage lost all checkpoints, or a pack with a part of them. Whoever joined had
+/// an empty folder that was told to be in step, or went on as another device in every round, and a restore from the vault
+/// alone said that it held nothing.
 #[test]
 fn a_vault_that_lost_where_its_history_begins_is_not_taken_for_empty() {
-    let (mut pair, _) = three_versions();
-    keep(&mut pair.laptop, Retention::Days(0));
-    for _ in 0..3 {
-        pair.settle();
-        prune(&mut pair.laptop);
-    }
     let is_checkpoint = |name: &ObjectName| name.as_str().starts_with("checkpoints/");
-    for name in pair.store.names().into_iter().filter(is_checkpoint) {
-        pair.store.delete(&name).unwrap();
-    }
-    let mut joined = pair.third();
-    for _ in 0..2 {
-        let report = joined.sync();
-        assert!(report.received.waiting > 0 && report.problems > 0, "{report:?}");
-        assert!(!pair.store.names().iter().any(is_checkpoint), "nobody begins from what it shows");
-    }
-    pair.laptop.replica.repair(false, &mut Silent).unwrap();
-    for _ in 0..2 {
+    for lost in ["roots", "parts"] {
+        let (mut pair, _) = three_versions();
+        let contents = packs(&pair);
+        keep(&mut pair.laptop, Retention::Days(0));
+        for _ in 0..3 {
+            pair.settle();
+            prune(&mut pair.laptop);
+        }
+        let parts: Vec<ObjectName> = packs(&pair).into_iter().filter(|pack| !contents.contains(pack)).collect();
+        let roots: Vec<ObjectName> = pair.store.names().into_iter().filter(is_checkpoint).collect();
+        let gone = if lost == "roots" { roots } else { parts };
+        assert!(!gone.is_empty());
+        gone.iter().for_each(|name| pair.store.delete(name).unwrap());
+        let before = pair.store.names().into_iter().filter(is_checkpoint).count();
+        let mut joined = pair.third();
+        let id = joined.replica.own_device();
+        for _ in 0..3 {
+            let report = joined.sync();
+            assert!(report.received.waiting > 0 && report.problems > 0, "{lost}: {report:?}");
+            assert_eq!(joined.replica.own_device(), id, "{lost}: it joins once");
+            let now = pair.store.names().into_iter().filter(is_checkpoint).count();
+            assert_eq!(now, before, "{lost}: nobody begins from what it shows");
+        }
+        pair.laptop.replica.repair(false, &mut Silent).unwrap();
+        for _ in 0..2 {
+            joined.sync();
+            pair.settle();
+        }
+        let waiting = joined.sync().received.waiting;
+        assert_eq!((waiting, joined.fs.read("small").unwrap()), (0, b"version 3".to_vec()), "{lost}");
         joined.sync();
-        pair.settle();
+        assert_eq!(joined.replica.status().unwrap().problems, [], "{lost}");
     }
-    assert_eq!((joined.sync().received.waiting, joined.fs.read("small").unwrap()), (0, b"version 3".to_vec()));
-    assert_eq!(joined.replica.status().unwrap().problems, []);
 }
 
 #[test]
