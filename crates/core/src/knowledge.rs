@@ -41,6 +41,11 @@ impl Knowledge {
         self.lanes.get(device).map_or(0, |learned| learned.counter)
     }
 
+    /// Whether a packet of anybody but this device was learned.
+    pub fn tells_of_others(&self, own: &DeviceId) -> bool {
+        self.lanes.keys().any(|device| device != own)
+    }
+
     /// Whether the packet `dot` was learned.
     pub fn contains(&self, dot: &Dot) -> bool {
         dot.counter <= self.counter(&dot.device)

@@ -1,6 +1,7 @@
 //! A tree held in memory: the ports of [`tree`](crate::tree) over ordered maps, for tests and small tools.
 //!
-//! It tells past versions too, and calls devices by the short form of their ids. Nothing here can fail. A replica keeps its tree in its index instead; this one grows with the number of items.
+//! It tells past versions too, and calls devices by the short form of their ids. Nothing here can fail.
+//! A replica keeps its tree in its index instead; this one grows with the number of items.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

@@ -87,17 +87,22 @@ impl Replica {
 
 /// Whether a checkpoint's root and all its segments can be read and are what they say.
 pub(crate) fn is_readable(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<bool, SyncError> {
-    match read_root(store, keys, checkpoint) {
-        Ok(root) => load::are_segments_readable(store, keys, &root),
-        Err(LearnError::Unusable(_) | LearnError::Locked(_)) => Ok(false),
-        Err(LearnError::Sync(error)) => Err(error),
-    }
+    are_segments_of(store, keys, read_root(store, keys, checkpoint))
 }
 
 /// Whether all of a checkpoint can be read, of whatever epoch, whoever made it and whatever it says.
 pub(crate) fn is_whole(store: &dyn Store, keys: &Keys, checkpoint: &CheckpointRef) -> Result<bool, SyncError> {
-    match read_any_root(store, keys, checkpoint) {
-        Ok((_, root)) => load::are_segments_readable(store, keys, &root),
+    are_segments_of(store, keys, read_any_root(store, keys, checkpoint).map(|(_, root)| root))
+}
+
+/// Whether the segments of a root can be read, if it was.
+fn are_segments_of(
+    store: &dyn Store,
+    keys: &Keys,
+    root: Result<CheckpointRoot, LearnError>,
+) -> Result<bool, SyncError> {
+    match root {
+        Ok(root) => load::are_segments_readable(store, keys, &root),
         Err(LearnError::Unusable(_) | LearnError::Locked(_)) => Ok(false),
         Err(LearnError::Sync(error)) => Err(error),
     }

@@ -460,14 +460,12 @@ impl Learner<'_> {
     ///
     /// The vault would look empty else, and be told to be in step.
     fn note_whether_it_is_readable(&mut self) -> Result<(), SyncError> {
-        let own = self.own_device;
-        let tells_of_others = |knowledge: &Knowledge| knowledge.iter().any(|(device, _)| *device != own);
-        let was_unreadable = self.index.problems()?.iter().any(|problem| problem.kind == UNREADABLE);
-        if tells_of_others(self.index.knowledge()) {
+        let was_unreadable = self.index.has_problem(UNREADABLE)?;
+        if self.index.knowledge().tells_of_others(&self.own_device) {
             if was_unreadable {
                 self.index.clear_problem(UNREADABLE, VAULT)?;
             }
-        } else if was_unreadable || tells_of_others(&self.named) {
+        } else if was_unreadable || self.named.tells_of_others(&self.own_device) {
             self.learned.is_unreadable = true;
             if !was_unreadable {
                 self.index.set_problem(UNREADABLE, VAULT, UNREADABLE_TEXT)?;

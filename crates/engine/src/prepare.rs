@@ -200,13 +200,9 @@ impl Preparer<'_> {
         sink: &mut dyn FnMut(NewChunk) -> Result<(), E>,
     ) -> Result<Result<Prepared, PrepareError>, E> {
         if job.expected.is_some() {
-            match self.naming().large_file(job, threads, codec, entropy, sink)? {
-                Ok(read) => {
-                    if let Some(expected) = read.if_expected(job) {
-                        return Ok(Ok(expected));
-                    }
-                }
-                Err(error) => return Ok(Err(error)),
+            let read = self.naming().large_file(job, threads, codec, entropy, sink)?;
+            if let Some(read) = read.map(|read| read.if_expected(job)).transpose() {
+                return Ok(read);
             }
         }
         self.large_file(job, threads, codec, entropy, sink)

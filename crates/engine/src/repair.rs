@@ -273,7 +273,7 @@ impl Mender<'_> {
         }
         // Whoever knows of nobody knows nothing of what another's checkpoint said.
         let (own, _) = self.published;
-        if checkpoint.device != own && !self.index.knowledge().iter().any(|(device, _)| *device != own) {
+        if checkpoint.device != own && !self.index.knowledge().tells_of_others(&own) {
             return Ok(Outcome::Elsewhere);
         }
         // A segment of the one that is damaged may be damaged too: nothing of it is relied on.

@@ -23,7 +23,7 @@ use packetboat_replica::index::Index;
 
 use crate::error::{QueryError, SyncError};
 use crate::past::index_before;
-use crate::ports::{Observer, Silent};
+use crate::ports::Observer;
 use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
 
 /// What was undone, or would be.
@@ -52,7 +52,7 @@ impl Replica {
         let time = last.body.time;
         let (before, unpublished) = match preview {
             true => {
-                let steps = self.dry_run(&mut Silent)?;
+                let steps = self.dry_run(observer)?;
                 (None, steps.iter().filter(|step| step.direction == Direction::Up).count() as u64)
             }
             false => {

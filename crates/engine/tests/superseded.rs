@@ -228,14 +228,20 @@ fn a_checkpoint_that_a_storage_broke_off_goes_where_history_begins_later_too() {
     assert!(roots(&pair.store).contains(&name(&pair.laptop, 1)));
 }
 
-#[test]
-fn a_checkpoint_that_is_held_stays_though_its_author_is_gone_and_it_cannot_be_read_just_now() {
+/// The only checkpoint is of the desk, which is retired.
+fn checkpoint_of_retired() -> (Pair, ObjectName) {
     let mut pair = vault();
     checkpoint(&mut pair.desk, &pair.store);
     let of_desk = name(&pair.desk, 1);
     pair.laptop.sync();
     let desk = pair.desk.replica.own_device();
     pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    (pair, of_desk)
+}
+
+#[test]
+fn a_checkpoint_that_is_held_stays_though_its_author_is_gone_and_it_cannot_be_read_just_now() {
+    let (mut pair, of_desk) = checkpoint_of_retired();
     let flip = |pair: &Pair| pair.store.tamper(&of_desk, |bytes| bytes[60] ^= 1);
     flip(&pair);
     keep(&mut pair.laptop, Retention::All);
@@ -252,12 +258,7 @@ fn a_checkpoint_that_is_held_stays_though_its_author_is_gone_and_it_cannot_be_re
 
 #[test]
 fn a_checkpoint_of_a_device_that_is_gone_goes_once_another_contains_it() {
-    let mut pair = vault();
-    checkpoint(&mut pair.desk, &pair.store);
-    let of_desk = name(&pair.desk, 1);
-    pair.laptop.sync();
-    let desk = pair.desk.replica.own_device();
-    pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+    let (mut pair, of_desk) = checkpoint_of_retired();
     keep(&mut pair.laptop, Retention::All);
     assert_eq!(roots(&pair.store), std::slice::from_ref(&of_desk), "nobody else has written one");
     checkpoint(&mut pair.laptop, &pair.store);

@@ -20,7 +20,7 @@ use packetboat_core::memory::MemoryTree;
 use packetboat_core::name::Name;
 use packetboat_core::packet::Packet;
 use packetboat_core::plan::{HistoryRead, Plan, Step, plan, seen_of, shown_name};
-use packetboat_core::tree::{ChildCursor, Folding, MoveRecord, Past, TreeRead, fold_packet, is_alive, is_shown};
+use packetboat_core::tree::{ChildCursor, Folding, MoveRecord, TreeRead, fold_packet, is_alive, is_shown};
 use packetboat_core::view::{Shown, ViewRead, Viewer};
 
 use crate::Outcome;
@@ -286,12 +286,7 @@ impl ViewRead for Replica {
 
 impl HistoryRead for Replica {
     fn version(&self, item: ItemId, dot: &Dot) -> std::result::Result<Option<Head>, Infallible> {
-        let standing = self.tree.items().get(&item).into_iter().flat_map(|item| &item.heads);
-        let past = self.tree.history().get(&item).into_iter().flatten().filter_map(|past| match past {
-            Past::Content(head) => Some(head),
-            _ => None,
-        });
-        Ok(standing.chain(past).find(|head| head.dot == *dot).cloned())
+        self.tree.version(item, dot)
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{ArgGroup, Args};
-use packetboat_engine::error::{QueryError, SyncError};
+use packetboat_engine::error::SyncError;
 use packetboat_engine::replica::{At, Received, Settings};
 use packetboat_engine::restore_from::restore_from;
 use packetboat_replica::fs::Fs;
@@ -15,7 +15,7 @@ use packetboat_storage::folder::FolderStore;
 use serde_json::{Value, json};
 
 use super::FolderArg;
-use super::round::stopped;
+use super::round::{stopped, sync_error};
 use crate::at::{AtText, parse_at};
 use crate::failure::Failure;
 use crate::opening::{Context, open_fs, vault_not_here};
@@ -78,13 +78,8 @@ fn from_folder(context: &Context, args: &RestoreArgs) -> Result<ExitCode, Failur
     let path = path.filter(|path| !path.is_root());
     let Some(at) = &args.at else { return Err(Failure::new("no time was given").hint("add --at TIME")) };
     let at = at.find(&session.replica)?;
-    if let Some(to) = &args.to
-        && lies_within(&Directory::look(to, "directory")?.path, &session.folder)
-    {
-        return Err(Failure::new(format!("{} lies within the folder", text::path(to)))
-            .hint("the next `packetboat sync` would publish it; choose a directory elsewhere, or leave out --to"));
-    }
-    let target = args.to.as_ref().map(|to| Target::prepare(to, &session.intermediary)).transpose()?;
+    let prepare = |to: &PathBuf| Target::prepare(to, &session.intermediary, Some(&session.folder));
+    let target = args.to.as_ref().map(prepare).transpose()?;
     let fs = target.as_ref().map(Target::fs).transpose()?;
     let mut progress = Progress::new(context.ui)?.telling_skipped();
     let outcome = session.replica.restore(path.as_ref(), &at, fs, &mut progress);
@@ -108,12 +103,12 @@ fn from_vault(context: &Context, args: &RestoreArgs, from: &Path, to: &Path) -> 
     };
     let secrets = Secrets { file: args.passphrase_file.clone(), ui: context.ui };
     // Looked at before the passphrase is asked for, and made after.
-    Target::check(to, &place.path)?;
+    Target::check(to, &place.path, None)?;
     let ring = match args.recovery {
         true => secrets.unlock_with_recovery(&marker)?,
         false => secrets.unlock(&marker)?,
     };
-    let target = Target::prepare(to, &place.path)?;
+    let target = Target::prepare(to, &place.path, None)?;
     let store = Arc::new(FolderStore::new(&place.path));
     let mut progress = Progress::new(context.ui)?.telling_skipped();
     let settings = Settings { threads: context.threads, ..Settings::default() };
@@ -126,11 +121,7 @@ fn from_vault(context: &Context, args: &RestoreArgs, from: &Path, to: &Path) -> 
 
 /// Why nothing more was restored. What is full is the disk that was written to, which need not be the folder's.
 fn failed(error: &(dyn Error + 'static), target: Option<&Target>) -> Failure {
-    let sync = match error.downcast_ref() {
-        Some(QueryError::Sync(error)) => Some(error),
-        _ => error.downcast_ref(),
-    };
-    match (sync, target) {
+    match (sync_error(error), target) {
         (Some(SyncError::DiskFull), Some(target)) => {
             Failure::new(format!("the disk that holds {} is full", text::path(&target.0)))
                 .hint("only a part was restored: delete that directory, and choose one on a disk with more room")
@@ -143,12 +134,16 @@ fn failed(error: &(dyn Error + 'static), target: Option<&Target>) -> Failure {
 struct Target(PathBuf);
 
 impl Target {
-    /// Refuses a directory that holds something, or lies in the vault.
-    fn check(to: &Path, intermediary: &Path) -> Result<Directory, Failure> {
+    /// Refuses a directory that holds something, or lies in the vault or in the folder.
+    fn check(to: &Path, intermediary: &Path, folder: Option<&Path>) -> Result<Directory, Failure> {
         let place = Directory::look(to, "directory")?;
         let shown = text::path(to);
         if lies_within(&place.path, intermediary) {
             return Err(Failure::new(format!("{shown} lies within the intermediary")).hint("choose another directory"));
+        }
+        if folder.is_some_and(|folder| lies_within(&place.path, folder)) {
+            return Err(Failure::new(format!("{shown} lies within the folder"))
+                .hint("the next `packetboat sync` would publish it; choose a directory elsewhere, or leave out --to"));
         }
         if !place.has_parent {
             return Err(Failure::new(format!("cannot make the directory {shown}"))
@@ -166,8 +161,8 @@ impl Target {
     }
 
     /// Makes the directory where it is missing.
-    fn prepare(to: &Path, intermediary: &Path) -> Result<Self, Failure> {
-        let mut place = Self::check(to, intermediary)?;
+    fn prepare(to: &Path, intermediary: &Path, folder: Option<&Path>) -> Result<Self, Failure> {
+        let mut place = Self::check(to, intermediary, folder)?;
         if !place.exists() {
             place.create("directory")?;
         }

@@ -94,13 +94,17 @@ fn with_evidence(session: &Session, error: &(dyn std::error::Error + 'static)) -
     }
 }
 
-/// The failure of a round; being asked to stop is told in other words than an error.
-pub(crate) fn stopped(error: &(dyn std::error::Error + 'static)) -> Failure {
-    let sync = match error.downcast_ref() {
+/// The error of a round, by itself or of a query.
+pub(super) fn sync_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a SyncError> {
+    match error.downcast_ref() {
         Some(QueryError::Sync(error)) => Some(error),
         _ => error.downcast_ref(),
-    };
-    match sync {
+    }
+}
+
+/// The failure of a round; being asked to stop is told in other words than an error.
+pub(crate) fn stopped(error: &(dyn std::error::Error + 'static)) -> Failure {
+    match sync_error(error) {
         Some(SyncError::Interrupted) => Failure::new("stopped").hint("nothing was lost; run again to go on"),
         _ => Failure::of(error),
     }

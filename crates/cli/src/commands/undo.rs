@@ -55,14 +55,14 @@ fn to_text(undo: &Undo, preview: bool) -> String {
     if undo.unpublished > 0 {
         let changes = text::count(undo.unpublished, "change", "changes");
         shown.push_str(&match preview {
-            true => format!("{changes} in the folder would be published first, and not be taken back:\n"),
+            true => format!(
+                "{changes} in the folder would be published first, and not be taken back:\n  \
+                 `packetboat sync --dry-run` lists them\n"
+            ),
             false => {
                 format!("{changes} in the folder had not been published: that was done first, and not taken back.\n")
             }
         });
-        if preview {
-            shown.push_str("  `packetboat sync --dry-run` lists them\n");
-        }
     }
     if !undo.left.is_empty() {
         shown.push_str("Left as it is:\n");

@@ -201,7 +201,9 @@ impl Replica {
             return Ok(true);
         }
         let beginning = past.map(|past| Beginning { history: past.knowledge(), past });
-        let Some(mut lost) = self.needed_of(&going, beginning.as_ref(), observer)? else { return Ok(false) };
+        let Some(mut lost) = self.needed_of(&going, Needed::InUse(beginning.as_ref()), observer)? else {
+            return Ok(false);
+        };
         if past.is_none() && !lost.is_empty() {
             // Where it is not known what stood when history begins, contents of tombstones count as kept.
             let index = &self.parts.index;
@@ -213,7 +215,9 @@ impl Replica {
             match base {
                 Ok(past) => {
                     let beginning = Beginning { history: past.knowledge(), past: &past };
-                    let Some(found) = self.needed_of(&going, Some(&beginning), observer)? else { return Ok(false) };
+                    let Some(found) = self.needed_of(&going, Needed::InUse(Some(&beginning)), observer)? else {
+                        return Ok(false);
+                    };
                     lost = found;
                 }
                 Err(SyncError::NoBase) => {}
@@ -266,24 +270,7 @@ impl Replica {
         if unreadable.is_empty() {
             return Ok(());
         }
-        let lacking = loop {
-            let (mut lacking, mut relied_on) = (BTreeSet::new(), BTreeSet::new());
-            let (index, store) = (&self.parts.index, &*self.parts.store);
-            let complete = chunks_standing(index, Some(store), &self.keys, observer, |chunk| {
-                match whether_it_stays(index, unreadable, &BTreeSet::new(), chunk)? {
-                    Stays::Nowhere { going } => drop(lacking.insert(going)),
-                    Stays::In { staying } => drop(relied_on.insert(staying)),
-                    Stays::IsNotConcerned => {}
-                }
-                Ok(())
-            })?;
-            if !complete {
-                return Ok(());
-            }
-            if !self.note_absent(&relied_on)? {
-                break lacking;
-            }
-        };
+        let Some(lacking) = self.needed_of(unreadable, Needed::Standing, observer)? else { return Ok(()) };
         let store = &*self.parts.store;
         let mut kept = BTreeSet::new();
         for pack in unreadable.iter() {
@@ -292,7 +279,7 @@ impl Replica {
                 Ok(_) | Err(StoreError::TooLarge { .. } | StoreError::Short { .. }) => false,
                 Err(error) => return Err(error.into()),
             };
-            if !is_gone || lacking.contains(pack) {
+            if !is_gone || lacking.contains_key(pack) {
                 kept.insert(*pack);
             }
         }
@@ -300,35 +287,53 @@ impl Replica {
         Ok(())
     }
 
-    /// The chunks in use that lie in these packs and in no other that all know of, that stays and that is there; none where
-    /// that cannot be told.
+    /// The chunks that are needed and lie in these packs and in no other that will do, that stays and that is there; none
+    /// where that cannot be told.
     fn needed_of(
         &mut self,
         going: &BTreeSet<PackId>,
-        beginning: Option<&Beginning<'_>>,
+        needed: Needed<'_, '_>,
         observer: &dyn Observer,
     ) -> Result<Option<BTreeMap<PackId, Vec<ChunkId>>>, SyncError> {
         loop {
-            let (mut needed, mut relied_on) = (BTreeMap::<PackId, Vec<ChunkId>>::new(), BTreeSet::new());
+            let (mut lost, mut relied_on) = (BTreeMap::<PackId, Vec<ChunkId>>::new(), BTreeSet::new());
             let (index, store) = (&self.parts.index, &*self.parts.store);
-            let retention = garbage::load(index)?.retention();
-            let unknown = held::not_known_to_others(index)?;
-            let complete = chunks_in_use(index, store, &self.keys, retention, beginning, observer, |chunk| {
+            let unknown = match needed {
+                Needed::InUse(_) => held::not_known_to_others(index)?,
+                Needed::Standing => BTreeSet::new(),
+            };
+            let mark = |chunk: &ChunkId| -> Result<(), SyncError> {
                 match whether_it_stays(index, going, &unknown, chunk)? {
-                    Stays::Nowhere { going } => needed.entry(going).or_default().push(*chunk),
+                    Stays::Nowhere { going } => lost.entry(going).or_default().push(*chunk),
                     Stays::In { staying } => drop(relied_on.insert(staying)),
                     Stays::IsNotConcerned => {}
                 }
                 Ok(())
-            })?;
+            };
+            let complete = match needed {
+                Needed::InUse(beginning) => {
+                    let retention = garbage::load(index)?.retention();
+                    chunks_in_use(index, store, &self.keys, retention, beginning, observer, mark)?
+                }
+                Needed::Standing => chunks_standing(index, Some(store), &self.keys, observer, mark)?,
+            };
             if !complete {
                 return Ok(None);
             }
             if !self.note_absent(&relied_on)? {
-                return Ok(Some(needed));
+                return Ok(Some(lost));
             }
         }
     }
+}
+
+/// Which chunks are needed, and where else they may lie.
+#[derive(Clone, Copy)]
+enum Needed<'a, 'b> {
+    /// What is in use, in packs that all know of: somebody deletes for it.
+    InUse(Option<&'a Beginning<'b>>),
+    /// What stands, in any pack: nothing is deleted for it.
+    Standing,
 }
 
 /// What becomes of a chunk when packs go.

@@ -49,6 +49,12 @@ impl Index {
         Ok(())
     }
 
+    /// Whether there is a problem of a kind.
+    pub fn has_problem(&self, kind: &str) -> Result<bool, IndexError> {
+        let mut statement = self.sql.prepare_cached("SELECT 1 FROM problem WHERE kind = ?1 LIMIT 1")?;
+        Ok(statement.exists([kind])?)
+    }
+
     /// All problems, in the order of kind and subject.
     pub fn problems(&self) -> Result<Vec<Problem>, IndexError> {
         let mut statement =
