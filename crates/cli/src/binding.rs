@@ -145,11 +145,11 @@ impl Binder<'_> {
             companion.carries()?;
             return self.again_by_companion(&entry, companion);
         }
-        let place = match self.vault_at(entry.vault, Some(&entry.intermediary)) {
-            Ok((place, _)) => place,
+        let (place, has_marker) = match self.vault_at(entry.vault, Some(&entry.intermediary)) {
+            Ok((place, _)) => (place, true),
             Err(failure) => match self.companion_instead(&entry) {
                 Some(companion) => return self.again_by_companion(&entry, companion),
-                None => self.without_marker(&entry).ok_or(failure)?,
+                None => (self.without_marker(&entry).ok_or(failure)?, false),
             },
         };
         require_apart(&self.folder.path, &place.path)?;
@@ -163,7 +163,10 @@ impl Binder<'_> {
         entry.folder.clone_from(&self.folder.path);
         (entry.device, entry.inode) = self.folder.inode.unwrap_or((entry.device, entry.inode));
         entry.intermediary = intermediary(&place);
-        let session = self.context.open_entry(&self.folder.path, &entry)?;
+        let mut session = self.context.open_entry(&self.folder.path, &entry)?;
+        if !has_marker {
+            self.restore_marker(&mut session.replica, &place)?;
+        }
         if entry != before && !self.wish.look_only {
             Registry::update(&self.context.state, |registry| registry.put(entry))?;
         }
@@ -178,12 +181,21 @@ impl Binder<'_> {
         if place.path != *known || !lost_its_marker(&place.path) {
             return None;
         }
-        let shown = text::path(&place.path);
-        self.context.ui.warn(&format!(
-            "the marker of the vault at {shown} is missing or damaged, and no other device can join: `packetboat key \
-             passphrase` writes it anew"
-        ));
         Some(place)
+    }
+
+    /// Has the next round put back a marker that is lost; without a copy of it, says so.
+    fn restore_marker(&self, replica: &mut Replica, place: &Directory) -> Result<(), Failure> {
+        if !replica.holds_marker()? {
+            let shown = text::path(&place.path);
+            self.context.ui.warn(&format!(
+                "the marker of the vault at {shown} is missing or damaged, and no other device can join: `packetboat key \
+                 passphrase` writes it anew"
+            ));
+        } else if !self.wish.look_only {
+            replica.look_at_marker()?;
+        }
+        Ok(())
     }
 
     /// The companion, where it is to be asked for a vault that is not where it was, and carries it.

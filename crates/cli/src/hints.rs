@@ -97,6 +97,7 @@ fn join_kind(error: &JoinError) -> Kind<'_> {
         JoinError::Store(error) => Kind::Store(error),
         JoinError::Marker(error) => Kind::Marker(error),
         JoinError::Index(error) => Kind::Index(error),
+        JoinError::Sync(error) => sync_kind(error),
         error => Kind::Join(error),
     }
 }
@@ -228,7 +229,7 @@ fn marker_hint(error: &MarkerError) -> &'static str {
         MarkerError::NewerFormat { .. } => "use a newer packetboat on this device",
         MarkerError::TooLarge | MarkerError::Damaged | MarkerError::Cost(_) | MarkerError::Malformed { .. } => {
             "the file `packetboat` at the intermediary is not as a device wrote it; devices that are in the vault \
-             already hold its keys and lose nothing. Put back a copy of that file, if there is one"
+             already lose nothing, and their next `packetboat sync` puts back the copy that they keep"
         }
     }
 }

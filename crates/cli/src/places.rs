@@ -175,8 +175,8 @@ pub(crate) fn look_for_vault(place: &Directory) -> Result<Found, Failure> {
 }
 
 /// What a user can do about a marker that is lost.
-pub(crate) const LOST_MARKER: &str = "devices that are in the vault go on without its marker, the file `packetboat`, and each \
-of them can write it anew by `packetboat key passphrase`";
+pub(crate) const LOST_MARKER: &str = "devices that are in the vault go on without its marker, the file `packetboat`, and put \
+their copy of it back: run `packetboat sync` on one of them. `packetboat key passphrase` writes another";
 
 /// Whether a vault lies there that has lost its marker, or of which the marker is damaged: devices that are in it need none.
 ///

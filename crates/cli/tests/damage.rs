@@ -132,7 +132,7 @@ fn any_missing_object_is_told_and_found() {
 }
 
 #[test]
-fn a_vault_that_lost_its_marker_goes_on_and_gets_another() {
+fn a_vault_that_lost_its_marker_goes_on_and_gets_it_back() {
     // Any device in the vault had stopped there, and the command that writes a marker anew as well.
     let world = World::with_two_devices();
     let marker = world.path("stick/vault/packetboat");
@@ -143,30 +143,28 @@ fn a_vault_that_lost_its_marker_goes_on_and_gets_another() {
             Some(bytes) => fs::write(&marker, bytes).unwrap(),
             None => fs::remove_file(&marker).unwrap(),
         }
+        let stranger = world.packetboat("stranger", &["sync", "new", "stick/vault"]).run();
+        assert!(stranger.code == 1 && stranger.stderr.contains("packetboat sync"), "{}", stranger.seen);
+        assert!(!world.exists("new"), "{}", stranger.seen);
+        let looked = world.packetboat("laptop", &["sync", "docs", "--dry-run"]).succeeds();
+        assert!(looked.stderr.is_empty(), "{}", looked.seen);
+        let doctor = world.packetboat("laptop", &["doctor"]).within("docs").run();
+        assert!(doctor.code == 1 && doctor.stdout.contains("puts this device's copy back"), "{}", doctor.seen);
+        let verified = world.packetboat("laptop", &["verify"]).within("docs").run();
+        assert!(verified.code == 1 && verified.stdout.contains("this device can put it back"), "{}", verified.seen);
+
         let text = format!("written meanwhile {at}\n");
         world.write("docs/a.txt", &text);
         let told = world.packetboat("laptop", &["sync", "docs"]).succeeds();
-        assert!(told.stderr.contains("packetboat key passphrase"), "{}", told.seen);
+        assert!(told.stderr.contains("this device's copy was put back"), "{}", told.seen);
+        assert_eq!(fs::read(&marker).unwrap(), sound);
         world.packetboat("desktop", &["sync", "work"]).succeeds();
         assert_eq!(world.read("work/a.txt"), text);
-        let doctor = world.packetboat("laptop", &["doctor"]).within("docs").run();
-        assert!(doctor.code == 1 && doctor.stdout.contains("packetboat key passphrase"), "{}", doctor.seen);
-        let verified = world.packetboat("laptop", &["verify"]).within("docs").run();
-        assert!(verified.code == 1 && verified.stdout.contains("packetboat key passphrase"), "{}", verified.seen);
-        let stranger = world.packetboat("stranger", &["sync", "new", "stick/vault"]).run();
-        assert!(stranger.code == 1 && stranger.stderr.contains("packetboat key passphrase"), "{}", stranger.seen);
-        assert!(!world.exists("new"), "{}", stranger.seen);
-
-        let passphrase = format!("another horse battery {at}");
-        let with = |device: &'static str, arguments: &[&str], within: &str| {
-            world.packetboat(device, arguments).within(within).with("PACKETBOAT_PASSPHRASE", &passphrase).succeeds()
-        };
-        with("laptop", &["key", "passphrase"], "docs");
         world.packetboat("laptop", &["verify"]).within("docs").succeeds();
         let again = world.packetboat("laptop", &["sync", "docs"]).succeeds();
         assert!(again.stderr.is_empty(), "{}", again.seen);
         let device = ["first", "second", "third", "fourth"][at];
-        with(device, &["sync", device, "stick/vault"], ".");
+        world.sync(device, device);
         assert_eq!(world.read(&format!("{device}/a.txt")), text);
     }
     // An empty mount point is no vault that lost its marker.
@@ -174,4 +172,22 @@ fn a_vault_that_lost_its_marker_goes_on_and_gets_another() {
     fs::create_dir(world.path("stick/vault")).unwrap();
     world.packetboat("laptop", &["sync", "docs"]).fails();
     assert_eq!(fs::read_dir(world.path("stick/vault")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_lost_marker_is_written_anew_for_another_passphrase_and_not_for_the_one_that_it_had() {
+    let world = World::with_two_devices();
+    let marker = world.path("stick/vault/packetboat");
+    fs::remove_file(&marker).unwrap();
+    let same = world.packetboat("laptop", &["key", "passphrase"]).within("docs").fails();
+    assert!(same.stderr.contains("that is the passphrase which the vault has now"), "{}", same.seen);
+    assert!(!marker.exists());
+    let with = |device: &'static str, arguments: &[&str], within: &str| {
+        world.packetboat(device, arguments).within(within).with("PACKETBOAT_PASSPHRASE", "another horse").succeeds()
+    };
+    let changed = with("laptop", &["key", "passphrase"], "docs");
+    assert!(!changed.seen.contains("recovery key"), "the one that there is stays: {}", changed.seen);
+    with("third", &["sync", "third", "stick/vault"], ".");
+    assert_eq!(world.read("third/a.txt"), world.read("docs/a.txt"));
+    world.packetboat("laptop", &["verify"]).within("docs").succeeds();
 }

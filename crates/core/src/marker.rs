@@ -209,6 +209,13 @@ impl Marker {
         self.given(ring).map(|(root, _)| root.id())
     }
 
+    /// What tells this from the marker that it replaced or that replaces it: passphrase and recovery key, not the other keys.
+    pub fn slots_id(&self) -> [u8; 32] {
+        let mut slots = Writer::new();
+        slots.raw(&self.header()).raw(&self.passphrase.salt).raw(&self.passphrase.sealed).raw(&self.recovery);
+        blake3::derive_key(SLOTS_CONTEXT, &slots.finish())
+    }
+
     /// How this stands to the keys that a member holds. That a marker of the first epoch is sound cannot be told.
     pub fn compare(&self, ring: &KeyRing) -> MarkerStanding {
         if self.epoch < ring.current() {
@@ -546,6 +553,7 @@ const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 34;
 const SLOT_BYTES: usize = BOX_OVERHEAD + 36;
 const KEY_BYTES: usize = 36;
+const SLOTS_CONTEXT: &str = "packetboat 2026 marker slots";
 const HASH_CONTEXT: &str = "packetboat 2026 marker";
 const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 const MAX_PASSES: u32 = 16;

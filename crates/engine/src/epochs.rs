@@ -5,13 +5,14 @@
 //!
 //! The marker at the intermediary is what devices join by. Whoever begins an epoch seals it anew, and has its bytes in the
 //! index before the packet leaves: after a crash it is put all the same. Members keep a copy, look at the intermediary's
-//! once a day and after each new epoch, and put their own back where it shows an older one or one that no member sealed.
+//! once a day and after each new epoch, and put their own back where it lost its own, or shows an older one or one that no
+//! member sealed. Of two markers of one epoch nobody can tell the older, but whoever replaced the one by the other.
 
 use packetboat_core::change::Change;
 use packetboat_core::epoch_key::{self, Delivery, MAX_KEYS};
 use packetboat_core::ids::{Counter, DeviceId, Dot, Epoch};
 use packetboat_core::keys::{KeyRing, RootKey};
-use packetboat_core::marker::{Marker, MarkerStanding, NewPassphrase, NewRecovery};
+use packetboat_core::marker::{Marker, MarkerError, MarkerStanding, NewPassphrase, NewRecovery};
 use packetboat_core::members::{EpochKey, Member, Members, Standing};
 use packetboat_core::packet::Packet;
 use packetboat_core::recovery::RecoveryKey;
@@ -181,10 +182,7 @@ impl Replica {
     ///
     /// What can be told of it is told; a storage that fails ends no round for it, since nothing rests on it today.
     pub(crate) fn keep_marker(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
-        // In the first epoch there is one marker, and nothing by which to tell a sound one. Only whoever changed it has a
-        // copy.
-        let has_copy = self.keys.ring.greatest() > 0 || self.parts.index.meta(KEPT)?.is_some();
-        if !has_copy || !self.is_marker_due()? {
+        if !self.is_marker_due()? {
             return Ok(());
         }
         match self.compare_marker(observer) {
@@ -199,8 +197,24 @@ impl Replica {
 
     fn compare_marker(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let members = crate::members::load(&self.parts.index)?;
-        let found = read(&*self.parts.store)?.filter(|marker| marker.vault() == self.vault());
+        let found = match Self::read_marker(&*self.parts.store) {
+            Ok(found) => found.filter(|marker| marker.vault() == self.vault()),
+            // It is sound to whoever wrote it.
+            Err(JoinError::Marker(MarkerError::NewerFormat { .. })) => return Ok(()),
+            Err(JoinError::Marker(_) | JoinError::Store(StoreError::Short { .. })) => None,
+            Err(JoinError::Store(error)) => return Err(error.into()),
+            Err(_) => return Err(SyncError::DamagedIndex { what: "the marker" }),
+        };
         let standing = found.as_ref().map(|marker| (marker, marker.compare(&self.keys.ring)));
+        if let Some(marker) = &found
+            && let Some(kept) = self.replaced(marker)?
+        {
+            self.parts.store.put(&marker_name(), &kept.encode())?;
+            let text = "the intermediary had the vault's marker of before its passphrase or recovery key was changed here: the \
+                        present one was put in its place";
+            observer.note(Note::Warning { text: text.to_owned() });
+            return self.note_marker(Some(&kept.encode()), None);
+        }
         match standing {
             Some((marker, MarkerStanding::Same | MarkerStanding::Gives | MarkerStanding::Lacks)) => {
                 let mut marker = marker.clone();
@@ -222,20 +236,24 @@ impl Replica {
             // Somebody begins an epoch of which nothing was learned here yet.
             Some((marker, MarkerStanding::Unknown)) if marker.epoch() > self.keys.ring.greatest() => Ok(()),
             found => {
-                let kept = self.kept_marker()?;
-                let sound = |kept: &Marker| {
-                    !matches!(kept.compare(&self.keys.ring), MarkerStanding::Older | MarkerStanding::Unknown)
-                };
-                let Some(kept) = kept.filter(sound) else {
-                    let text = "it is older than the vault's newest key: nobody can join until a member runs \
-                                `packetboat key passphrase`";
+                let Some(kept) = self.sound_marker()? else {
+                    let text = match found {
+                        Some(_) => OLDER_TEXT,
+                        None => LOST_TEXT,
+                    };
                     return self.note_marker(None, Some(text));
                 };
                 self.parts.store.put(&marker_name(), &kept.encode())?;
-                if found.is_some() && self.parts.index.meta(PUT)?.is_some() {
-                    let text = "the intermediary showed an older marker of the vault, or one that no member made: this \
-                                device's copy was put back. Whoever joined by the other one joined with a key that was given \
-                                up";
+                if self.parts.index.meta(PUT)?.is_some() {
+                    let text = match found {
+                        Some(_) => {
+                            "the intermediary showed an older marker of the vault, or one that no member made: this device's \
+                             copy was put back. Whoever joined by the other one joined with a key that was given up"
+                        }
+                        None => {
+                            "the intermediary had lost the vault's marker, or damaged it: this device's copy was put back"
+                        }
+                    };
                     observer.note(Note::Warning { text: text.to_owned() });
                 }
                 self.note_marker(Some(&kept.encode()), None)
@@ -246,7 +264,11 @@ impl Replica {
     /// Puts a marker that was changed. A put that fails may leave neither this one nor what was there before; that is put
     /// back by the next round then.
     pub(crate) fn put_marker(&mut self, before: &Marker, changed: &Marker) -> Result<(), JoinError> {
+        let mut replaced = self.parts.index.meta(REPLACED)?.unwrap_or_default();
+        replaced.extend(before.slots_id());
+        replaced.drain(..replaced.len().saturating_sub(MAX_REPLACED * 32));
         self.parts.index.begin()?;
+        self.parts.index.set_meta(REPLACED, Some(&replaced))?;
         self.parts.index.set_meta(KEPT, Some(&before.encode()))?;
         self.parts.index.set_meta(CHECKED, None)?;
         self.parts.index.commit()?;
@@ -257,6 +279,34 @@ impl Replica {
     /// The marker as this device last put it or found it sound.
     pub(crate) fn kept_marker(&self) -> Result<Option<Marker>, IndexError> {
         Ok(self.parts.index.meta(KEPT)?.and_then(|bytes| Marker::decode(&bytes).ok()))
+    }
+
+    /// This device's marker, where it is the one by which this device replaced the one that was found.
+    fn replaced(&self, found: &Marker) -> Result<Option<Marker>, IndexError> {
+        let replaced = self.parts.index.meta(REPLACED)?.unwrap_or_default();
+        let is_replaced = |marker: &Marker| replaced.chunks(32).any(|id| id == marker.slots_id());
+        if !is_replaced(found) {
+            return Ok(None);
+        }
+        let holds = |kept: &Marker| kept.epoch() == found.epoch() && !is_replaced(kept);
+        Ok(self.kept_marker()?.filter(holds))
+    }
+
+    /// This device's copy of the marker, where it gives the vault's keys.
+    fn sound_marker(&self) -> Result<Option<Marker>, IndexError> {
+        let sound =
+            |kept: &Marker| !matches!(kept.compare(&self.keys.ring), MarkerStanding::Older | MarkerStanding::Unknown);
+        Ok(self.kept_marker()?.filter(sound))
+    }
+
+    /// Whether this device has a copy of the marker to put back where the intermediary lost it.
+    pub fn holds_marker(&self) -> Result<bool, SyncError> {
+        Ok(self.sound_marker()?.is_some())
+    }
+
+    /// Lets the next round look at the marker, whenever that was looked at last.
+    pub fn look_at_marker(&mut self) -> Result<(), SyncError> {
+        Ok(self.parts.index.set_meta(CHECKED, None)?)
     }
 
     /// Records what was found, and when and for which keys.
@@ -294,8 +344,15 @@ impl Replica {
 
 /// Where the index keeps the marker as this device last put it or found it sound,
 const KEPT: &str = "marker";
+/// which ones this device replaced by another passphrase or recovery key, the [ids](Marker::slots_id) of the latest,
+const REPLACED: &str = "markers replaced";
 /// that it was at the intermediary once,
 pub(crate) const PUT: &str = "marker put";
 /// and when and with which keys it was last looked at: time in ms 8, then [`Replica::key_state`].
 pub(crate) const CHECKED: &str = "marker checked";
+const MAX_REPLACED: usize = 64;
+const OLDER_TEXT: &str = "it is older than the vault's newest key: nobody can join until a member runs `packetboat key \
+                          passphrase`";
+const LOST_TEXT: &str = "it is lost or damaged: nobody can join until a member that has a copy puts that back, or one runs \
+                         `packetboat key passphrase`";
 const MARKER_INTERVAL_MS: u64 = 86_400_000;

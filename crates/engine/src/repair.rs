@@ -164,6 +164,7 @@ impl Replica {
     /// What was looked at in vain lately is looked at again: somebody asks.
     pub fn repair(&mut self, deep: bool, observer: &mut dyn Observer) -> Result<RepairReport, QueryError> {
         wants::set_looked_at(&mut self.parts.index, &BTreeMap::new())?;
+        self.look_at_marker()?;
         let found = self.verify(deep, observer)?;
         let own_tip = Tip::name(&self.keys.device.device());
         if found.faults.iter().any(|fault| fault.object == own_tip.as_str()) {

@@ -132,9 +132,11 @@ impl Replica {
 
     /// Lets another passphrase open the vault. Devices that are members already need none.
     ///
+    /// What others did is learned first.
     /// Where the marker is of an earlier epoch than the vault, it is brought up to date, which takes a new recovery key too:
     /// that is returned as text. The same where it is damaged and this device has no copy of it.
-    pub fn change_passphrase(&mut self, new: &[u8]) -> Result<Option<String>, JoinError> {
+    pub fn change_passphrase(&mut self, new: &[u8], observer: &mut dyn Observer) -> Result<Option<String>, JoinError> {
+        self.learn_before_sealing_marker(observer)?;
         let found = self.marker_to_change()?;
         let is_older = |marker: &Marker| {
             marker.vault() == self.vault() && marker.compare(&self.keys.ring) == MarkerStanding::Older
@@ -167,7 +169,8 @@ impl Replica {
     }
 
     /// Makes another recovery key and returns it as text; the former one opens the vault no more.
-    pub fn new_recovery_key(&mut self) -> Result<String, JoinError> {
+    pub fn new_recovery_key(&mut self, observer: &mut dyn Observer) -> Result<String, JoinError> {
+        self.learn_before_sealing_marker(observer)?;
         let marker = self.marker_to_change()?.ok_or(MarkerError::Damaged)?;
         let mut changed = marker.clone();
         let entropy = &mut *self.parts.entropy;
@@ -175,6 +178,15 @@ impl Replica {
         changed.replace_recovery(&self.keys.ring, NewRecovery { key: &key, nonce: entropy.nonce() })?;
         self.put_marker(&marker, &changed)?;
         Ok(key.to_text().to_string())
+    }
+
+    /// Under a key that another device gave up nobody could join.
+    fn learn_before_sealing_marker(&mut self, observer: &mut dyn Observer) -> Result<(), SyncError> {
+        let learned = self.learn(observer).and_then(|learned| self.refuse_if_removed(&learned));
+        if learned.is_err() {
+            self.undo_uncommitted()?;
+        }
+        learned
     }
 
     /// The marker at the intermediary, or this device's copy where that is damaged or lost; none where there is none of either.
@@ -382,6 +394,9 @@ pub enum JoinError {
     /// The marker belongs to other keys than this device's.
     #[error("the vault at the intermediary has other keys than this device")]
     OtherKeys(#[from] OtherKeys),
+    /// As for a round.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
     /// The intermediary.
     #[error(transparent)]
     Store(#[from] StoreError),

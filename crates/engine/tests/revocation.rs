@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::error::SyncError;
 use packetboat_engine::ports::Silent;
-use packetboat_engine::replica::Replica;
-use packetboat_engine::{PruneOptions, RemovalError, Revoked};
+use packetboat_engine::replica::{Remedy, Replica};
+use packetboat_engine::{JoinError, PruneOptions, RemovalError, Revoked};
 use packetboat_storage::memory::MemoryStore;
 use support::{Device, Pair};
 
@@ -25,6 +25,14 @@ fn trio() -> (Pair, Device) {
 
 fn revoke(by: &mut Device, device: &Device) -> Revoked {
     by.replica.revoke(&device.id(), b"a new passphrase", &mut Silent).unwrap()
+}
+
+/// The desk loses its copy of the marker.
+fn forget_marker(pair: &mut Pair) {
+    let Device { fs, replica } = pair.take_desk();
+    let mut parts = replica.into_parts();
+    parts.index.set_meta("marker", None).unwrap();
+    pair.desk = Device { fs, replica: Replica::open(parts).unwrap() };
 }
 
 fn epoch_of(store: &MemoryStore, name: &str) -> u32 {
@@ -311,13 +319,13 @@ fn a_marker_of_which_the_storage_kept_a_part_is_whole_again_after_the_next_round
     for tries_again in [false, true] {
         let mut pair = Pair::new();
         pair.fuse.store(0, Ordering::SeqCst);
-        pair.laptop.replica.change_passphrase(b"another").unwrap_err();
+        pair.laptop.replica.change_passphrase(b"another", &mut Silent).unwrap_err();
         pair.fuse.store(-1, Ordering::SeqCst);
         pair.out.store(false, Ordering::SeqCst);
         assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2)));
         let passphrase: &[u8] = match tries_again {
             true => {
-                assert_eq!(pair.laptop.replica.change_passphrase(b"another").unwrap(), None);
+                assert_eq!(pair.laptop.replica.change_passphrase(b"another", &mut Silent).unwrap(), None);
                 b"another"
             }
             false => {
@@ -332,6 +340,98 @@ fn a_marker_of_which_the_storage_kept_a_part_is_whole_again_after_the_next_round
 }
 
 #[test]
+fn a_marker_that_the_intermediary_lost_is_put_back_by_any_member() {
+    // Of a vault that was never given another key, nobody had a copy: with the last of its devices all was lost.
+    let name = ObjectName::new("packetboat").unwrap();
+    for damage in [None, Some(20), Some(0)] {
+        let mut pair = Pair::new();
+        pair.laptop.fs.write("kept", b"by the laptop").unwrap();
+        pair.settle();
+        let sound = pair.store.get(&name, u64::MAX).unwrap();
+        match damage {
+            None => pair.store.delete(&name).unwrap(),
+            Some(at) => assert!(pair.store.tamper(&name, |bytes| bytes[at] ^= 1)),
+        }
+        let faults = pair.desk.replica.verify(false, &mut Silent).unwrap().faults;
+        let remedies: Vec<_> = faults.iter().map(|fault| (fault.object.as_str(), &fault.remedy)).collect();
+        assert_eq!(remedies, [("packetboat", &Remedy::Here)]);
+        if damage == Some(20) {
+            assert!(pair.desk.replica.repair(false, &mut Silent).unwrap().left.is_empty());
+        } else {
+            pair.pass_hours(25);
+            pair.desk.sync();
+        }
+        assert_eq!(pair.store.get(&name, u64::MAX).unwrap(), sound);
+        let mut joined = pair.joined(50, "new", b"secret");
+        joined.sync();
+        assert_eq!(joined.files(), pair.laptop.files());
+    }
+}
+
+#[test]
+fn a_marker_of_a_newer_program_is_not_taken_for_a_damaged_one() {
+    let name = ObjectName::new("packetboat").unwrap();
+    let mut pair = Pair::new();
+    assert!(pair.store.tamper(&name, |bytes| bytes[4] = 2));
+    let newer = pair.store.get(&name, u64::MAX).unwrap();
+    pair.pass_hours(25);
+    pair.desk.sync();
+    assert_eq!(pair.store.get(&name, u64::MAX).unwrap(), newer);
+}
+
+#[test]
+fn a_passphrase_that_was_replaced_opens_nothing_where_the_storage_shows_the_former_marker_again() {
+    let name = ObjectName::new("packetboat").unwrap();
+    let mut pair = Pair::new();
+    let marker = |pair: &Pair| pair.store.get(&name, u64::MAX).unwrap();
+    let first = marker(&pair);
+    assert_eq!(pair.laptop.replica.change_passphrase(b"another", &mut Silent).unwrap(), None);
+    let second = marker(&pair);
+    pair.store.put(&name, &first).unwrap();
+    pair.pass_hours(25);
+    pair.laptop.sync();
+    assert!(marker(&pair) == second, "whoever changed it knows which is the former");
+    // What others chose later stays.
+    assert_eq!(pair.desk.replica.change_passphrase(b"a third", &mut Silent).unwrap(), None);
+    let third = marker(&pair);
+    for _ in 0..3 {
+        pair.pass_hours(25);
+        pair.laptop.sync();
+        pair.desk.sync();
+    }
+    assert!(marker(&pair) == third);
+    let opened = Replica::read_marker(&pair.store).unwrap().unwrap();
+    assert!(opened.unlock_with_passphrase(b"a third").is_ok());
+}
+
+#[test]
+fn a_passphrase_is_changed_under_the_key_that_holds_though_the_device_had_not_heard_of_it() {
+    // The marker was sealed under the key that had been given up, and whoever joined by it was let in by nobody.
+    let name = ObjectName::new("packetboat").unwrap();
+    let (mut pair, third) = trio();
+    revoke(&mut pair.laptop, &third);
+    forget_marker(&mut pair);
+    assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2)));
+    pair.desk.replica.change_passphrase(b"another", &mut Silent).unwrap().unwrap();
+    let mut joined = pair.joined(50, "new", b"another");
+    joined.sync();
+    assert_eq!(joined.files(), pair.laptop.files());
+}
+
+#[test]
+fn whoever_was_revoked_and_has_not_heard_of_it_changes_no_passphrase() {
+    let name = ObjectName::new("packetboat").unwrap();
+    let (mut pair, mut third) = trio();
+    revoke(&mut pair.laptop, &third);
+    let marker = pair.store.get(&name, u64::MAX).unwrap();
+    let refused = third.replica.change_passphrase(b"another", &mut Silent).unwrap_err();
+    assert!(matches!(refused, JoinError::Sync(SyncError::Revoked { .. })), "{refused}");
+    let refused = third.replica.new_recovery_key(&mut Silent).unwrap_err();
+    assert!(matches!(refused, JoinError::Sync(SyncError::Revoked { .. })), "{refused}");
+    assert_eq!(pair.store.get(&name, u64::MAX).unwrap(), marker);
+}
+
+#[test]
 fn a_damaged_marker_of_which_no_member_has_a_copy_is_made_anew_for_a_new_passphrase() {
     let name = ObjectName::new("packetboat").unwrap();
     let (mut pair, third) = trio();
@@ -339,13 +439,11 @@ fn a_damaged_marker_of_which_no_member_has_a_copy_is_made_anew_for_a_new_passphr
         if is_of_a_later_epoch {
             revoke(&mut pair.laptop, &third);
             pair.desk.sync();
-            let Device { fs, replica } = pair.take_desk();
-            let mut parts = replica.into_parts();
-            parts.index.set_meta("marker", None).unwrap();
-            pair.desk = Device { fs, replica: Replica::open(parts).unwrap() };
         }
+        forget_marker(&mut pair);
+        assert!(!pair.desk.replica.holds_marker().unwrap());
         assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2)));
-        let recovery = pair.desk.replica.change_passphrase(b"another").unwrap().unwrap();
+        let recovery = pair.desk.replica.change_passphrase(b"another", &mut Silent).unwrap().unwrap();
         let marker = Replica::read_marker(&pair.store).unwrap().unwrap();
         let recovery = packetboat_core::recovery::RecoveryKey::from_text(&recovery).unwrap();
         assert!(marker.unlock_with_recovery(&recovery).is_ok());

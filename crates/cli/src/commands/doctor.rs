@@ -152,11 +152,12 @@ fn intermediary(session: &Session, status: &Status, vitals: &Vitals, findings: &
         }
         findings.extend(room("intermediary", &session.intermediary));
         if lost_its_marker(&session.intermediary) {
-            findings.push(wrong(
-                "intermediary",
-                "the vault's marker is missing or damaged: no other device can join".to_owned(),
-                "run `packetboat key passphrase`, which writes it anew",
-            ));
+            let remedy = match session.replica.holds_marker() {
+                Ok(true) => "run `packetboat sync`, which puts this device's copy back",
+                _ => "run `packetboat key passphrase`, which writes it anew",
+            };
+            let says = "the vault's marker is missing or damaged: no other device can join".to_owned();
+            findings.push(wrong("intermediary", says, remedy));
         }
     }
     if vitals.wanted > 0 {

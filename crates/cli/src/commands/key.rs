@@ -4,11 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use packetboat_engine::JoinError;
+use packetboat_engine::ports::Observer;
 use serde_json::json;
 
 use super::FolderArg;
+use super::round::stopped;
 use crate::failure::Failure;
 use crate::opening::Context;
+use crate::progress::Progress;
 use crate::secrets::Secrets;
 
 /// Change the passphrase, or get a new recovery key
@@ -44,7 +48,7 @@ pub(crate) fn run(context: &Context, args: KeyArgs) -> Result<ExitCode, Failure>
         KeyAction::Passphrase { passphrase_file } => {
             let secrets = Secrets { file: passphrase_file, ui: context.ui };
             let passphrase = secrets.another_passphrase(&session.replica)?;
-            let recovery_key = session.replica.change_passphrase(&passphrase)?;
+            let recovery_key = learning(context, |observer| session.replica.change_passphrase(&passphrase, observer))?;
             context.ui.result(
                 || json!({ "schema": 1, "changed": "passphrase", "recovery_key": recovery_key }),
                 || {
@@ -60,12 +64,23 @@ pub(crate) fn run(context: &Context, args: KeyArgs) -> Result<ExitCode, Failure>
             );
         }
         KeyAction::Recovery => {
-            let key = session.replica.new_recovery_key()?;
+            let key = learning(context, |observer| session.replica.new_recovery_key(observer))?;
             context.ui.note("New recovery key, shown this once; the former one opens the vault no more:");
             context.ui.result(|| json!({ "schema": 1, "recovery_key": key }), || format!("{key}\n"));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows how what others did is learned, and what is told of it.
+fn learning<T>(
+    context: &Context,
+    change: impl FnOnce(&mut dyn Observer) -> Result<T, JoinError>,
+) -> Result<T, Failure> {
+    let mut progress = Progress::new(context.ui)?;
+    let changed = change(&mut progress);
+    progress.finish();
+    changed.map_err(|error| stopped(&error))
 }
 
 const JSON: &str = "JSON: passphrase: changed, recovery_key (null unless it changed too). recovery: recovery_key.";

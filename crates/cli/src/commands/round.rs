@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use packetboat_core::ids::DeviceId;
+use packetboat_engine::JoinError;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Observer;
 use packetboat_engine::replica::{Replica, Report};
@@ -96,8 +97,11 @@ fn with_evidence(session: &Session, error: &(dyn std::error::Error + 'static)) -
 
 /// The error of a round, by itself or of a query.
 pub(super) fn sync_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a SyncError> {
+    if let Some(QueryError::Sync(error)) = error.downcast_ref() {
+        return Some(error);
+    }
     match error.downcast_ref() {
-        Some(QueryError::Sync(error)) => Some(error),
+        Some(JoinError::Sync(error)) => Some(error),
         _ => error.downcast_ref(),
     }
 }

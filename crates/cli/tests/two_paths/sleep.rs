@@ -2,6 +2,7 @@
 
 use std::io::{PipeReader, Read};
 use std::os::fd::OwnedFd as Pipe;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -57,9 +58,10 @@ impl Bus {
             return None;
         };
         let bus = Self(daemon);
+        // The socket is there before anybody listens at it.
         let started = (0..100).any(|_| {
             std::thread::sleep(Duration::from_millis(50));
-            socket.exists()
+            UnixStream::connect(socket).is_ok()
         });
         assert!(started, "the bus did not start");
         Some(bus)

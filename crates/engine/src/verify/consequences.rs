@@ -9,6 +9,7 @@ use packetboat_core::content::{ChunkList, Content};
 use packetboat_core::ids::{ChunkId, Dot, PackId};
 use packetboat_core::item::Head;
 use packetboat_core::local::LocalRead;
+use packetboat_core::marker::MARKER_NAME;
 use packetboat_core::name::RelPath;
 use packetboat_core::store::ObjectName;
 use packetboat_core::tip::Tip;
@@ -231,6 +232,7 @@ impl Verifier<'_> {
                 Some(Wanted::Packet(dot)) => parts.index.sealed(dot)?.is_some(),
                 Some(Wanted::Pack(pack)) => !elsewhere.contains(&at) && parts.index.pack_row(&pack)?.is_some(),
                 Some(Wanted::Checkpoint(_)) => true,
+                None if fault.object == MARKER_NAME => self.replica.holds_marker()?,
                 None => tip == Some(own),
             };
             fault.remedy = match tip.filter(|tip| *tip != own) {

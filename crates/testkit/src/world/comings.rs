@@ -70,7 +70,7 @@ impl World {
         for _ in 0..MAX_TRIES {
             for other in (0..self.devices.len()).filter(|other| *other != at) {
                 let Some(replica) = self.devices[other].replica.as_mut() else { continue };
-                if let Ok(Some(recovery)) = replica.change_passphrase(b"another") {
+                if let Ok(Some(recovery)) = replica.change_passphrase(b"another", &mut Silent) {
                     self.recovery.push(RecoveryKey::from_text(&recovery).expect("as it was written"));
                 }
             }
