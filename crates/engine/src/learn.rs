@@ -594,7 +594,8 @@ const RUN_BYTES: usize = 16 * 1024 * 1024;
 const UNREADABLE: &str = "vault";
 const VAULT: &[u8] = b"the vault";
 const UNREADABLE_TEXT: &str = "other devices have published, and nothing of it can be read: the checkpoint at which \
-                               history begins is missing or damaged. Run `packetboat repair` on another device";
+                               history begins is missing or damaged. The next `packetboat sync` of another device writes \
+                               one";
 
 #[cfg(test)]
 mod tests;

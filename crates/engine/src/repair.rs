@@ -277,9 +277,16 @@ impl Mender<'_> {
         if checkpoint.device != own && !self.index.knowledge().tells_of_others(&own) {
             return Ok(Outcome::Elsewhere);
         }
-        // A segment of the one that is damaged may be damaged too: nothing of it is relied on.
-        let held = checkpoints::newest(self.index)?;
-        if held.is_none() || held == Some(*checkpoint) {
+        // Whoever asks finds by a tip what there is instead.
+        places::owe_a_tip(self.index)?;
+        // Others are shown the one held, wherever its author is: a storage that lost one has often lost more.
+        let other = checkpoints::newest(self.index)?.filter(|held| held != checkpoint);
+        let is_whole = match other {
+            Some(held) => checkpoints::is_readable(self.store, self.keys, &held)?,
+            None => false,
+        };
+        if !is_whole {
+            // A segment of the one that is damaged may be damaged too: nothing of it is relied on.
             checkpoints::write_anew(self.index, self.store, self.keys, self.entropy, self.observer)?;
             self.repaired.checkpoints += 1;
         }

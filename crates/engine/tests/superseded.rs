@@ -257,6 +257,47 @@ fn a_checkpoint_that_is_held_stays_though_its_author_is_gone_and_it_cannot_be_re
 }
 
 #[test]
+fn of_two_lost_checkpoints_each_whole_again_to_its_holder_a_newcomer_finds_one() {
+    // Each of the two had the other's for whole, and no tip told of the one that was written.
+    let mut pair = vault();
+    checkpoint(&mut pair.desk, &pair.store);
+    checkpoint(&mut pair.laptop, &pair.store);
+    keep(&mut pair.laptop, Retention::Days(0));
+    keep(&mut pair.desk, Retention::Days(0));
+    for _ in 0..3 {
+        pair.settle();
+        prune(&mut pair.laptop);
+        prune(&mut pair.desk);
+    }
+    let lost = roots(&pair.store);
+    assert!(lost.len() > 1, "{lost:?}");
+    lost.iter().for_each(|name| pair.store.delete(name).unwrap());
+    pair.settle();
+    let mut joined = pair.third();
+    assert!(joined.sync().received.waiting > 0);
+    pair.settle();
+    joined.sync();
+    assert_eq!(joined.files(), pair.laptop.files());
+    assert_eq!(joined.replica.status().unwrap().problems, []);
+}
+
+#[test]
+fn whoever_joins_after_a_revocation_hears_nothing_of_checkpoints_from_before() {
+    // Tips name them until their devices have taken up the newer one; nobody is to look after that.
+    let mut pair = vault();
+    checkpoint(&mut pair.desk, &pair.store);
+    let mut third = pair.third();
+    third.sync();
+    pair.laptop.sync();
+    pair.laptop.replica.revoke(&third.id(), b"a new passphrase", &mut Silent).unwrap();
+    assert!(roots(&pair.store).contains(&name(&pair.desk, 1)), "the tip of the desk names it");
+    let mut joined = pair.joined(50, "new", b"a new passphrase");
+    joined.sync();
+    assert_eq!(joined.files(), pair.laptop.files());
+    assert_eq!(joined.replica.status().unwrap().problems, []);
+}
+
+#[test]
 fn a_checkpoint_of_a_device_that_is_gone_goes_once_another_contains_it() {
     let (mut pair, of_desk) = checkpoint_of_retired();
     keep(&mut pair.laptop, Retention::All);

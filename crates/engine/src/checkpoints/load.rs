@@ -57,11 +57,19 @@ pub(crate) fn begin(
         let older = others_stored(store, named)?;
         begin_from(index, store, keys, older.into_iter(), &mut failures, observer)?
     };
+    if begun {
+        // Those that could not be used are passed over, now and in the rounds before: nobody here needs them any more.
+        for problem in index.problems()?.iter().filter(|problem| problem.kind == PROBLEM) {
+            index.clear_problem(PROBLEM, &problem.subject)?;
+        }
+    }
     for (checkpoint, reason) in failures {
-        let text = format!("{}: {reason}", checkpoint.name());
         damaged.insert(Wanted::Checkpoint(checkpoint));
-        index.set_problem(PROBLEM, checkpoint.name().as_str().as_bytes(), &reason)?;
-        observer.note(Note::Warning { text });
+        if !begun {
+            let text = format!("{}: {reason}", checkpoint.name());
+            index.set_problem(PROBLEM, checkpoint.name().as_str().as_bytes(), &reason)?;
+            observer.note(Note::Warning { text });
+        }
     }
     Ok(begun)
 }
