@@ -490,9 +490,14 @@ impl Learner<'_> {
 
     fn problem(&mut self, kind: &str, subject: &str, text: &str) -> Result<(), SyncError> {
         self.index.set_problem(kind, subject.as_bytes(), text)?;
-        self.observer.note(Note::Warning { text: format!("{subject}: {text}") });
+        self.observer.note(Note::Warning { text: told_of(subject, text) });
         Ok(())
     }
+}
+
+/// What is wrong with an object, for people: its name first, and once.
+pub(crate) fn told_of(name: &str, reason: &str) -> String {
+    if reason.starts_with(name) { reason.to_owned() } else { format!("{name}: {reason}") }
 }
 
 /// The counter of the packet that an object of a lane is named for.

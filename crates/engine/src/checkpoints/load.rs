@@ -28,7 +28,7 @@ use super::{PROBLEM, held, read_root, total};
 use crate::Keys;
 use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
-use crate::learn::{LearnError, described};
+use crate::learn::{LearnError, described, told_of};
 use crate::ports::{Note, Observer};
 use crate::refusals;
 
@@ -66,9 +66,9 @@ pub(crate) fn begin(
     for (checkpoint, reason) in failures {
         damaged.insert(Wanted::Checkpoint(checkpoint));
         if !begun {
-            let text = format!("{}: {reason}", checkpoint.name());
-            index.set_problem(PROBLEM, checkpoint.name().as_str().as_bytes(), &reason)?;
-            observer.note(Note::Warning { text });
+            let name = checkpoint.name();
+            index.set_problem(PROBLEM, name.as_str().as_bytes(), &reason)?;
+            observer.note(Note::Warning { text: told_of(name.as_str(), &reason) });
         }
     }
     Ok(begun)
