@@ -390,7 +390,7 @@ fn letting_go_with_crashes_and_a_bad_storage_loses_nothing() {
         // Rare: few users write again what stood before, in the time between two devices' rounds.
         "condemnations voided",
     ];
-    run_letting_go(60, 12_000, &must_happen, letting_go_badly);
+    run_letting_go(90, 12_000, &must_happen, letting_go_badly);
 }
 
 /// Letting go with all that may go wrong at a storage, crashes and users who do not wait.
