@@ -15,6 +15,7 @@
 //! A crash between any two leaves at worst a device in the vault that never comes back; the next run joins again.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use packetboat_core::change::MAX_DEVICE_NAME;
 use packetboat_core::ids::VaultId;
@@ -30,7 +31,8 @@ use crate::failure::Failure;
 use crate::folder_marker::{self, FolderMarker};
 use crate::opening::{Context, Session, sighting, unbound, vanished, vault_not_here};
 use crate::places::{
-    Directory, Found, LOST_MARKER, lies_within, look_for_vault, lost_its_marker, require_apart, require_folder,
+    Directory, Found, LOST_MARKER, NO_MARKER, NO_MARKER_ADVICE, NotHere, lies_within, look_for_vault, lost_its_marker,
+    require_apart, require_folder,
 };
 use crate::recognise::{Sighting, Standing};
 use crate::registry::{Entry, Intermediary, Registry};
@@ -178,11 +180,7 @@ impl Binder<'_> {
         if place.path != *known || !lost_its_marker(&place.path) {
             return None;
         }
-        let shown = text::path(&place.path);
-        self.context.ui.warn(&format!(
-            "the marker of the vault at {shown} is missing or damaged, and no other device can join: `packetboat key \
-             passphrase` writes it anew"
-        ));
+        self.context.ui.warn(&format!("{}: {NO_MARKER}; {NO_MARKER_ADVICE}", text::path(&place.path)));
         Some(place)
     }
 
@@ -228,7 +226,7 @@ impl Binder<'_> {
     fn join_by_companion(&mut self, companion: &Companion) -> Result<Bound, Failure> {
         self.refuse_dry_run()?;
         let way = Way::Companion(companion.clone());
-        let (store, _) = way.store(Some(companion.vault()), None);
+        let (store, _) = way.store(Some(companion.vault()), None, &Arc::default());
         let missing = || Failure::new(format!("the vault is not where the companion {} looks", companion.shown()));
         let marker = Replica::read_marker(store.as_ref())?.ok_or_else(missing)?;
         if marker.vault() != companion.vault() {
@@ -287,7 +285,7 @@ impl Binder<'_> {
             Found::Vault(marker) if marker.vault() == vault => Ok((place, *marker)),
             Found::Vault(_) => {
                 let known = remembered.map(|place| format!(" ({})", text::path(&place.given))).unwrap_or_default();
-                Err(Failure::new(format!("the vault at {} is another one", text::path(given))).hint(format!(
+                Err(NotHere::Another(given.clone()).failure().hint(format!(
                     "the folder is bound to its own vault{known}; name that, or synchronise another folder with this \
                      one"
                 )))
