@@ -15,6 +15,7 @@
 //! A crash between any two leaves at worst a device in the vault that never comes back; the next run joins again.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use packetboat_core::change::MAX_DEVICE_NAME;
 use packetboat_core::ids::VaultId;
@@ -30,7 +31,8 @@ use crate::failure::Failure;
 use crate::folder_marker::{self, FolderMarker};
 use crate::opening::{Context, Session, sighting, unbound, vanished, vault_not_here};
 use crate::places::{
-    Directory, Found, LOST_MARKER, lies_within, look_for_vault, lost_its_marker, require_apart, require_folder,
+    Directory, Found, LOST_MARKER, NO_MARKER, NotHere, lies_within, look_for_vault, lost_its_marker, no_marker_advice,
+    require_apart, require_folder,
 };
 use crate::recognise::{Sighting, Standing};
 use crate::registry::{Entry, Intermediary, Registry};
@@ -188,10 +190,7 @@ impl Binder<'_> {
     fn restore_marker(&self, replica: &mut Replica, place: &Directory) -> Result<(), Failure> {
         if !replica.holds_marker()? {
             let shown = text::path(&place.path);
-            self.context.ui.warn(&format!(
-                "the marker of the vault at {shown} is missing or damaged, and no other device can join: `packetboat key \
-                 passphrase` writes it anew"
-            ));
+            self.context.ui.warn(&format!("{shown}: {NO_MARKER}; {}", no_marker_advice(false)));
         } else if !self.wish.look_only {
             replica.look_at_marker()?;
         }
@@ -240,7 +239,7 @@ impl Binder<'_> {
     fn join_by_companion(&mut self, companion: &Companion) -> Result<Bound, Failure> {
         self.refuse_dry_run()?;
         let way = Way::Companion(companion.clone());
-        let (store, _) = way.store(Some(companion.vault()), None);
+        let (store, _) = way.store(Some(companion.vault()), None, &Arc::default());
         let missing = || Failure::new(format!("the vault is not where the companion {} looks", companion.shown()));
         let marker = Replica::read_marker(store.as_ref())?.ok_or_else(missing)?;
         if marker.vault() != companion.vault() {
@@ -299,7 +298,7 @@ impl Binder<'_> {
             Found::Vault(marker) if marker.vault() == vault => Ok((place, *marker)),
             Found::Vault(_) => {
                 let known = remembered.map(|place| format!(" ({})", text::path(&place.given))).unwrap_or_default();
-                Err(Failure::new(format!("the vault at {} is another one", text::path(given))).hint(format!(
+                Err(NotHere::Another(given.clone()).failure().hint(format!(
                     "the folder is bound to its own vault{known}; name that, or synchronise another folder with this \
                      one"
                 )))

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use crate::hints;
+use crate::places::NotHere;
 
 /// Why a command ended without doing what it was asked, in words for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +36,10 @@ impl Failure {
 
     /// A failure that is told by an error and its sources.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        // What was tried there matters to nobody.
+        if let Some(not_here) = NotHere::behind(error) {
+            return not_here.failure();
+        }
         let mut failure = match hints::is_internal(error) {
             true => Self::internal(error.to_string()),
             false => Self::new(error.to_string()),
@@ -58,6 +63,24 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says what to do about an index that cannot be used, where it is that and its place is known.
+    pub(crate) fn of_index(mut self, hint: impl FnOnce() -> String) -> Self {
+        if self.hint.as_deref() == Some(hints::DAMAGED_INDEX) {
+            self.hint = Some(hint());
+        }
+        self
+    }
+
+    /// What went wrong, in one line.
+    pub(crate) fn line(&self) -> String {
+        self.causes.iter().fold(self.message.clone(), |line, cause| line + ": " + cause)
+    }
+
+    /// What to do next.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 
     /// With which code the process ends.

@@ -13,6 +13,8 @@ use packetboat_engine::{JoinError, OpenError, RemovalError};
 use packetboat_replica::index::IndexError;
 use packetboat_replica::lock::LockError;
 
+use crate::places::NotHere;
+
 /// The hint for the first error of a chain that has one.
 pub(crate) fn hint(error: &(dyn Error + 'static)) -> Option<String> {
     chain(error).find_map(own_hint).map(str::to_owned)
@@ -119,7 +121,19 @@ fn scan_kind(error: &ScanError) -> Kind<'_> {
     }
 }
 
+/// Which part of a replica an error is about, as `packetboat doctor` calls it.
+pub(crate) fn part(error: &(dyn Error + 'static)) -> &'static str {
+    match innermost(error) {
+        Kind::Index(_) | Kind::DamagedIndex => "index",
+        Kind::Store(_) => "intermediary",
+        _ => "folder",
+    }
+}
+
 fn own_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    if let Some(not_here) = NotHere::behind(error) {
+        return Some(not_here.hint());
+    }
     match innermost(error) {
         Kind::Store(error) => store_hint(error),
         Kind::Index(error) => index_hint(error),
@@ -269,6 +283,10 @@ fn removal_hint(error: &RemovalError) -> Option<&'static str> {
 fn query_hint(error: &QueryError) -> Option<&'static str> {
     Some(match error {
         QueryError::NotFound { .. } => "`packetboat log` shows what the vault holds and held",
+        QueryError::Deleted(_) => "`packetboat log PATH` shows its versions; `packetboat restore` brings one back",
+        QueryError::ElsewhereNow { .. } => {
+            "name it so, or say with `--at` at which time; `packetboat log PATH` shows where it was"
+        }
         QueryError::NotThen { .. } => "`packetboat log PATH` shows when it was there",
         QueryError::IsDirectory { .. } => "name a file within it; `packetboat restore` takes directories",
         QueryError::ContentMissing { .. } => {
@@ -307,5 +325,6 @@ fn other_hint(error: &(dyn Error + 'static)) -> Option<&'static str> {
 }
 
 const EIO: i32 = 5;
-const DAMAGED_INDEX: &str = "move this replica's directory out of packetboat's state directory and run `packetboat sync \
-                             FOLDER INTERMEDIARY`: the folder goes on as a new device, and no file is touched";
+/// Where the place of the index is not at hand; else [`crate::state::ReplicaDir::give_up`].
+pub(crate) const DAMAGED_INDEX: &str = "move this replica's directory out of packetboat's state directory and run `packetboat sync FOLDER INTERMEDIARY`: the \
+     folder goes on as a new device, and no file is touched. `packetboat doctor FOLDER` names the directory";

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::store::{Listed, ObjectName, Put, Store, StoreError};
@@ -15,7 +16,7 @@ use packetboat_replica::real_fs::RealFs;
 
 use crate::failure::Failure;
 use crate::folder_marker::FolderMarker;
-use crate::places::{Directory, Found, look_for_vault, lost_its_marker};
+use crate::places::{Directory, NotHere, look_for_known_vault};
 use crate::recognise::{Sighting, Standing, recognise};
 use crate::registry::{Entry, Registry};
 use crate::state::{ReplicaDir, StateDir};
@@ -52,6 +53,19 @@ pub(crate) struct Session {
     /// Where evidence is kept.
     pub(crate) evidence: PathBuf,
     _lock: ReplicaLock,
+}
+
+impl Session {
+    /// Why the intermediary cannot be reached, of which the round says no more than what it tried.
+    pub(crate) fn unreached(&self, tried: &str) -> String {
+        match &self.reached.way {
+            Way::Folder(place) => match look_for_known_vault(place, self.replica.vault()) {
+                Err(not_here) => not_here.to_string(),
+                Ok(_) => text::plain(tried.as_bytes()),
+            },
+            Way::Companion(_) => text::plain(tried.as_bytes()),
+        }
+    }
 }
 
 impl Context {
@@ -97,12 +111,10 @@ impl Context {
         if let Some(path) = named {
             let place = Directory::look(path, "folder")?;
             let folder = sighting(&place)?;
-            if !place.exists() {
-                return Err(match Registry::read(&self.state)?.at(&place.path) {
-                    Some(_) => vanished(&folder),
-                    None => Failure::new(format!("the folder {} is not there", text::path(path)))
-                        .hint("is the path right, and is the disk mounted?"),
-                });
+            // One that was there is known to have vanished.
+            if !place.exists() && Registry::read(&self.state)?.at(&place.path).is_none() {
+                return Err(Failure::new(format!("the folder {} is not there", text::path(path)))
+                    .hint("is the path right, and is the disk mounted?"));
             }
             return Ok(folder);
         }
@@ -135,8 +147,9 @@ impl Context {
     pub(crate) fn open_by(&self, folder: &Path, entry: &Entry, way: &Way) -> Result<Session, Failure> {
         let state = self.state.replica(&entry.replica);
         let lock = ReplicaLock::acquire(&state.lock())?;
-        let (parts, reached) = self.parts(folder, way, &state, Some(entry.vault))?;
-        let replica = Replica::open(parts)?;
+        let opened = self.parts(folder, way, &state, Some(entry.vault));
+        let opened = opened.and_then(|(parts, reached)| Ok((Replica::open(parts)?, reached)));
+        let (replica, reached) = opened.map_err(|failure| failure.of_index(|| state.give_up(folder, entry)))?;
         let evidence = state.evidence();
         Ok(Session { replica, reached, folder: folder.to_owned(), intermediary: way.shown(), evidence, _lock: lock })
     }
@@ -255,11 +268,7 @@ pub(crate) fn vanished(folder: &Sighting) -> Failure {
 
 /// The failure for an intermediary at which the vault is not.
 pub(crate) fn vault_not_here(place: &Path) -> Failure {
-    let shown = text::path(place);
-    Failure::new(format!("the vault is not at {shown}")).hint(
-        "is the stick or share mounted? If the vault is somewhere else now, name that place: `packetboat sync FOLDER \
-         INTERMEDIARY`; if it is gone for good, add --rebind to begin another",
-    )
+    NotHere::Nothing(place.to_owned()).failure()
 }
 
 /// A store that works only while its vault is there, so that an empty mount point is not taken for an emptied vault.
@@ -269,24 +278,35 @@ pub(crate) struct AtVault<S> {
     inner: S,
     place: PathBuf,
     vault: VaultId,
+    /// Is set where the vault is seen to have lost its marker.
+    lost_marker: Arc<AtomicBool>,
 }
 
 impl<S> AtVault<S> {
     /// The store of a vault that is to be at `place`.
-    pub(crate) fn new(inner: S, place: &Path, vault: VaultId) -> Self {
-        Self { inner, place: place.to_owned(), vault }
+    pub(crate) fn new(inner: S, place: &Path, vault: VaultId, lost_marker: Arc<AtomicBool>) -> Self {
+        Self { inner, place: place.to_owned(), vault, lost_marker }
     }
 
     fn check(&self, action: &'static str, name: &str) -> Result<(), StoreError> {
-        let here = Directory::look(&self.place, "intermediary").and_then(|place| look_for_vault(&place));
-        let problem = match here {
-            Ok(Found::Vault(marker)) if marker.vault() == self.vault => return Ok(()),
-            Ok(Found::Vault(_)) => "another vault is there",
-            _ if lost_its_marker(&self.place) => return Ok(()),
-            _ => "the vault is not there",
-        };
-        let source = io::Error::new(io::ErrorKind::NotFound, problem);
-        Err(StoreError::Io { action, name: name.to_owned(), source })
+        match look_for_known_vault(&self.place, self.vault) {
+            Ok(lost_marker) => {
+                self.lost_marker.store(lost_marker, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(not_here) => {
+                let source = io::Error::new(io::ErrorKind::NotFound, not_here);
+                Err(StoreError::Io { action, name: name.to_owned(), source })
+            }
+        }
+    }
+
+    /// Why an object was not read: it is that the vault is not there, where that is so.
+    fn not_read<T>(&self, name: &ObjectName, error: StoreError) -> Result<T, StoreError> {
+        if let StoreError::Missing { .. } | StoreError::Io { .. } = error {
+            self.check("read", name.as_str())?;
+        }
+        Err(error)
     }
 }
 
@@ -306,23 +326,11 @@ impl<S: Store> Store for AtVault<S> {
     }
 
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>, StoreError> {
-        match self.inner.get(name, limit) {
-            Err(StoreError::Missing { name }) => {
-                self.check("read", name.as_str())?;
-                Err(StoreError::Missing { name })
-            }
-            outcome => outcome,
-        }
+        self.inner.get(name, limit).or_else(|error| self.not_read(name, error))
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        match self.inner.get_range(name, offset, len) {
-            Err(StoreError::Missing { name }) => {
-                self.check("read", name.as_str())?;
-                Err(StoreError::Missing { name })
-            }
-            outcome => outcome,
-        }
+        self.inner.get_range(name, offset, len).or_else(|error| self.not_read(name, error))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {

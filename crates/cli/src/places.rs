@@ -2,16 +2,19 @@
 //!
 //! Nothing is made here: a mistyped place must not bring anything into being.
 
+use std::error::Error;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use packetboat_core::ids::VaultId;
 use packetboat_core::marker::{MARKER_NAME, Marker, MarkerError};
 use packetboat_core::tip::TIPS_FOLDER;
 use packetboat_engine::JoinError;
 use packetboat_engine::replica::Replica;
 use packetboat_storage::folder::FolderStore;
+use thiserror::Error;
 
 use crate::failure::Failure;
 use crate::text;
@@ -172,6 +175,65 @@ pub(crate) fn look_for_vault(place: &Directory) -> Result<Found, Failure> {
         }
     }
     Ok(Found::Empty)
+}
+
+/// Why a vault cannot be reached where it was: what every command says of it.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub(crate) enum NotHere {
+    /// Nothing of a vault is there.
+    #[error("the vault is not at {}", text::path(.0))]
+    Nothing(PathBuf),
+    /// Something else is.
+    #[error("the vault at {} is another one", text::path(.0))]
+    Another(PathBuf),
+}
+
+impl NotHere {
+    /// What an error ends in, where it is this.
+    pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut chain = std::iter::successors(Some(error), |&error| error.source());
+        chain.find_map(|error| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
+    }
+
+    /// What to do about it.
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Self::Nothing(_) => {
+                "is the stick or share mounted? If the vault is somewhere else now, name that place: `packetboat sync \
+                 FOLDER INTERMEDIARY`; if it is gone for good, add --rebind to begin another"
+            }
+            Self::Another(_) => {
+                "is it the right stick or share? If the vault is somewhere else now, name that place: `packetboat sync \
+                 FOLDER INTERMEDIARY`"
+            }
+        }
+    }
+
+    /// The failure of a command that needs the vault.
+    pub(crate) fn failure(&self) -> Failure {
+        Failure::new(self.to_string()).hint(self.hint())
+    }
+}
+
+/// Looks whether a vault is where it was. It is, too, where it has lost its marker; whether it has, is the answer.
+pub(crate) fn look_for_known_vault(place: &Path, vault: VaultId) -> Result<bool, NotHere> {
+    match Directory::look(place, "intermediary").and_then(|place| look_for_vault(&place)) {
+        Ok(Found::Vault(marker)) if marker.vault() == vault => Ok(false),
+        Ok(Found::Vault(_)) => Err(NotHere::Another(place.to_owned())),
+        _ if lost_its_marker(place) => Ok(true),
+        _ => Err(NotHere::Nothing(place.to_owned())),
+    }
+}
+
+/// What is said of a vault that has lost its marker, wherever that is noticed.
+pub(crate) const NO_MARKER: &str = "the vault's marker is missing or damaged, and no other device can join";
+
+/// What a device can do about it, which may hold a copy.
+pub(crate) fn no_marker_advice(holds_marker: bool) -> &'static str {
+    match holds_marker {
+        true => "run `packetboat sync`, which puts back the copy that this device keeps",
+        false => "run `packetboat key passphrase`, which writes it anew",
+    }
 }
 
 /// What a user can do about a marker that is lost.

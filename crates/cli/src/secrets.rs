@@ -47,21 +47,31 @@ impl Secrets {
 
     /// A passphrase for a vault that is to be opened by its former one no more: the same again would keep nobody out.
     pub(crate) fn another_passphrase(&self, replica: &Replica) -> Result<Secret, Failure> {
-        let passphrase = self.new_passphrase()?;
-        match replica.is_opened_by(&passphrase)? {
-            Some(false) => Ok(passphrase),
-            None => {
-                self.ui.warn(
-                    "the vault's marker is lost or damaged, so nobody can tell whether this is the passphrase that it had: \
-                     where somebody is to be kept out, it must be another. `packetboat key passphrase` changes it again",
-                );
-                Ok(passphrase)
+        let is_typed = self.given_passphrase()?.is_none();
+        for attempt in 1.. {
+            let passphrase = self.new_passphrase()?;
+            match replica.is_opened_by(&passphrase)? {
+                Some(false) => return Ok(passphrase),
+                None => {
+                    self.ui.warn(
+                        "the vault's marker is lost or damaged, so nobody can tell whether this is the passphrase that it \
+                         had: where somebody is to be kept out, it must be another. `packetboat key passphrase` changes it \
+                         again",
+                    );
+                    return Ok(passphrase);
+                }
+                Some(true) if is_typed && attempt < ATTEMPTS => {
+                    eprintln!("That is the passphrase which the vault has now. Whoever is to be kept out may know it.");
+                }
+                Some(true) => {
+                    return Err(Failure::new("that is the passphrase which the vault has now").hint(
+                        "choose another: whoever is to be kept out may know this one. Where PACKETBOAT_PASSPHRASE is set, it \
+                         is taken for the new one; --passphrase-file FILE comes before it",
+                    ));
+                }
             }
-            Some(true) => Err(Failure::new("that is the passphrase which the vault has now").hint(
-                "choose another: whoever is to be kept out may know this one. Where PACKETBOAT_PASSPHRASE is set, it is \
-                 taken for the new one; --passphrase-file FILE comes before it",
-            )),
         }
+        unreachable!("the last attempt returns")
     }
 
     /// Unlocks a vault with its passphrase.

@@ -20,6 +20,7 @@ use packetboat_engine::ports::Entropy;
 use rustix::io::Errno;
 
 use crate::failure::Failure;
+use crate::registry::Entry;
 use crate::text;
 
 /// Where this user's replicas keep their state.
@@ -132,6 +133,18 @@ impl ReplicaDir {
     /// Removes it and all in it: only for one that no folder was bound to.
     pub(crate) fn discard(&self) {
         let _ = fs::remove_dir_all(&self.path);
+    }
+
+    /// What to do where the index cannot be used any more.
+    pub(crate) fn give_up(&self, folder: &Path, entry: &Entry) -> String {
+        let place = &entry.intermediary.canonical;
+        format!(
+            "move {} somewhere else and run `packetboat sync {} {}`: the folder goes on as a new device, and no file is \
+             touched",
+            text::path(&self.path),
+            text::path(folder),
+            text::path(place)
+        )
     }
 
     /// The index.

@@ -55,6 +55,29 @@ pub(crate) fn time(milliseconds: i64) -> String {
     }
 }
 
+/// A time in a column; a dash where it is not known.
+pub(crate) fn time_or_dash(milliseconds: Option<i64>) -> String {
+    format!("{:<19}", milliseconds.map_or_else(|| "-".to_owned(), time))
+}
+
+/// Lines of which the columns stand beneath one another; the last of each line is as long as it is.
+pub(crate) fn columns(lines: &[Vec<String>]) -> Vec<String> {
+    let most = lines.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |at: usize| lines.iter().filter_map(|line| line.get(at)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..most).map(|at| width(at).unwrap_or_default()).collect();
+    let padded = |line: &Vec<String>| {
+        let cells = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    lines.iter().map(padded).collect()
+}
+
+/// A sentence: with its first letter large and a full stop.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect()) + "."
+}
+
 /// A time for scripts: RFC 3339 in UTC.
 pub(crate) fn rfc3339(milliseconds: i64) -> Option<String> {
     Some(Timestamp::from_millisecond(milliseconds).ok()?.to_string())

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::store::Store;
@@ -51,9 +52,15 @@ pub(crate) struct Reached {
     vault: Option<VaultId>,
     /// What waits on the companion, as far as this device knows.
     deposits: Option<Deposits>,
+    lost_marker: Arc<AtomicBool>,
 }
 
 impl Reached {
+    /// Whether the vault was seen to have lost its marker, when something was last asked of it.
+    pub(crate) fn lost_its_marker(&self) -> bool {
+        self.lost_marker.load(Ordering::Relaxed)
+    }
+
     /// Sees to it that nothing comes to the intermediary before what it needs, whichever way went before.
     pub(crate) fn before_round(&self, context: &Context) -> Result<(), Failure> {
         let Some(vault) = self.vault else { return Ok(()) };
@@ -71,7 +78,7 @@ impl Reached {
             }
             Way::Folder(place) => {
                 if let Some(deposits) = &self.deposits {
-                    let brought = deposits.bring(self.way.store(Some(vault), None).0);
+                    let brought = deposits.bring(self.way.store(Some(vault), None, &self.lost_marker).0);
                     let brought = brought.map_err(|error| {
                         Failure::from(error)
                             .hint("what waits on the companion must go first; run `packetboat sync` again")
@@ -140,19 +147,26 @@ impl Way {
             Self::Companion(companion) => Some(companion.vault),
             Self::Folder(_) => vault,
         };
-        let (store, meter) = self.store(vault, shelf.clone());
+        let lost_marker = Arc::default();
+        let (store, meter) = self.store(vault, shelf.clone(), &lost_marker);
         let deposits = shelf.zip(vault).map(|(shelf, vault)| Deposits::new(shelf, vault));
-        Ok((store, Reached { way: self.clone(), meter, vault, deposits }))
+        Ok((store, Reached { way: self.clone(), meter, vault, deposits, lost_marker }))
     }
 
-    /// The store, which refuses to work where the vault is not, and the counts of what is asked of it.
-    pub(crate) fn store(&self, vault: Option<VaultId>, deposits: Option<Arc<Shelf>>) -> (Arc<dyn Store>, TrafficMeter) {
+    /// The store, which refuses to work where the vault is not, and the counts of what is asked of it; `lost_marker` is set
+    /// where the vault is seen to have lost its marker.
+    pub(crate) fn store(
+        &self,
+        vault: Option<VaultId>,
+        deposits: Option<Arc<Shelf>>,
+        lost_marker: &Arc<AtomicBool>,
+    ) -> (Arc<dyn Store>, TrafficMeter) {
         match self {
             Self::Folder(place) => {
                 let store = CountingStore::new(FolderStore::new(place));
                 let meter = store.meter();
                 match vault {
-                    Some(vault) => (Arc::new(AtVault::new(store, place, vault)), meter),
+                    Some(vault) => (Arc::new(AtVault::new(store, place, vault, Arc::clone(lost_marker))), meter),
                     None => (Arc::new(store), meter),
                 }
             }

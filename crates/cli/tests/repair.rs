@@ -72,6 +72,6 @@ fn with_nothing_to_repair_from_the_cause_and_the_versions_are_told() {
     first.iter().for_each(|pack| fs::remove_file(pack).unwrap());
     let lost = world.packetboat("laptop", &["repair"]).within("docs").run();
     assert_eq!(lost.code, 1, "{}", lost.seen);
-    assert!(lost.stdout.contains("needed by large.bin as of "), "{}", lost.seen);
+    assert!(lost.stdout.contains("  large.bin as of "), "{}", lost.seen);
     assert!(lost.stderr.contains("Caused by: ") && lost.stderr.contains("Hint: "), "{}", lost.seen);
 }

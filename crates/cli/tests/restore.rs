@@ -131,3 +131,15 @@ fn what_and_when_must_be_said() {
         assert_eq!(world.packetboat("laptop", arguments).within("docs").run().code, 2, "{arguments:?}");
     }
 }
+
+#[test]
+fn a_restore_that_fails_at_once_leaves_no_directory_behind() {
+    let world = World::with_vault();
+    world.packetboat("laptop", &["restore", "never.txt", "--at", "now", "--to", "out"]).within("docs").fails();
+    assert!(!world.exists("docs/out"));
+    world.packetboat("laptop", &["restore", "never.txt", "--at", "now", "--to", "../out"]).within("docs").fails();
+    assert!(!world.exists("out"));
+    fs::create_dir(world.path("own")).unwrap();
+    world.packetboat("laptop", &["restore", "never.txt", "--at", "now", "--to", "../own"]).within("docs").fails();
+    assert!(world.exists("own"));
+}

@@ -60,3 +60,22 @@ fn a_time_that_cannot_be_read_is_wrong_usage() {
         assert_eq!(ran.code, 2, "{}", ran.seen);
     }
 }
+
+#[test]
+fn of_what_was_deleted_or_moved_it_is_said_how_to_see_it_all_the_same() {
+    let world = World::with_two_devices();
+    world.sync("laptop", "docs");
+    fs::remove_file(world.path("docs/sub/b.txt")).unwrap();
+    fs::rename(world.path("docs/a.txt"), world.path("docs/z.txt")).unwrap();
+    world.sync("laptop", "docs");
+    world.sync("desktop", "work");
+    let show = |path: &str| world.packetboat("desktop", &["show", path]).within("work").fails();
+    let (deleted, moved) = (show("sub/b.txt"), show("a.txt"));
+    assert_snapshot!(deleted.seen.clone() + &moved.seen);
+    // What the hint says works.
+    let packet = deleted.stderr.split("--at ").nth(1).unwrap().split('`').next().unwrap();
+    let then = world.packetboat("desktop", &["show", "sub/b.txt", "--at", packet]).within("work").succeeds();
+    assert_eq!(then.stdout, "beta\n");
+    world.packetboat("desktop", &["restore", "sub/b.txt", "--at", packet]).within("work").succeeds();
+    assert_eq!(world.read("work/sub/b.txt"), "beta\n");
+}

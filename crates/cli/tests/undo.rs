@@ -54,3 +54,26 @@ fn what_was_not_published_yet_is_not_taken_back_and_that_is_said() {
     let quiet = world.packetboat("laptop", &["undo", "--json"]).within("docs").succeeds().json();
     assert_eq!(quiet["unpublished"], 0);
 }
+
+#[test]
+fn undoing_the_undo_of_a_settled_conflict_settles_it_again() {
+    let world = World::with_conflict();
+    let before = world.names("docs");
+    world.packetboat("laptop", &["resolve", "a.txt", "--keep", "both"]).within("docs").succeeds();
+    let settled = world.names("docs");
+    for round in 0..2 {
+        world.packetboat("laptop", &["undo"]).within("docs").succeeds();
+        let conflicts = world.packetboat("laptop", &["conflicts", "--json"]).within("docs").succeeds().json();
+        assert_eq!(conflicts["conflicts"].as_array().unwrap().len(), 1, "{round}");
+        assert_eq!(world.names("docs").len(), before.len(), "{round}");
+        let again = world.packetboat("laptop", &["undo"]).within("docs").succeeds();
+        let conflicts = world.packetboat("laptop", &["conflicts"]).within("docs").succeeds();
+        assert_eq!(conflicts.stdout, "No conflicts.\n", "{round}: {}", again.seen);
+        assert_eq!(world.names("docs"), settled, "{round}: {}", again.seen);
+        world.sync("desktop", "work");
+        assert_eq!(world.names("work"), settled, "{round}");
+        for name in &settled[..2] {
+            assert_eq!(world.read(&format!("work/{name}")), world.read(&format!("docs/{name}")), "{round}");
+        }
+    }
+}

@@ -80,7 +80,7 @@ impl Replica {
                     path: directory.join(&shown.name),
                     version,
                     device: index.device_label(&version.device)?,
-                    time: head.map_or(0, |head| head.time),
+                    time: head.map(|head| head.time),
                     size: match &shown.content {
                         Content::File(file) => file.size,
                         Content::Symlink(target) => target.len() as u64,

@@ -135,6 +135,17 @@ pub enum QueryError {
         /// The path asked for.
         path: RelPath,
     },
+    /// It was deleted.
+    #[error("{} was deleted", .0.path)]
+    Deleted(Box<Deletion>),
+    /// What stood there has another place now.
+    #[error("{path} is called {now} now")]
+    ElsewhereNow {
+        /// The path asked for.
+        path: RelPath,
+        /// Where it stands.
+        now: RelPath,
+    },
     /// It was not there at that time.
     #[error("{path} was not in the vault then")]
     NotThen {
@@ -193,6 +204,19 @@ pub enum QueryError {
     /// The content could not be handed on.
     #[error("cannot write the content")]
     Output(#[source] io::Error),
+}
+
+/// What is known of something that was deleted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Deletion {
+    /// The path asked for.
+    pub path: RelPath,
+    /// Who deleted it, where that is known.
+    pub by: Option<String>,
+    /// When, by that device's clock, in milliseconds since 1970 UTC, where that is known.
+    pub time: Option<i64>,
+    /// Where it stood as of the packet of its last content, and that packet, where it is a file or symlink.
+    pub last: Option<(RelPath, packetboat_core::ids::Dot)>,
 }
 
 /// An error with its causes, in one line.

@@ -18,7 +18,7 @@ use packetboat_core::view::{Shown, ViewRead, Viewer};
 use packetboat_replica::index::{Index, PacketRow};
 
 use crate::content_reader::{ContentReader, ReadError};
-use crate::error::{QueryError, SyncError};
+use crate::error::{Deletion, QueryError, SyncError};
 use crate::members;
 use crate::past::index_at;
 use crate::replica::{At, LogLine, Replica};
@@ -75,7 +75,7 @@ impl Replica {
             lines.push(LogLine {
                 packet: row.dot,
                 device: device_name(index, names, &row.dot.device)?,
-                time: folded.map_or(0, |folded| folded.time),
+                time: folded.map(|folded| folded.time),
                 text,
                 path: None,
                 size: None,
@@ -100,6 +100,9 @@ impl Replica {
                 Change::RenameDevice { name, .. } => format!("is called {name} now"),
                 Change::Revoke { device, .. } => format!("revoked {}", of(device)?),
                 Change::Retire { device, .. } => format!("retired {}", of(device)?),
+                Change::Condemn { packs, history } if history.is_empty() && packs.len() == 1 => {
+                    "let 1 pack go".to_owned()
+                }
                 Change::Condemn { packs, history } if history.is_empty() => format!("let {} packs go", packs.len()),
                 Change::Condemn { .. } => "let old history go".to_owned(),
                 Change::Retain { retention } => format!("keeps {}", crate::garbage::in_words(*retention)),
@@ -115,7 +118,10 @@ impl Replica {
     pub fn show(&mut self, path: &RelPath, at: Option<&At>, out: &mut dyn Write) -> Result<(), QueryError> {
         let index = &self.parts.index;
         let shown = match at {
-            None => Viewer::new(index).at_path(path)?.ok_or_else(|| QueryError::NotFound { path: path.clone() })?,
+            None => match Viewer::new(index).at_path(path)? {
+                Some(shown) => shown,
+                None => return Err(self.why_not_there(path)?),
+            },
             Some(at) => {
                 let past = index_at(index, &*self.parts.store, &self.keys, at)?;
                 shown_then(&past, index, path)?
@@ -131,6 +137,43 @@ impl Replica {
                 ReadError::Sync(error) => error.into(),
             }),
         }
+    }
+
+    /// Why nothing stands at a path now: it was deleted, it has another place, or it never was.
+    fn why_not_there(&self, path: &RelPath) -> Result<QueryError, QueryError> {
+        let index = &self.parts.index;
+        let viewer = Viewer::new(index);
+        let mut deleted = None;
+        for id in items_at(index, path)? {
+            let Some(item) = index.item(id)? else { continue };
+            if let Some(shown) = viewer.shown_for(&item)? {
+                let now = viewer.path_of(shown.parent)?.join(&shown.name);
+                return Ok(QueryError::ElsewhereNow { path: path.clone(), now });
+            }
+            // An item beneath a directory that was deleted need not be named itself.
+            let events = events_of(&viewer, &item)?;
+            let last = events.iter().rev().find(|event| event.size.is_some());
+            let delete = events.last().filter(|event| event.texts.iter().any(|text| text == DELETED));
+            let found = (
+                delete.map(|event| (event.lamport, event.dot)),
+                delete.and_then(|event| event.time),
+                last.map(|event| (event.dot, id)),
+            );
+            deleted = deleted.max(Some(found));
+        }
+        let Some((delete, time, last)) = deleted else { return Ok(QueryError::NotFound { path: path.clone() }) };
+        let names = members::load(index)?;
+        let by = delete.map(|(_, dot)| device_name(index, &names, &dot.device)).transpose()?;
+        let last = last.and_then(|(packet, item)| Some((self.path_then(packet, item)?, packet)));
+        Ok(QueryError::Deleted(Box::new(Deletion { path: path.clone(), by, time, last })))
+    }
+
+    /// Where an item stood as of a packet, by the names of that time; nothing where that cannot be told now.
+    fn path_then(&self, packet: Dot, item: ItemId) -> Option<RelPath> {
+        let past = index_at(&self.parts.index, &*self.parts.store, &self.keys, &At::Packet(packet)).ok()?;
+        let then = Viewer::new(&past);
+        let shown = then.shown_for(&past.item(item).ok()??).ok()??;
+        Some(then.path_of(shown.parent).ok()?.join(&shown.name))
     }
 
     /// The packet that a text names: `laptop:12`, `3fa01c22:12` (the beginning of the device's id),
@@ -223,7 +266,8 @@ fn items_at(index: &Index, path: &RelPath) -> Result<Vec<ItemId>, QueryError> {
 struct Event {
     dot: Dot,
     lamport: Lamport,
-    time: i64,
+    /// None where the packet was let go, and nothing that it left tells.
+    time: Option<i64>,
     texts: Vec<String>,
     path: Option<RelPath>,
     size: Option<u64>,
@@ -249,9 +293,18 @@ fn events_of(viewer: &Viewer<'_, Index>, item: &Item) -> Result<Vec<Event>, Sync
     let created = places.first().map(|placed| placed.stamp.dot());
     let mut events = Events { index, of: BTreeMap::new() };
     for (at, placed) in places.iter().enumerate() {
+        let dot = placed.stamp.dot();
+        let is_recorded = index.packet_row(dot)?.is_some();
+        let head_of_creation = heads.iter().any(|head| head.dot == dot);
         let event = events.at(&placed.stamp)?;
         match at.checked_sub(1).map(|before| &places[before]) {
-            None => event.texts.push("created".to_owned()),
+            // What was replaced before history begins is not known any more, so neither is whether it was made so.
+            None if is_recorded || head_of_creation => event.texts.push("created".to_owned()),
+            None => event.texts.push("stood here already".to_owned()),
+            // As a delete that is taken back.
+            Some(before) if before.parent == placed.parent && before.name == placed.name => {
+                event.texts.push("brought back".to_owned());
+            }
             Some(before) => {
                 let how = if before.parent == placed.parent { "renamed" } else { "moved" };
                 let from = viewer.path_of(before.parent)?.join(&before.name);
@@ -274,7 +327,9 @@ fn events_of(viewer: &Viewer<'_, Index>, item: &Item) -> Result<Vec<Event>, Sync
     }
     let mut before = None;
     for mode in &modes {
-        if Some(mode.stamp.dot()) != created {
+        // Where what came before was let go, it may be what it was made with.
+        let is_change = before.is_some() || index.packet_row(mode.stamp.dot())?.is_some();
+        if Some(mode.stamp.dot()) != created && is_change {
             let text = match before {
                 Some(before) => format!("permissions {before:03o} -> {:03o}", mode.value),
                 None => format!("permissions {:03o}", mode.value),
@@ -289,7 +344,7 @@ fn events_of(viewer: &Viewer<'_, Index>, item: &Item) -> Result<Vec<Event>, Sync
         events.at(&register.stamp)?.texts.push(text);
     }
     for delete in &item.deletes {
-        events.of_delete(delete)?.texts.push("deleted".to_owned());
+        events.of_delete(delete)?.texts.push(DELETED.to_owned());
     }
     let mut places = places.iter().peekable();
     let mut path = None;
@@ -312,24 +367,26 @@ struct Events<'a> {
 
 impl Events<'_> {
     fn at(&mut self, stamp: &Stamp) -> Result<&mut Event, SyncError> {
-        self.event(stamp.dot(), stamp.lamport, 0)
+        self.event(stamp.dot(), stamp.lamport, None)
     }
 
     fn of_head(&mut self, head: &Head) -> Result<&mut Event, SyncError> {
-        self.event(head.dot, head.lamport, head.time.saturating_mul(1000))
+        self.event(head.dot, head.lamport, Some(head.time.saturating_mul(1000)))
     }
 
     /// A delete does not carry its Lamport time; where its packet is not recorded, it is taken to be the latest.
     fn of_delete(&mut self, dot: &Dot) -> Result<&mut Event, SyncError> {
         let folded = self.index.packet_row(*dot)?.and_then(|row| row.folded);
-        self.event(*dot, folded.map_or(Lamport::MAX, |folded| folded.lamport), 0)
+        self.event(*dot, folded.map_or(Lamport::MAX, |folded| folded.lamport), None)
     }
 
-    fn event(&mut self, dot: Dot, lamport: Lamport, time: i64) -> Result<&mut Event, SyncError> {
+    fn event(&mut self, dot: Dot, lamport: Lamport, time: Option<i64>) -> Result<&mut Event, SyncError> {
         let folded = self.index.packet_row(dot)?.and_then(|row| row.folded);
-        let time = folded.map_or(time, |folded| folded.time);
+        let time = folded.map(|folded| folded.time).or(time);
         let new = || Event { dot, lamport, time, texts: Vec::new(), path: None, size: None, current: false };
-        Ok(self.of.entry((lamport, dot)).or_insert_with(new))
+        let event = self.of.entry((lamport, dot)).or_insert_with(new);
+        event.time = event.time.or(time);
+        Ok(event)
     }
 }
 
@@ -347,5 +404,6 @@ fn in_words(summary: &Summary) -> String {
     texts.join(", ")
 }
 
+const DELETED: &str = "deleted";
 /// Fewer digits of an id name nothing.
 const LEAST_DIGITS: usize = 4;

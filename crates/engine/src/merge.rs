@@ -28,7 +28,7 @@ use crate::error::{QueryError, SyncError};
 use crate::ignore_rules::IgnoreRules;
 use crate::ports::{Note, Observer};
 use crate::prepare::INLINE_CHUNK;
-use crate::replica::{Action, Direction, PlannedStep, Replica, Report, SyncOptions};
+use crate::replica::{Action, Direction, Kept, PlannedStep, Replica, Report, Settled, SyncOptions};
 use crate::vault_rules::read_small;
 
 /// The sides of a conflict and what both came from.
@@ -94,10 +94,11 @@ impl Replica {
     ) -> Result<Report, QueryError> {
         let before = self.sync(SyncOptions::default(), observer)?;
         let item = self.item_in_conflict(path)?;
+        let settled = Settled { path: self.shown_path(&self.sides(path)?[0])?, kept: Kept::Merged };
         let merged = self.merged(path, &item, merger)?;
         self.settle_merged(&item, merged)?;
         let after = self.sync(SyncOptions::default(), observer)?;
-        Ok(crate::resolve::both(&before, after))
+        Ok(Report { settled: Some(settled), ..crate::resolve::both(&before, after) })
     }
 
     /// Merges what the vault's patterns name and merges cleanly; says how many conflicts that settled.

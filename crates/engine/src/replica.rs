@@ -116,6 +116,33 @@ pub struct Report {
     pub merged: u64,
     /// Devices whose published state went back behind what was seen before.
     pub rolled_back: Vec<DeviceId>,
+    /// The conflict that a user settled, and how.
+    pub settled: Option<Settled>,
+}
+
+/// A conflict that a user settled.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settled {
+    /// The path at which the winner stood.
+    pub path: RelPath,
+    /// What was kept.
+    pub kept: Kept,
+}
+
+/// What was kept of a conflict.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Kept {
+    /// One side.
+    One {
+        /// The name of the device that wrote it.
+        device: String,
+        /// Whether this device did.
+        mine: bool,
+    },
+    /// Every side, each as a file of its own at one of these paths.
+    All(Vec<RelPath>),
+    /// One content made of both.
+    Merged,
 }
 
 /// Counts of what a round brought to disk.
@@ -211,6 +238,10 @@ pub struct Status {
     pub objects: u64,
     /// What is not materialised here or otherwise wrong: kind, where, why.
     pub problems: Vec<(String, String, String)>,
+    /// Objects at the intermediary that were found missing or damaged and are not put back yet.
+    pub wanted: u64,
+    /// Where so much is gone from the folder that a round would stop: how many objects are gone, and of how many.
+    pub braked: Option<(u64, u64)>,
     /// The vault's devices.
     pub devices: Vec<DeviceInfo>,
     /// Eight characters that are equal on two devices exactly when both have learned the same.
@@ -230,8 +261,8 @@ pub struct DeviceInfo {
     pub name: String,
     /// Whether it is this one.
     pub is_this: bool,
-    /// When its last packet was made by its clock, in milliseconds since 1970 UTC.
-    pub last_heard: i64,
+    /// When its last packet was made by its clock, in milliseconds since 1970 UTC; none where that was let go.
+    pub last_heard: Option<i64>,
     /// How many packets of it are known.
     pub packets: Counter,
     /// "active", "retired" or "revoked".
@@ -245,8 +276,8 @@ pub struct LogLine {
     pub packet: Dot,
     /// The name of the device that made it.
     pub device: String,
-    /// When, by that device's clock, in milliseconds since 1970 UTC.
-    pub time: i64,
+    /// When, by that device's clock, in milliseconds since 1970 UTC; none where that was let go.
+    pub time: Option<i64>,
     /// What was done, in words.
     pub text: String,
     /// The path concerned, as it was, where the log is of one path.
@@ -284,8 +315,8 @@ pub struct Side {
     pub version: Dot,
     /// The name of the device that made it.
     pub device: String,
-    /// When, in seconds since 1970 UTC.
-    pub time: i64,
+    /// When, in seconds since 1970 UTC; none where that is not known.
+    pub time: Option<i64>,
     /// Size in bytes.
     pub size: u64,
     /// Whether this device made it.

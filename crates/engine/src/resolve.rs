@@ -15,13 +15,13 @@ use packetboat_core::name::RelPath;
 use packetboat_core::plan::shown_name;
 use packetboat_core::publish::created;
 use packetboat_core::tree::{TreeRead, TreeWrite};
-use packetboat_core::view::{Shown, Viewer};
+use packetboat_core::view::{Shown, ViewRead, Viewer};
 
 use crate::absorb::Sent;
 use crate::builder::{Draft, Totals, chunks_of, content_of, seal_own};
 use crate::error::{QueryError, SyncError};
 use crate::ports::Observer;
-use crate::replica::{Keep, Received, Replica, Report, SyncOptions};
+use crate::replica::{Keep, Kept, Received, Replica, Report, Settled, SyncOptions};
 
 impl Replica {
     /// Settles the conflict at a path, or of which a copy stands at the path, and synchronises.
@@ -31,9 +31,14 @@ impl Replica {
     pub fn resolve(&mut self, path: &RelPath, keep: Keep, observer: &mut dyn Observer) -> Result<Report, QueryError> {
         let before = self.sync(SyncOptions::default(), observer)?;
         let sides = self.sides(path)?;
+        let settled_path = self.shown_path(&sides[0])?;
         let chosen = match keep {
             Keep::Mine | Keep::Theirs => Some(self.choose(&sides, path, keep)),
             Keep::Both => None,
+        };
+        let kept = match chosen {
+            Some(chosen) => self.kept(chosen)?,
+            None => Kept::All(sides.iter().map(|side| self.shown_path(side)).collect::<Result<_, _>>()?),
         };
         self.parts.index.begin()?;
         let settled = match chosen {
@@ -46,7 +51,18 @@ impl Replica {
         }
         self.parts.index.commit()?;
         let after = self.sync(SyncOptions::default(), observer)?;
-        Ok(both(&before, after))
+        Ok(Report { settled: Some(Settled { path: settled_path, kept }), ..both(&before, after) })
+    }
+
+    /// The side that is kept, by who wrote it.
+    fn kept(&self, chosen: &Shown) -> Result<Kept, SyncError> {
+        let author = chosen.heads.last().expect("what is shown has a version").device;
+        Ok(Kept::One { device: self.parts.index.device_label(&author)?, mine: author == self.keys.device.device() })
+    }
+
+    /// Where a side is shown.
+    pub(crate) fn shown_path(&self, side: &Shown) -> Result<RelPath, SyncError> {
+        Ok(Viewer::new(&self.parts.index).path_of(side.parent)?.join(&side.name))
     }
 
     /// Everything that stands against each other at a path, the holder of the plain name first.

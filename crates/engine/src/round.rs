@@ -270,12 +270,20 @@ impl Replica {
 
     /// Stops a round that would publish the removal of most of the folder.
     fn brake(&self, scanned: &Scanned, options: SyncOptions) -> Result<(), SyncError> {
+        match self.many_gone(scanned)? {
+            Some((gone, known)) if !options.confirm_deletes => Err(SyncError::ManyGone { gone, known }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where most of the folder is gone: how many objects, and of how many.
+    pub(crate) fn many_gone(&self, scanned: &Scanned) -> Result<Option<(u64, u64)>, SyncError> {
         let gone = scanned.vanished.len() as u64;
-        if gone < BRAKE_LEAST || options.confirm_deletes || scanned.withheld.is_some() {
-            return Ok(());
+        if gone < BRAKE_LEAST || scanned.withheld.is_some() {
+            return Ok(None);
         }
         let known = self.parts.index.count_entries()?;
-        if gone * 2 > known { Err(SyncError::ManyGone { gone, known }) } else { Ok(()) }
+        Ok((gone * 2 > known).then_some((gone, known)))
     }
 
     pub(crate) fn absorb(

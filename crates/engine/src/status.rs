@@ -18,6 +18,7 @@ use crate::ports::Silent;
 use crate::replica::{Action, Direction, PlannedStep, Replica, Status};
 use crate::round::LAST_IN_STEP;
 use crate::scan::Scanned;
+use crate::wants;
 
 impl Replica {
     /// How this replica stands; reads the tips at the intermediary and scans the folder.
@@ -29,6 +30,7 @@ impl Replica {
         };
         let rules = self.rules(&mut Silent)?;
         let scanned = self.scan(&rules, &mut Silent)?;
+        let braked = self.many_gone(&scanned)?;
         let mut left = Vec::new();
         let (mut to_send, to_receive) = if scanned.is_quiet() && !any_unignored(&self.parts.index, &rules)? {
             (0, self.waiting_here(&rules)?)
@@ -66,6 +68,8 @@ impl Replica {
             conflicts,
             objects: scanned.objects,
             problems,
+            wanted: wants::own(index)?.len() as u64,
+            braked,
             devices: self.devices()?,
             state: self.state(),
             retention: self.retention()?,

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use packetboat_core::change::{Change, Removed, Unit};
 use packetboat_core::content::Content;
 use packetboat_core::ids::{Counter, Dot, ItemId};
-use packetboat_core::item::{Item, Placed};
+use packetboat_core::item::{Head, Item, Placed};
 use packetboat_core::name::RelPath;
 use packetboat_core::packet::Packet;
 use packetboat_core::plan::HistoryRead;
@@ -103,7 +103,7 @@ impl Replica {
             let Some(sealed) = self.parts.index.sealed_packet(Dot { device, counter })? else { break };
             let packet = sealed.open(&self.keys.ring)?;
             counter -= 1;
-            let set: Vec<Unit> = packet.body.changes.iter().flat_map(Change::units).collect();
+            let set: Vec<Unit> = packet.body.changes.iter().flat_map(set_by).collect();
             if set.is_empty() {
                 if packets.is_empty() {
                     continue;
@@ -133,6 +133,15 @@ impl Replica {
         }
         Ok(())
     }
+}
+
+/// What a change sets. A delete sets what it takes away, too: a conflict is settled after what was written to the file.
+fn set_by(change: &Change) -> Vec<Unit> {
+    let mut units = change.units();
+    if let Change::Delete { removed } = change {
+        units.extend(removed.iter().flat_map(|removed| [Unit::Content(removed.item), Unit::Place(removed.item)]));
+    }
+    units
 }
 
 /// What undoing comes to.
@@ -251,12 +260,30 @@ impl<'a> Undoing<'a> {
             }
         }
         let content = match <[Content; 1]>::try_from(before) {
+            // Only bringing back a side that was dropped puts the same bytes in a version's place.
+            Ok([content]) if replaces.len() == 1 && content.agrees(&head.content) => return self.drop_side(item, head),
             Ok([content]) => content,
             Err(several) if several.is_empty() => return Ok(Err("what it held before is not known".to_owned())),
             Err(_) => return Ok(Err("it settled a conflict; `packetboat log` lists the sides".to_owned())),
         };
         let change = Change::Content { item: item.id, content, replaces: vec![dot], trail: item.trail_after(head) };
         Ok(Ok((vec![change], None, Action::Edit, self.path(item)?, None)))
+    }
+
+    /// Drops again the side of a conflict that an undo brought back.
+    fn drop_side(&self, item: &Item, side: &Head) -> Result<Undone, SyncError> {
+        if !item.heads.iter().any(|head| head.dot != side.dot && head.deletes.is_empty()) {
+            return Ok(Err("what it stood beside is gone".to_owned()));
+        }
+        let (parent, name) = self.viewer.place_of(item)?;
+        let shown = self.viewer.place(parent, &name)?;
+        let shown = shown.iter().find(|shown| shown.item == item.id && shown.heads.contains(&side.dot));
+        let path = match shown {
+            Some(shown) => self.viewer.path_of(shown.parent)?.join(&shown.name),
+            None => self.path(item)?,
+        };
+        let removed = Removed { item: item.id, heads: vec![side.dot], placements: Vec::new() };
+        Ok(Ok((Vec::new(), Some(removed), Action::Delete, path, None)))
     }
 
     fn place(&self, item: &Item, dot: Dot, replaces: &[Dot]) -> Result<Undone, SyncError> {

@@ -100,11 +100,13 @@ impl Replica {
         let own = self.keys.device.device();
         let mut devices = Vec::new();
         for member in members::load(&self.parts.index)?.iter() {
+            // A device that began from a checkpoint has not heard when others wrote what that contains.
+            let heard = self.parts.index.member(member.device)?;
             devices.push(DeviceInfo {
                 device: member.device,
                 name: member.name.to_owned(),
                 is_this: member.device == own,
-                last_heard: self.parts.index.member(member.device)?.map_or(0, |heard| heard.heard_time),
+                last_heard: heard.map(|heard| heard.heard_time).filter(|time| *time > 0),
                 packets: self.parts.index.knowledge().counter(&member.device),
                 standing: match member.standing {
                     Standing::Active => "active",

@@ -118,7 +118,21 @@ fn a_file_is_shown_as_it_was_under_the_path_it_had_or_has() {
         // By the path that it has now.
         assert_eq!(shown(device, "papers/done.md", Some(&made)).unwrap(), "one");
         assert_eq!(shown(device, "papers/other.md", Some(&renamed)).unwrap(), "other");
-        assert!(matches!(shown(device, "notes/todo.md", None), Err(QueryError::NotFound { .. })));
+        // What is there no more is told from what never was.
+        match shown(device, "notes/todo.md", None) {
+            Err(QueryError::ElsewhereNow { now, .. }) => assert_eq!(now, path("papers/done.md")),
+            other => panic!("{other:?}"),
+        }
+        match shown(device, "papers/other.md", None) {
+            Err(QueryError::Deleted(deletion)) => {
+                assert_eq!(deletion.by.as_deref(), Some("desk"));
+                assert!(deletion.time.is_some());
+                let (then, packet) = deletion.last.unwrap();
+                assert_eq!(shown(device, &then.to_string(), Some(&At::Packet(packet))).unwrap(), "other");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(shown(device, "never.md", None), Err(QueryError::NotFound { .. })));
         assert!(matches!(shown(device, "papers/other.md", Some(&At::Time(0))), Err(QueryError::NotThen { .. })));
         // Nothing stands beneath a file.
         assert!(matches!(shown(device, "papers/done.md/x", None), Err(QueryError::NotFound { .. })));

@@ -4,6 +4,7 @@ mod support;
 
 use packetboat_engine::error::QueryError;
 use packetboat_engine::ports::Silent;
+use packetboat_engine::replica::Keep;
 use packetboat_engine::undo::Undo;
 use packetboat_testkit::sim_fs::Node;
 use support::{Device, Pair};
@@ -151,4 +152,46 @@ fn a_preview_says_the_same_and_changes_nothing() {
 fn who_published_nothing_has_nothing_to_undo() {
     let mut pair = vault();
     assert!(matches!(pair.desk.replica.undo(true, &mut Silent), Err(QueryError::NothingToUndo)));
+}
+
+/// Story: what an undo brought back of a settled conflict, the next one wrote again, and the file that had come of it came
+/// back beside it: a conflict and three files.
+#[test]
+fn a_settled_conflict_is_back_after_an_undo_and_settled_after_another() {
+    let mut pair = vault();
+    pair.pass();
+    pair.laptop.fs.write("c", b"c of the laptop").unwrap();
+    pair.desk.fs.write("c", b"c of the desk").unwrap();
+    pair.desk.sync();
+    pair.settle();
+    let path = support::path("c");
+    pair.laptop.replica.resolve(&path, Keep::Both, &mut Silent).unwrap();
+    pair.settle();
+    let settled = pair.laptop.files();
+    assert_eq!(settled.len(), 4);
+    for _ in 0..2 {
+        assert_eq!(left(&undo(&mut pair.laptop)), Vec::<String>::new());
+        pair.settle();
+        assert_eq!(pair.desk.replica.conflicts().unwrap().len(), 1);
+        assert_eq!(pair.laptop.files().len(), 4);
+        let again = undo(&mut pair.laptop);
+        assert_eq!(left(&again), Vec::<String>::new());
+        pair.settle();
+        for device in [&mut pair.laptop, &mut pair.desk] {
+            assert_eq!(device.replica.conflicts().unwrap(), []);
+            assert_eq!(device.files(), settled);
+        }
+    }
+    // Where somebody has settled it meanwhile, nothing of theirs is dropped.
+    undo(&mut pair.laptop);
+    pair.settle();
+    pair.desk.replica.resolve(&path, Keep::Mine, &mut Silent).unwrap();
+    pair.settle();
+    let kept = pair.desk.files();
+    let last = undo(&mut pair.laptop);
+    assert!(left(&last).iter().any(|left| left.contains("changed it since")), "{last:?}");
+    pair.settle();
+    for file in kept {
+        assert!(pair.laptop.files().contains(&file), "{file:?}");
+    }
 }

@@ -40,14 +40,22 @@ pub(crate) fn run(context: &Context, args: &ConflictsArgs) -> Result<ExitCode, F
 }
 
 fn to_text(conflict: &Conflict) -> String {
-    let mut shown = format!("{}\n", conflict.path);
-    for side in &conflict.sides {
-        let device = text::plain(side.device.as_bytes());
+    let cells = conflict.sides.iter().map(|side| {
         let mine = if side.mine { " (this device)" } else { "" };
-        let (time, size) = (text::time(side.time.saturating_mul(1000)), text::bytes(side.size));
-        shown.push_str(&format!("  {device}{mine}  {time}  {size}  {}  at {}\n", side.version, side.path));
-    }
-    shown
+        vec![
+            text::plain(side.device.as_bytes()) + mine,
+            text::time_or_dash(milliseconds(side)),
+            text::bytes(side.size),
+            side.version.to_string(),
+            format!("at {}", side.path),
+        ]
+    });
+    let lines = text::columns(&cells.collect::<Vec<_>>());
+    lines.into_iter().fold(format!("{}\n", conflict.path), |shown, line| shown + "  " + &line + "\n")
+}
+
+fn milliseconds(side: &Side) -> Option<i64> {
+    side.time.map(|seconds| seconds.saturating_mul(1000))
 }
 
 fn to_json(conflict: &Conflict) -> Value {
@@ -59,7 +67,7 @@ fn side_json(side: &Side) -> Value {
     let value = json!({
         "version": format!("{}:{}", side.version.device, side.version.counter),
         "device_name": side.device,
-        "time": text::rfc3339(side.time.saturating_mul(1000)),
+        "time": milliseconds(side).and_then(text::rfc3339),
         "size": side.size,
         "mine": side.mine,
     });

@@ -205,9 +205,12 @@ fn list(devices: &[DeviceInfo]) -> String {
         let this = if device.is_this { "  (this device)" } else { "" };
         let standing = if device.standing == "active" { String::new() } else { format!("  {}", device.standing) };
         let packets = text::count(device.packets, "packet", "packets");
-        let heard = text::ago(now, device.last_heard);
+        let heard = match device.last_heard {
+            Some(then) => format!("last {}", text::ago(now, then)),
+            None => "last at an unknown time".to_owned(),
+        };
         shown.push_str(&format!(
-            "{:<width$}  {}  {packets}, last {heard}{standing}{this}\n",
+            "{:<width$}  {}  {packets}, {heard}{standing}{this}\n",
             name(device),
             device.device.short()
         ));
@@ -221,7 +224,7 @@ pub(crate) fn device_json(device: &DeviceInfo) -> Value {
         "device": device.device.to_string(),
         "name": device.name,
         "this": device.is_this,
-        "last_heard": text::rfc3339(device.last_heard),
+        "last_heard": device.last_heard.and_then(text::rfc3339),
         "packets": device.packets,
         "standing": device.standing,
     })
@@ -230,6 +233,6 @@ pub(crate) fn device_json(device: &DeviceInfo) -> Value {
 const JSON: &str = "\
 The new passphrase is asked for, or taken from --passphrase-file or PACKETBOAT_PASSPHRASE.
 
-JSON: devices, each with device, name, this, last_heard, packets, standing (active, retired, revoked); retire_after_days. \
+JSON: devices, each with device, name, this, last_heard (null where it is not known), packets, standing (active, retired, revoked); retire_after_days. \
 After rename: device_name. After revoke: revoked, name, epoch, recipients, left_out, recovery_key. \
 After retire: retired, name, this; with --unheard-for: retire_after_days.";

@@ -40,7 +40,8 @@ pub(crate) fn run(context: &Context, args: &LogArgs) -> Result<ExitCode, Failure
     context.ui.result(
         || json!({ "schema": 1, "entries": lines.iter().map(line_json).collect::<Vec<_>>(), "older_let_go": ends }),
         || {
-            let mut shown: String = lines.iter().map(line_text).collect();
+            let cells: Vec<_> = lines.iter().map(line_cells).collect();
+            let mut shown: String = text::columns(&cells).into_iter().map(|line| line + "\n").collect();
             if ends {
                 shown.push_str("Older history was let go: `packetboat prune` says how long the past is kept.\n");
             }
@@ -50,13 +51,19 @@ pub(crate) fn run(context: &Context, args: &LogArgs) -> Result<ExitCode, Failure
     Ok(ExitCode::SUCCESS)
 }
 
-fn line_text(line: &LogLine) -> String {
-    let place = line.path.as_ref().map(|path| format!("  {path}")).unwrap_or_default();
-    let size = line.size.map(|size| format!("  {}", text::bytes(size))).unwrap_or_default();
-    let current = if line.current { "  (stands now)" } else { "" };
-    let device = text::plain(line.device.as_bytes());
-    let said = text::plain(line.text.as_bytes());
-    format!("{}  {}  {device}  {said}{place}{size}{current}\n", line.packet, text::time(line.time))
+fn line_cells(line: &LogLine) -> Vec<String> {
+    let mut cells = vec![
+        line.packet.to_string(),
+        text::time_or_dash(line.time),
+        text::plain(line.device.as_bytes()),
+        text::plain(line.text.as_bytes()),
+    ];
+    if let Some(path) = &line.path {
+        cells.push(path.to_string());
+        cells.push(line.size.map(text::bytes).unwrap_or_default());
+        cells.extend(line.current.then(|| "(stands now)".to_owned()));
+    }
+    cells
 }
 
 fn line_json(line: &LogLine) -> Value {
@@ -64,7 +71,7 @@ fn line_json(line: &LogLine) -> Value {
     object.insert("packet".to_owned(), format!("{}:{}", line.packet.device, line.packet.counter).into());
     object.insert("device".to_owned(), line.packet.device.to_string().into());
     object.insert("device_name".to_owned(), line.device.as_str().into());
-    object.insert("time".to_owned(), text::rfc3339(line.time).into());
+    object.insert("time".to_owned(), line.time.and_then(text::rfc3339).into());
     object.insert("text".to_owned(), line.text.as_str().into());
     if let Some(path) = &line.path {
         insert_path(&mut object, "path", path.as_bytes());
@@ -74,5 +81,5 @@ fn line_json(line: &LogLine) -> Value {
     Value::Object(object)
 }
 
-const JSON: &str =
-    "JSON: entries, each with packet, device, device_name, time, text, path, size, current; older_let_go.";
+const JSON: &str = "JSON: entries, each with packet, device, device_name, time (null where it was let go), text, path, size, current; \
+older_let_go.";

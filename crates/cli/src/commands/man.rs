@@ -33,10 +33,21 @@ pub(crate) fn run(args: &ManArgs) -> Result<ExitCode, Failure> {
         }
         Some(directory) => {
             fs::create_dir_all(directory).map_err(|error| not_written(directory, &error))?;
-            clap_mangen::generate_to(Cli::command(), directory).map_err(|error| not_written(directory, &error))?;
+            let mut command = Cli::command().disable_help_subcommand(true);
+            command.build();
+            write_pages(command, directory)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the page of a command and those of its own commands.
+fn write_pages(command: Command, directory: &Path) -> Result<(), Failure> {
+    for own in command.get_subcommands().filter(|own| !own.is_hide_set()).cloned() {
+        write_pages(own, directory)?;
+    }
+    let path = directory.join(Man::new(command.clone()).get_filename());
+    fs::write(&path, page(command)?).map_err(|error| not_written(&path, &error))
 }
 
 fn page(command: Command) -> Result<Vec<u8>, Failure> {
@@ -44,6 +55,7 @@ fn page(command: Command) -> Result<Vec<u8>, Failure> {
     Man::new(command)
         .manual("Packetboat")
         .render(&mut page)
+        .and_then(|()| page.write_all(EXIT_STATUS.as_bytes()))
         .map_err(|error| Failure::internal("a manual page could not be made").because(&error))?;
     Ok(page)
 }
@@ -53,3 +65,23 @@ fn not_written(path: &Path, error: &std::io::Error) -> Failure {
         .because(error)
         .hint("look at who owns the directory, and whether its disk is full")
 }
+
+/// The same of all commands; what 1 means of one, its page says.
+const EXIT_STATUS: &str = "\
+.SH \"EXIT STATUS\"
+.TP
+\\fB0\\fR
+What was asked for is done.
+.TP
+\\fB1\\fR
+It was not done, or there is something for you to look at; standard error says what.
+.TP
+\\fB2\\fR
+Wrong usage.
+.TP
+\\fB3\\fR
+Conflicts wait, where \\fBsync \\-\\-fail\\-on\\-conflicts\\fR was asked for.
+.TP
+\\fB255\\fR
+A bug of packetboat's.
+";

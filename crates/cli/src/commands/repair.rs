@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::FolderPlace;
 use super::round::stopped;
-use super::verify::{fault_text, faults_json};
+use super::verify::{fault_text, faults_json, of_the_past};
 use crate::failure::Failure;
 use crate::opening::Context;
 use crate::progress::Progress;
@@ -90,7 +90,7 @@ fn to_text(report: &RepairReport) -> String {
     if report.left.iter().any(|fault| matches!(fault.remedy, Remedy::Others(_))) {
         shown.push_str("The other devices were asked: run `packetboat sync` there, and `packetboat verify` here.\n");
     }
-    shown
+    shown + of_the_past(&report.left)
 }
 
 fn to_json(report: &RepairReport) -> Value {

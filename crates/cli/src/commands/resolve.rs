@@ -6,13 +6,16 @@ use std::process::{Command, ExitCode};
 
 use clap::{Args, ValueEnum};
 use packetboat_engine::merge::{MergeSides, Merger, TextMerger, merge_lines};
-use packetboat_engine::replica::Keep;
+use packetboat_engine::replica::{Keep, Kept, Settled};
+use serde_json::{Value, json};
 
 use super::FolderArg;
 use super::round::run_round;
 use crate::failure::Failure;
+use crate::json::with_path;
 use crate::opening::Context;
 use crate::paths::in_vault;
+use crate::text;
 
 /// Settle a conflict
 ///
@@ -70,10 +73,41 @@ pub(crate) fn run(context: &Context, args: &ResolveArgs) -> Result<ExitCode, Fai
         Some(keep) => replica.resolve(&path, keep, observer),
         None => replica.resolve_merged(&path, &mut *merger, observer),
     })?;
+    let settled = round.report.settled.as_ref();
     if context.ui.json || !context.ui.quiet {
-        context.ui.result(|| round.summary(&session).to_json(), || round.summary(&session).text());
+        let value = || {
+            let mut value = round.summary(&session).to_json();
+            value["settled"] = settled.map(to_json).into();
+            value
+        };
+        context.ui.result(value, || settled.map(to_text).unwrap_or_default() + &round.summary(&session).text());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn to_text(settled: &Settled) -> String {
+    let kept = match &settled.kept {
+        Kept::One { mine: true, .. } => "what this device wrote is kept".to_owned(),
+        Kept::One { device, .. } => format!("what {} wrote is kept", text::plain(device.as_bytes())),
+        Kept::Merged => "both sides are merged".to_owned(),
+        Kept::All(paths) => {
+            let paths: Vec<String> = paths.iter().map(ToString::to_string).collect();
+            format!("all are kept, as {}", paths.join(" and "))
+        }
+    };
+    format!("Settled {}: {kept}.\n", settled.path)
+}
+
+fn to_json(settled: &Settled) -> Value {
+    let kept = match &settled.kept {
+        Kept::One { device, mine } => json!({ "kept": "one", "device_name": device, "mine": mine }),
+        Kept::Merged => json!({ "kept": "merged" }),
+        Kept::All(paths) => {
+            let files: Vec<Value> = paths.iter().map(|path| with_path(json!({}), path)).collect();
+            json!({ "kept": "all", "files": files })
+        }
+    };
+    with_path(kept, &settled.path)
 }
 
 /// A program that a user named.
@@ -108,4 +142,6 @@ impl Merger for Tool {
     }
 }
 
-const JSON: &str = "JSON: as of `packetboat sync`.";
+const JSON: &str = "\
+JSON: as of `packetboat sync`, and settled (path, kept: \"one\" with device_name and mine, \"merged\", or \"all\" with files, \
+each with path).";

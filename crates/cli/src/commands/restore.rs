@@ -121,9 +121,12 @@ fn from_vault(context: &Context, args: &RestoreArgs, from: &Path, to: &Path) -> 
 
 /// Why nothing more was restored. What is full is the disk that was written to, which need not be the folder's.
 fn failed(error: &(dyn Error + 'static), target: Option<&Target>) -> Failure {
+    if let Some(target) = target {
+        target.withdraw();
+    }
     match (sync_error(error), target) {
         (Some(SyncError::DiskFull), Some(target)) => {
-            Failure::new(format!("the disk that holds {} is full", text::path(&target.0)))
+            Failure::new(format!("the disk that holds {} is full", text::path(&target.path)))
                 .hint("only a part was restored: delete that directory, and choose one on a disk with more room")
         }
         _ => stopped(error),
@@ -131,7 +134,11 @@ fn failed(error: &(dyn Error + 'static), target: Option<&Target>) -> Failure {
 }
 
 /// A directory that is restored to.
-struct Target(PathBuf);
+struct Target {
+    path: PathBuf,
+    /// Whether it was made for this.
+    is_new: bool,
+}
 
 impl Target {
     /// Refuses a directory that holds something, or lies in the vault or in the folder.
@@ -163,14 +170,23 @@ impl Target {
     /// Makes the directory where it is missing.
     fn prepare(to: &Path, intermediary: &Path, folder: Option<&Path>) -> Result<Self, Failure> {
         let mut place = Self::check(to, intermediary, folder)?;
-        if !place.exists() {
+        let is_new = !place.exists();
+        if is_new {
             place.create("directory")?;
         }
-        Ok(Self(place.path))
+        Ok(Self { path: place.path, is_new })
+    }
+
+    /// Takes the directory away again, where it was made for this and nothing came into it.
+    fn withdraw(&self) {
+        if self.is_new {
+            // With anything in it, it stays.
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 
     fn fs(&self) -> Result<Arc<dyn Fs>, Failure> {
-        Ok(open_fs(&self.0)?)
+        Ok(open_fs(&self.path)?)
     }
 }
 
@@ -191,7 +207,7 @@ fn tell(context: &Context, received: &Received, target: Option<&Target>) -> Exit
             None if counts.nothing() => {
                 "Nothing was restored: what the vault held at that time, if anything, is here as it was.\n".to_owned()
             }
-            Some(target) => format!("{done} to {}.\n", text::path(&target.0)),
+            Some(target) => format!("{done} to {}.\n", text::path(&target.path)),
             None => format!("{done}. The next `packetboat sync` publishes it.\n"),
         };
         if received.waiting > 0 {

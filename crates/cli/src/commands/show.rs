@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use packetboat_core::hex;
+use packetboat_engine::error::{Deletion, QueryError};
 use serde_json::json;
 
 use super::FolderArg;
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 use crate::json::with_path;
 use crate::opening::Context;
 use crate::paths::in_vault;
+use crate::text;
 use crate::ui::Stdout;
 
 /// Write the content of a file, now or at an earlier time, to standard output
@@ -40,18 +42,34 @@ pub(crate) fn run(context: &Context, args: &ShowArgs) -> Result<ExitCode, Failur
     }
     let at = args.at.as_ref().map(|at| at.find(&session.replica)).transpose()?;
     if !context.ui.json {
-        session.replica.show(&path, at.as_ref(), &mut Stdout)?;
+        session.replica.show(&path, at.as_ref(), &mut Stdout).map_err(not_shown)?;
         Stdout.flush().map_err(|error| Failure::new("cannot write to standard output").because(&error))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut content = Vec::new();
-    session.replica.show(&path, at.as_ref(), &mut content)?;
+    session.replica.show(&path, at.as_ref(), &mut content).map_err(not_shown)?;
     let value = match std::str::from_utf8(&content) {
         Ok(text) => json!({ "schema": 1, "size": content.len(), "content": text }),
         Err(_) => json!({ "schema": 1, "size": content.len(), "content_bytes": hex::encode(&content) }),
     };
     context.ui.result(|| with_path(value, &path), String::new);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why nothing is shown; of what was deleted, how to see and have it all the same.
+fn not_shown(error: QueryError) -> Failure {
+    let QueryError::Deleted(deletion) = &error else { return error.into() };
+    let Deletion { path, by, time, last } = &**deletion;
+    let by = by.as_ref().map(|name| format!(" by {}", text::plain(name.as_bytes()))).unwrap_or_default();
+    let when = time.map(|time| format!(" at {}", text::time(time))).unwrap_or_default();
+    let failure = Failure::new(format!("{path} was deleted{by}{when}"));
+    match last {
+        Some((then, packet)) => failure.hint(format!(
+            "`packetboat show {then} --at {packet}` shows what it held last, and `packetboat restore` of the same brings it \
+             back; `packetboat log {path}` lists all its versions"
+        )),
+        None => failure.hint(format!("`packetboat log {path}` shows its history; `packetboat restore` brings it back")),
+    }
 }
 
 const JSON: &str = "JSON: path, size, and content, or content_bytes in hexadecimal where it is not UTF-8.";

@@ -1,6 +1,5 @@
 //! `packetboat status`: whether the folder is in step, and if not, why.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -13,7 +12,8 @@ use super::devices::device_json;
 use super::prune::{keep_json, kept};
 use crate::failure::Failure;
 use crate::json::insert_path;
-use crate::opening::Context;
+use crate::opening::{Context, Session};
+use crate::places::{NO_MARKER, no_marker_advice};
 use crate::text;
 use crate::world::SystemClock;
 
@@ -37,17 +37,19 @@ pub(crate) struct StatusArgs {
 /// Runs the command.
 pub(crate) fn run(context: &Context, args: &StatusArgs) -> Result<ExitCode, Failure> {
     let mut session = context.open(args.folder.path())?;
-    let status = session.replica.status()?;
-    let (folder, place) = (session.folder.clone(), session.intermediary.clone());
-    context.ui.result(|| to_json(&status, &folder, &place), || to_text(&status, &folder, &place));
+    let mut status = session.replica.status()?;
+    if let Err(tried) = &mut status.intermediary_reachable {
+        *tried = session.unreached(tried);
+    }
+    context.ui.result(|| to_json(&status, &session), || to_text(&status, &session));
     Ok(ExitCode::SUCCESS)
 }
 
-fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
+fn to_text(status: &Status, session: &Session) -> String {
     let now = SystemClock.now_ms();
     let mut lines = vec![
-        format!("Folder        {}", text::path(folder)),
-        format!("Intermediary  {}", text::path(place)),
+        format!("Folder        {}", text::path(&session.folder)),
+        format!("Intermediary  {}", text::path(&session.intermediary)),
         format!("Device        {} ({})", text::plain(status.device_name.as_bytes()), status.device.short()),
         format!("State         {}", status.state),
         String::new(),
@@ -58,8 +60,8 @@ fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
     let objects = text::count(status.objects, "object", "objects");
     match (&status.intermediary_reachable, status.in_step) {
         (Err(reason), _) => {
-            lines.push("The intermediary cannot be reached, so what others did is not known.".to_owned());
-            lines.push(format!("  {reason}"));
+            lines.push(format!("The intermediary cannot be reached: {reason}."));
+            lines.push("  What others did is not known.".to_owned());
         }
         (Ok(()), true) => lines.push(format!("In step: {objects}.")),
         (Ok(()), false) => lines.push("Not in step: run `packetboat sync`.".to_owned()),
@@ -76,6 +78,22 @@ fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
         }
         Some(_) => {}
         None => lines.push("Never in step so far.".to_owned()),
+    }
+    if let Some((gone, known)) = status.braked {
+        lines.push(format!(
+            "{gone} of {known} files are gone from the folder, so `packetboat sync` stops: if you deleted them, add \
+             --confirm-deletes; if not, look whether the disk is mounted."
+        ));
+    }
+    if session.reached.lost_its_marker() {
+        let advice = no_marker_advice(session.replica.holds_marker().unwrap_or(false));
+        lines.push(text::sentence(&format!("{NO_MARKER}: {advice}")));
+    }
+    if status.wanted > 0 {
+        let objects = text::count(status.wanted, "object is", "objects are");
+        lines.push(format!(
+            "At the intermediary {objects} missing or damaged: run `packetboat repair`, which says what each concerns."
+        ));
     }
     if status.conflicts > 0 {
         let conflicts = text::count(status.conflicts, "conflict waits", "conflicts wait");
@@ -102,15 +120,27 @@ fn to_text(status: &Status, folder: &Path, place: &Path) -> String {
     }
     lines.push(String::new());
     lines.push("Devices:".to_owned());
-    let width = status.devices.iter().map(|device| shown_name(device).chars().count()).max().unwrap_or_default();
+    // Two devices may be called the same, as a computer that was bound twice.
+    let name = |device: &DeviceInfo| {
+        let name = text::plain(device.name.as_bytes());
+        match status.devices.iter().filter(|other| other.name == device.name).count() {
+            1 => name,
+            _ => format!("{name} ({})", device.device.short()),
+        }
+    };
+    let width = status.devices.iter().map(|device| name(device).chars().count()).max().unwrap_or_default();
     lines.extend(status.devices.iter().map(|device| {
+        let heard = match device.last_heard {
+            Some(then) => format!("heard of {}", text::ago(now, then)),
+            None => "heard of at an unknown time".to_owned(),
+        };
         let heard = match (device.is_this, device.standing) {
             (true, "active") => "this device".to_owned(),
             (true, standing) => format!("this device, {standing}"),
-            (false, "active") => format!("heard of {}", text::ago(now, device.last_heard)),
-            (false, standing) => format!("{standing}, heard of {}", text::ago(now, device.last_heard)),
+            (false, "active") => heard,
+            (false, standing) => format!("{standing}, {heard}"),
         };
-        format!("  {:<width$}  {heard}", shown_name(device))
+        format!("  {:<width$}  {heard}", name(device))
     }));
     lines.join("\n") + "\n"
 }
@@ -119,11 +149,8 @@ fn percent(part: u64, of: u64) -> u64 {
     part.saturating_mul(100).checked_div(of).unwrap_or(0)
 }
 
-fn shown_name(device: &DeviceInfo) -> String {
-    text::plain(device.name.as_bytes())
-}
-
-fn to_json(status: &Status, folder: &Path, place: &Path) -> Value {
+fn to_json(status: &Status, session: &Session) -> Value {
+    let (folder, place) = (&session.folder, &session.intermediary);
     let mut object = Map::new();
     insert_path(&mut object, "folder", std::os::unix::ffi::OsStrExt::as_bytes(folder.as_os_str()));
     insert_path(&mut object, "intermediary", std::os::unix::ffi::OsStrExt::as_bytes(place.as_os_str()));
@@ -141,6 +168,9 @@ fn to_json(status: &Status, folder: &Path, place: &Path) -> Value {
         "to_receive": status.to_receive,
         "conflicts": status.conflicts,
         "objects": status.objects,
+        "damaged": status.wanted,
+        "marker_lost": session.reached.lost_its_marker(),
+        "deletes_to_confirm": status.braked.map(|(gone, _)| gone),
         "keep": keep_json(status.retention),
         "vault_bytes": status.size.map(|size| size.stored),
         "history_bytes": status.size.map(|size| size.history),
@@ -160,4 +190,5 @@ const SMALL_BYTES: u64 = 1_000_000;
 
 const JSON: &str = "\
 JSON: folder, intermediary, vault, device, device_name, state, in_step, reachable, unreachable_because, last_in_step, \
-to_send, to_receive, conflicts, objects, keep (all, days or versions), vault_bytes, history_bytes, size_as_of, problems (kind, subject, reason), devices (as in `packetboat devices`).";
+to_send, to_receive, conflicts, objects, damaged (objects at the intermediary), marker_lost, deletes_to_confirm (null unless \
+a sync would stop for them), keep (all, days or versions), vault_bytes, history_bytes, size_as_of, problems (kind, subject, reason), devices (as in `packetboat devices`).";

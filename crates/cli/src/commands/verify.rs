@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use packetboat_core::marker::MARKER_NAME;
-use packetboat_engine::replica::{Fault, Remedy, VerifyReport};
+use packetboat_engine::replica::{Fault, PastVersion, Remedy, VerifyReport};
 use serde_json::{Value, json};
 
 use super::FolderPlace;
@@ -60,25 +60,31 @@ fn to_text(report: &VerifyReport, deep: bool) -> String {
     let mut shown = format!("{looked}: {faults}.\n");
     shown.extend(report.faults.iter().map(fault_text));
     shown.push_str("Run `packetboat repair` here, and `packetboat sync` on the other devices.\n");
-    shown + &orphans
+    shown + of_the_past(&report.faults) + &orphans
 }
 
 /// A fault in words.
 pub(super) fn fault_text(fault: &Fault) -> String {
-    let mut shown = format!("  {}: {}\n", text::plain(fault.object.as_bytes()), text::plain(fault.what.as_bytes()));
-    shown.extend(fault.paths.iter().map(|path| format!("    needed by {path}\n")));
-    let past = |version: &packetboat_engine::replica::PastVersion| {
-        format!("    needed by {} as of {}, {}\n", version.path, text::time(version.time), version.version)
-    };
+    // What people know comes first.
+    let mut shown: String = fault.paths.iter().map(|path| format!("  {path}\n")).collect();
+    let past =
+        |version: &PastVersion| format!("  {} as of {}, {}\n", version.path, text::time(version.time), version.version);
     shown.extend(fault.versions.iter().take(MANY).map(past));
     if let Some(more) = fault.versions.len().checked_sub(MANY).filter(|more| *more > 0) {
-        shown.push_str(&format!("    and {}\n", text::count(more as u64, "past version more", "past versions more")));
+        shown.push_str(&format!("  and {}\n", text::count(more as u64, "past version more", "past versions more")));
     }
+    let needs = match fault.paths.len() + fault.versions.len() {
+        0 => "  ",
+        1 => "    needs ",
+        _ => "    need ",
+    };
+    let (object, what) = (text::plain(fault.object.as_bytes()), text::plain(fault.what.as_bytes()));
+    shown.push_str(&format!("{needs}{object}: {what}\n"));
     let names = |devices: &[String]| {
         let names: Vec<String> = devices.iter().map(|name| format!("\"{}\"", text::plain(name.as_bytes()))).collect();
         names.join(" or ")
     };
-    let only_past = fault.paths.is_empty() && !fault.versions.is_empty();
+    let only_past = concerns_only_the_past(fault);
     shown.push_str(&match &fault.remedy {
         Remedy::Here => "    this device can put it back\n".to_owned(),
         Remedy::Others(devices) if only_past => {
@@ -90,6 +96,23 @@ pub(super) fn fault_text(fault: &Fault) -> String {
         Remedy::Lost => "    beyond repair: no device holds it\n".to_owned(),
     });
     shown
+}
+
+fn concerns_only_the_past(fault: &Fault) -> bool {
+    fault.paths.is_empty() && !fault.versions.is_empty()
+}
+
+/// What becomes of past versions that no device may hold any more: each of them asks the others else, and none says when
+/// that ends.
+pub(super) fn of_the_past(faults: &[Fault]) -> &'static str {
+    match faults.iter().any(|fault| concerns_only_the_past(fault) && fault.remedy != Remedy::Here) {
+        true => {
+            "What stands now does not need the past versions. Those that no device has brought back when all have \
+             synchronised are lost; nothing needs to be done, and they are missed no more once `packetboat prune` has let \
+             them go.\n"
+        }
+        false => "",
+    }
 }
 
 /// Faults for scripts.
