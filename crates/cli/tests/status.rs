@@ -95,7 +95,7 @@ fn what_stops_the_next_round_and_what_is_damaged_is_said() {
     let braked = world.packetboat("laptop", &["status", "docs"]).succeeds();
     assert!(braked.stdout.contains("31 of 34 files are gone"), "{}", braked.seen);
     assert!(braked.stdout.contains("--confirm-deletes"), "{}", braked.seen);
-    assert!(braked.stdout.contains("`puts back the copy that this device keeps`"), "{}", braked.seen);
+    assert!(braked.stdout.contains("puts back the copy that this device keeps"), "{}", braked.seen);
     let json = world.packetboat("laptop", &["status", "docs", "--json"]).succeeds().json();
     assert_eq!((&json["deletes_to_confirm"], &json["marker_lost"]), (&31.into(), &true.into()));
     let doctor = world.packetboat("laptop", &["doctor", "docs"]).run();
