@@ -454,6 +454,7 @@ impl Replica {
         self.rebase(DirId::ROOT, &RelPath::root())?;
         // Records wait there whose place another object has taken.
         self.rebase(DirId::STAGING, &paths::staging())?;
+        crate::repair::forgotten::leave_out_what_is_known(&mut self.parts.index)?;
         self.parts.index.set_meta(COMING_BACK, None)?;
         self.parts.index.commit()?;
         Ok(learned)
@@ -462,6 +463,7 @@ impl Replica {
     /// Forgets what was folded and takes a new key; [`Replica::come_back`] learns anew and looks at this disk in its light.
     /// Within the caller's transaction.
     pub(crate) fn forget_and_come_back(&mut self, name: &str) -> Result<(), SyncError> {
+        crate::repair::forgotten::note(&mut self.parts.index)?;
         crate::checkpoints::forget_folded(&mut self.parts.index)?;
         self.take_new_key(name)?;
         Ok(self.parts.index.set_meta(COMING_BACK, Some(b"1"))?)

@@ -6,13 +6,15 @@
 //!
 //! - a *packet* is put again as it was sealed, with whatever else the lanes lack, where the index keeps it;
 //! - the chunks of a *pack* cannot be sealed the same again, so those that lie nowhere else are read from this disk
-//!   ([`disk`]) or from packets, stored in a new pack, and told in a packet without changes: whoever folds it reads them
-//!   there, and a damaged pack of which every chunk lies elsewhere is missed by nobody;
+//!   ([`disk`]), from packets or from packs that nothing tells of any more ([`forgotten`]), stored in a new pack, and
+//!   told in a packet without changes: whoever folds it reads them there, and a damaged pack of which every chunk lies
+//!   elsewhere is missed by nobody;
 //! - in the place of a *checkpoint* another is written.
 //!
 //! What cannot be put back stays wanted. Nothing here is done at a poll that learns nothing.
 
 mod disk;
+pub(crate) mod forgotten;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -386,6 +388,9 @@ impl Mender<'_> {
         };
         salvage.search_packets(self.index)?;
         disk::search(fs, self.index, &mut salvage, self.observer)?;
+        if !salvage.lost.is_empty() {
+            forgotten::search(self.index, &mut salvage)?;
+        }
         let (packs, found) = salvage.finish()?;
         if !packs.is_empty() {
             self.repaired.chunks += found.len() as u64;

@@ -445,6 +445,64 @@ fn what_all_have_answered_stays_where_the_vault_has_come_to_lie_at_two_places() 
     }
 }
 
+#[test]
+fn what_a_carrier_stored_again_that_others_had_retired_is_read_though_it_begins_anew() {
+    // It brought a version to the second place and stored again what that needs. The desk folded the version, and refused
+    // what told of the pack. By the time the carrier gave that up itself, no disk showed the version any more, and the
+    // pack at the first place was let go: everybody waited for it for ever.
+    let mut trio = Trio::new();
+    let large = noise(200_000);
+    trio.pair.laptop.fs.write("large", &large).unwrap();
+    for len in [100_000, 100_001] {
+        trio.let_time_pass();
+        trio.pair.laptop.fs.write("other", &noise(len)).unwrap();
+        trio.pair.laptop.sync();
+    }
+    comes_back_as_another(&mut trio.pair.laptop);
+    trio.third().sync();
+    // Neither place knows what the other condemns, so each refuses who has come back at the other.
+    trio.pair.laptop.sync();
+    assert_eq!(keep(&mut trio.pair.laptop, ONE_VERSION).packs, 1);
+    trio.third().sync();
+    let third = trio.third().id();
+    trio.desk().fs.write("from the desk", b"hello").unwrap();
+    trio.desk().sync();
+    comes_back_as_another(trio.desk());
+    trio.desk().replica.retire(&third, &mut Silent).unwrap();
+    trio.let_time_pass();
+    assert!(keep(trio.desk(), Retention::Days(0)).packets > 0);
+    trio.carrier_goes(true);
+    trio.third().sync();
+    trio.desk().sync();
+    prune(trio.desk());
+    assert!(!garbage(trio.desk()).ended().is_empty(), "history begins later");
+    trio.carrier_goes(false);
+    trio.third().sync();
+    trio.pair.laptop.fs.write("large", b"small by now").unwrap();
+    trio.pair.laptop.sync();
+    trio.third().sync();
+    trio.pair.laptop.sync();
+    assert!(prune(&mut trio.pair.laptop).packs > 0);
+    trio.third().sync();
+    assert!(prune(&mut trio.pair.laptop).deleted > 0);
+    trio.rest();
+    trio.rest();
+    trio.assert_same();
+    for device in [&mut trio.pair.laptop, trio.desk.as_mut().unwrap(), trio.third.as_mut().unwrap()] {
+        assert_eq!(device.sync().received.waiting, 0);
+        let shown: Vec<Vec<u8>> = device.files().iter().map(|(path, _)| device.fs.read(path).unwrap()).collect();
+        assert!(shown.contains(&large) && shown.contains(&b"small by now".to_vec()));
+    }
+}
+
+/// A device is retired by itself and goes on as another.
+fn comes_back_as_another(device: &mut Device) {
+    let id = device.id();
+    device.replica.retire(&id, &mut Silent).unwrap();
+    device.sync();
+    assert_ne!(device.id(), id);
+}
+
 /// Bytes that compress to nothing less.
 fn noise(len: usize) -> Vec<u8> {
     packetboat_testkit::rng::Rng::new(len as u64).bytes(len)

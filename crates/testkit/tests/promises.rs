@@ -647,6 +647,12 @@ fn whoever_is_to_yield_finds_a_checkpoint_at_its_place() {
 }
 
 #[test]
+fn what_was_stored_again_and_told_of_where_it_counts_no_more_is_found_by_whoever_stored_it() {
+    // See `what_a_carrier_stored_again_that_others_had_retired_is_read_though_it_begins_anew` of the engine.
+    World::run(30_378, retiring_and_letting_go_at_two_storages(30_378));
+}
+
+#[test]
 fn a_renewed_key_is_looked_for_in_all_lanes() {
     // The packet that renewed the key had been carried to a place where no tip told of it but those under the new key.
     let options =
