@@ -149,7 +149,11 @@ fn a_vault_that_lost_its_marker_goes_on_and_gets_it_back() {
         let looked = world.packetboat("laptop", &["sync", "docs", "--dry-run"]).succeeds();
         assert!(looked.stderr.is_empty(), "{}", looked.seen);
         let doctor = world.packetboat("laptop", &["doctor"]).within("docs").run();
-        assert!(doctor.code == 1 && doctor.stdout.contains("puts back the copy that this device keeps"), "{}", doctor.seen);
+        assert!(
+            doctor.code == 1 && doctor.stdout.contains("puts back the copy that this device keeps"),
+            "{}",
+            doctor.seen
+        );
         let verified = world.packetboat("laptop", &["verify"]).within("docs").run();
         assert!(verified.code == 1 && verified.stdout.contains("this device can put it back"), "{}", verified.seen);
 
