@@ -23,7 +23,7 @@ mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use packetboat_core::ids::VaultId;
 use packetboat_core::keys::{KeyRing, Nonce, RootKey};
@@ -192,6 +192,13 @@ struct Device {
     unrecorded: BTreeSet<Vec<u8>>,
 }
 
+fn marker(root: &RootKey, recovery: &RecoveryKey) -> Vec<u8> {
+    let (salt, nonce) = ([6; 16], Nonce([6; 24]));
+    let passphrase = NewPassphrase { passphrase: b"first", cost: Argon2Cost::MINIMUM, salt, nonce };
+    let slot = NewRecovery { key: recovery, nonce: Nonce([7; 24]) };
+    Marker::create(VaultId([7; 16]), 0, root, passphrase, slot).encode()
+}
+
 impl World {
     /// A world with a vault, its devices joined and their folders empty.
     pub fn new(seed: u64, options: WorldOptions) -> Self {
@@ -203,15 +210,17 @@ impl World {
         root.copy_from_slice(&rng.bytes(32));
         let root = RootKey(root);
         let recovery = RecoveryKey([5; 32]);
-        if options.leaving || options.pruning {
-            let (salt, nonce) = ([6; 16], Nonce([6; 24]));
-            let passphrase = NewPassphrase { passphrase: b"first", cost: Argon2Cost::MINIMUM, salt, nonce };
-            let slot = NewRecovery { key: &recovery, nonce: Nonce([7; 24]) };
-            let marker = Marker::create(VaultId([7; 16]), 0, &root, passphrase, slot);
-            store.plant(&ObjectName::new("packetboat").expect("a sound name"), &marker.encode());
-        }
+        // Where nobody is revoked nobody opens the marker: any will do, and making one takes longer than a whole life here.
+        static OF_NO_KEY: OnceLock<Vec<u8>> = OnceLock::new();
+        let marker = match options.leaving || options.pruning {
+            true => marker(&root, &recovery),
+            false => OF_NO_KEY.get_or_init(|| marker(&RootKey([0; 32]), &recovery)).clone(),
+        };
+        let marker_name = ObjectName::new("packetboat").expect("a sound name");
+        store.plant(&marker_name, &marker);
         let ring = KeyRing::new(VaultId([7; 16]), root);
         let mut second = options.second_storage.then(|| FaultyStore::new(rng.next_u64(), FaultConfig::none()));
+        second.iter().for_each(|store| store.plant(&marker_name, &marker));
         // Groups that have never met cannot know whom the other one has revoked, or what it has let go.
         let copy = if options.leaving || options.pruning { second.take() } else { None };
         let mut world = Self {
