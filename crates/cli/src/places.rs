@@ -8,8 +8,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use packetboat_core::checkpoint::CHECKPOINTS_FOLDER;
 use packetboat_core::ids::VaultId;
 use packetboat_core::marker::{MARKER_NAME, Marker, MarkerError};
+use packetboat_core::packet::LANES_FOLDER;
 use packetboat_core::tip::TIPS_FOLDER;
 use packetboat_engine::JoinError;
 use packetboat_engine::replica::Replica;
@@ -242,15 +244,15 @@ their copy of it back: run `packetboat sync` on one of them. `packetboat key pas
 
 /// Whether a vault lies there that has lost its marker, or of which the marker is damaged: devices that are in it need none.
 ///
-/// An empty mount point has no tips.
+/// An empty mount point has none of a vault's directories.
 pub(crate) fn lost_its_marker(place: &Path) -> bool {
     let is_unreadable = match Replica::read_marker(&FolderStore::new(place)) {
         Ok(marker) => marker.is_none(),
         Err(JoinError::Marker(MarkerError::NewerFormat { .. })) => false,
         Err(error) => matches!(error, JoinError::Marker(_)),
     };
-    let has_tips = || fs::read_dir(place.join(TIPS_FOLDER)).is_ok_and(|mut tips| tips.next().is_some());
-    is_unreadable && has_tips()
+    let has_some = |folder: &&str| fs::read_dir(place.join(folder)).is_ok_and(|mut found| found.next().is_some());
+    is_unreadable && [TIPS_FOLDER, LANES_FOLDER, CHECKPOINTS_FOLDER].iter().any(has_some)
 }
 
 /// Refuses an intermediary of a kind that there is no adapter for.

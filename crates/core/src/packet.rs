@@ -254,6 +254,8 @@ const SIGNATURE_BYTES: usize = 64;
 const HASH_CONTEXT: &str = "packetboat 2026 packet";
 const ZSTD_LEVEL: i32 = 3;
 
+/// The folder of an intermediary in which the devices' lanes lie.
+pub const LANES_FOLDER: &str = "lanes";
 /// Greatest size of a packet object in bytes.
 pub const MAX_PACKET_BYTES: usize = 16 * 1024 * 1024;
 /// Greatest size of a packet's body before compression, in bytes.

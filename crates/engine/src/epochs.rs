@@ -213,7 +213,7 @@ impl Replica {
             let text = "the intermediary had the vault's marker of before its passphrase or recovery key was changed here: the \
                         present one was put in its place";
             observer.note(Note::Warning { text: text.to_owned() });
-            return self.note_marker(Some(&kept.encode()), None);
+            return self.note_marker(Some(&kept), None);
         }
         match standing {
             Some((marker, MarkerStanding::Same | MarkerStanding::Gives | MarkerStanding::Lacks)) => {
@@ -231,7 +231,7 @@ impl Replica {
                 if !leaked && marker.add_keys(&self.keys.ring, nonce).unwrap_or(false) {
                     self.parts.store.put(&marker_name(), &marker.encode())?;
                 }
-                self.note_marker(Some(&marker.encode()), None)
+                self.note_marker(Some(&marker), None)
             }
             // Somebody begins an epoch of which nothing was learned here yet.
             Some((marker, MarkerStanding::Unknown)) if marker.epoch() > self.keys.ring.greatest() => Ok(()),
@@ -244,7 +244,7 @@ impl Replica {
                     return self.note_marker(None, Some(text));
                 };
                 self.parts.store.put(&marker_name(), &kept.encode())?;
-                if self.parts.index.meta(PUT)?.is_some() {
+                if self.parts.index.meta(PUT)?.is_some_and(|put| put == kept.slots_id()) {
                     let text = match found {
                         Some(_) => {
                             "the intermediary showed an older marker of the vault, or one that no member made: this device's \
@@ -256,7 +256,7 @@ impl Replica {
                     };
                     observer.note(Note::Warning { text: text.to_owned() });
                 }
-                self.note_marker(Some(&kept.encode()), None)
+                self.note_marker(Some(&kept), None)
             }
         }
     }
@@ -274,6 +274,11 @@ impl Replica {
         self.parts.index.commit()?;
         self.parts.store.put(&marker_name(), &changed.encode())?;
         Ok(self.parts.index.set_meta(KEPT, Some(&changed.encode()))?)
+    }
+
+    /// Keeps another marker, or none, in the place of one that was to be put.
+    pub(crate) fn keep_instead(&mut self, marker: Option<&Marker>) -> Result<(), IndexError> {
+        self.parts.index.set_meta(KEPT, marker.map(Marker::encode).as_deref())
     }
 
     /// The marker as this device last put it or found it sound.
@@ -310,13 +315,13 @@ impl Replica {
     }
 
     /// Records what was found, and when and for which keys.
-    fn note_marker(&mut self, kept: Option<&[u8]>, problem: Option<&str>) -> Result<(), SyncError> {
+    fn note_marker(&mut self, kept: Option<&Marker>, problem: Option<&str>) -> Result<(), SyncError> {
         let checked = [self.parts.clock.now_ms().to_le_bytes().to_vec(), self.key_state()].concat();
         let index = &mut self.parts.index;
         index.begin()?;
         if let Some(kept) = kept {
-            index.set_meta(KEPT, Some(kept))?;
-            index.set_meta(PUT, Some(b"1"))?;
+            index.set_meta(KEPT, Some(&kept.encode()))?;
+            index.set_meta(PUT, Some(&kept.slots_id()))?;
         }
         match problem {
             Some(text) => index.set_problem("marker", b"packetboat", text)?,
@@ -346,7 +351,7 @@ impl Replica {
 const KEPT: &str = "marker";
 /// which ones this device replaced by another passphrase or recovery key, the [ids](Marker::slots_id) of the latest,
 const REPLACED: &str = "markers replaced";
-/// that it was at the intermediary once,
+/// the [id](Marker::slots_id) of the one that was at the intermediary when it was last looked at,
 pub(crate) const PUT: &str = "marker put";
 /// and when and with which keys it was last looked at: time in ms 8, then [`Replica::key_state`].
 pub(crate) const CHECKED: &str = "marker checked";

@@ -23,7 +23,7 @@ use packetboat_core::ids::{Counter, DeviceId, Dot, Lamport, PacketHash};
 use packetboat_core::knowledge::Knowledge;
 use packetboat_core::lane::{Admission, Buffered, Carriers, Refusal, Waiting};
 use packetboat_core::members::{EpochKey, Members};
-use packetboat_core::packet::{MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
+use packetboat_core::packet::{LANES_FOLDER, MAX_PACKET_BYTES, Packet, PacketError, SealedPacket};
 use packetboat_core::store::{ObjectName, Store, StoreError};
 use packetboat_core::tree::Folding;
 use packetboat_core::wanted::Wanted;
@@ -568,7 +568,7 @@ pub(crate) fn unusable<T>(result: Result<T, StoreError>) -> Result<T, LearnError
 
 /// The names of the packets of a device that the intermediary lists.
 pub(crate) fn packets_present(store: &dyn Store, device: &DeviceId) -> Result<HashSet<ObjectName>, StoreError> {
-    Ok(store.list(&format!("lanes/{device}"))?.into_iter().map(|listed| listed.name).collect())
+    Ok(store.list(&format!("{LANES_FOLDER}/{device}"))?.into_iter().map(|listed| listed.name).collect())
 }
 
 /// The numbers of the packets of a device that the intermediary lists.
@@ -578,7 +578,7 @@ pub(crate) fn counters_present(store: &dyn Store, device: &DeviceId) -> Result<B
 
 /// The name of a packet at an intermediary.
 pub fn packet_name(dot: &Dot) -> ObjectName {
-    ObjectName::new(format!("lanes/{}/{}", dot.device, dot.counter)).expect("hexadecimal and decimal digits")
+    ObjectName::new(format!("{LANES_FOLDER}/{}/{}", dot.device, dot.counter)).expect("hexadecimal and decimal digits")
 }
 
 /// Where the index keeps the size of the tip that this device wrote last.

@@ -53,6 +53,8 @@ pub struct Revoked {
     pub recovery_key: String,
     /// Active devices that joined with a key that had been given up: they must join again with the new passphrase.
     pub left_out: Vec<String>,
+    /// Why the intermediary does not tell of it yet, if it does not; the next round does.
+    pub untold: Option<String>,
 }
 
 impl Replica {
@@ -132,10 +134,7 @@ impl Replica {
         observer: &mut dyn Observer,
     ) -> Result<Revoked, RemovalError> {
         let members = self.learn_before_removing(device, true, observer)?;
-        let mut marker = match self.marker_to_change()? {
-            Some(marker) => marker,
-            None => self.blank_marker(),
-        };
+        let mut marker = self.marker_to_renew()?;
         if marker.vault() != self.vault() {
             return Err(RemovalError::Join(JoinError::NoVault));
         }
@@ -148,11 +147,25 @@ impl Replica {
         self.begin_epoch(device, cut)?;
         let recovery_key = self.renew_marker(&mut marker, passphrase)?;
         self.parts.index.commit()?;
+        // From here on it is done, and the recovery key is to be shown, whatever the intermediary takes now.
+        let told = self.tell_of_revocation(observer);
+        if told.is_err() {
+            self.undo_uncommitted()?;
+        }
+        let untold = match told {
+            Ok(()) => None,
+            // The packet is on a side of the lane that nobody will read.
+            Err(RemovalError::Forked) => return Err(RemovalError::Forked),
+            Err(error) => Some(crate::error::chain(&error)),
+        };
+        let epoch = self.keys.ring.current();
+        Ok(Revoked { name, epoch, recipients: heirs.len() as u64, recovery_key, left_out, untold })
+    }
+
+    fn tell_of_revocation(&mut self, observer: &mut dyn Observer) -> Result<(), RemovalError> {
         self.publish_removal()?;
         self.keep_marker(observer)?;
-        self.checkpoint(observer)?;
-        let epoch = self.keys.ring.current();
-        Ok(Revoked { name, epoch, recipients: heirs.len() as u64, recovery_key, left_out })
+        Ok(self.checkpoint(observer)?)
     }
 
     /// Waits for a device no longer; it may come back, and goes on as a new one then. This one may be meant as well.

@@ -1,6 +1,7 @@
 //! A replica's membership of its vault: making one, joining one, its keys, its name, its devices.
 
 use packetboat_core::change::{Change, MAX_DEVICE_NAME};
+use packetboat_core::checkpoint::CHECKPOINTS_FOLDER;
 use packetboat_core::hex;
 use packetboat_core::ids::{Counter, DeviceId, Epoch, VaultId};
 use packetboat_core::keys::{DeviceKey, KeyRing, RootKey};
@@ -8,6 +9,7 @@ use packetboat_core::marker::{Argon2Cost, Marker, MarkerError, MarkerStanding, N
 use packetboat_core::members::Standing;
 use packetboat_core::recovery::RecoveryKey;
 use packetboat_core::store::{ObjectName, Put, Store, StoreError};
+use packetboat_core::tip::TIPS_FOLDER;
 use packetboat_core::wire::{Reader, WireError, Writer};
 use packetboat_replica::index::IndexError;
 use thiserror::Error;
@@ -15,6 +17,7 @@ use thiserror::Error;
 use crate::Keys;
 use crate::builder::{Draft, seal_own};
 use crate::error::SyncError;
+use crate::learn::packets_present;
 use crate::members;
 use crate::places;
 use crate::ports::{Entropy, Note, Observer};
@@ -136,14 +139,14 @@ impl Replica {
     ///
     /// What others did is learned first.
     /// Where the marker is of an earlier epoch than the vault, it is brought up to date, which takes a new recovery key too:
-    /// that is returned as text. The same where it is damaged and this device has no copy of it.
+    /// that is returned as text. The same where it is lost or damaged: this device's copy may hold a recovery key that was
+    /// replaced since.
     pub fn change_passphrase(&mut self, new: &[u8], observer: &mut dyn Observer) -> Result<Option<String>, JoinError> {
         self.learn_before_sealing_marker(observer)?;
-        let found = self.marker_to_change()?;
         let is_older = |marker: &Marker| {
             marker.vault() == self.vault() && marker.compare(&self.keys.ring) == MarkerStanding::Older
         };
-        let mut marker = match found {
+        let mut marker = match self.sound_marker_there()? {
             Some(marker) if !is_older(&marker) => {
                 let mut changed = marker.clone();
                 let entropy = &mut *self.parts.entropy;
@@ -154,26 +157,32 @@ impl Replica {
                 return Ok(None);
             }
             Some(marker) => marker,
-            None => self.blank_marker(),
+            None => self.marker_to_renew()?,
         };
+        let kept = self.kept_marker()?;
         self.parts.index.begin()?;
         let recovery = self.renew_marker(&mut marker, new).map_err(|_| OtherKeys)?;
         self.parts.index.commit()?;
-        self.parts.store.put(&marker_name(), &marker.encode())?;
+        if let Err(error) = self.parts.store.put(&marker_name(), &marker.encode()) {
+            // Nobody has seen its recovery key, so no round is to put it.
+            self.keep_instead(kept.as_ref())?;
+            return Err(error.into());
+        }
         Ok(Some(recovery))
     }
 
     /// Whether a passphrase opens the vault as it is now; none where its marker is lost or damaged and this device has no copy,
     /// so that nobody can tell. This derives a key, as joining does.
     pub fn is_opened_by(&self, passphrase: &[u8]) -> Result<Option<bool>, JoinError> {
-        let marker = self.marker_to_change()?;
+        let marker = self.marker_to_compare()?;
         Ok(marker.map(|marker| marker.unlock_with_passphrase(passphrase).is_ok()))
     }
 
     /// Makes another recovery key and returns it as text; the former one opens the vault no more.
     pub fn new_recovery_key(&mut self, observer: &mut dyn Observer) -> Result<String, JoinError> {
         self.learn_before_sealing_marker(observer)?;
-        let marker = self.marker_to_change()?.ok_or(MarkerError::Damaged)?;
+        // This device's copy may open by a passphrase that was replaced since.
+        let marker = self.sound_marker_there()?.ok_or(MarkerError::Damaged)?;
         let mut changed = marker.clone();
         let entropy = &mut *self.parts.entropy;
         let key = RecoveryKey(random(entropy));
@@ -192,22 +201,38 @@ impl Replica {
     }
 
     /// The marker at the intermediary, or this device's copy where that is damaged or lost; none where there is none of either.
-    pub(crate) fn marker_to_change(&self) -> Result<Option<Marker>, JoinError> {
+    fn marker_to_compare(&self) -> Result<Option<Marker>, JoinError> {
+        let there = self.sound_marker_there()?;
+        Ok(if there.is_some() { there } else { self.kept_marker()? })
+    }
+
+    /// The same, or a new one.
+    pub(crate) fn marker_to_renew(&mut self) -> Result<Marker, JoinError> {
+        Ok(self.marker_to_compare()?.unwrap_or_else(|| self.blank_marker()))
+    }
+
+    /// The marker at the intermediary; none where it is damaged or lost.
+    fn sound_marker_there(&self) -> Result<Option<Marker>, JoinError> {
         match Self::read_marker(&*self.parts.store) {
             Ok(Some(found)) => Ok(Some(found)),
-            // Where tips lie, a storage lost it.
-            Ok(None) if self.parts.store.list("tips")?.is_empty() => Err(JoinError::NoVault),
-            Ok(None) => Ok(self.kept_marker()?),
-            Err(JoinError::Marker(MarkerError::NewerFormat { version })) => {
-                Err(JoinError::Marker(MarkerError::NewerFormat { version }))
-            }
-            Err(JoinError::Marker(_)) => Ok(self.kept_marker()?),
+            // Where anything else lies, a storage lost it.
+            Ok(None) if self.lies_nowhere()? => Err(JoinError::NoVault),
+            Ok(None) => Ok(None),
+            Err(error @ JoinError::Marker(MarkerError::NewerFormat { .. })) => Err(error),
+            Err(JoinError::Marker(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
+    fn lies_nowhere(&self) -> Result<bool, StoreError> {
+        let store = &*self.parts.store;
+        Ok(store.list(TIPS_FOLDER)?.is_empty()
+            && store.list(CHECKPOINTS_FOLDER)?.is_empty()
+            && packets_present(store, &self.keys.device.device())?.is_empty())
+    }
+
     /// A marker to be sealed for the present epoch, for a vault of which there is no other.
-    pub(crate) fn blank_marker(&mut self) -> Marker {
+    fn blank_marker(&mut self) -> Marker {
         let (now_ms, entropy) = (self.parts.clock.now_ms(), &mut *self.parts.entropy);
         let nobody = RecoveryKey(random(entropy));
         let passphrase = NewPassphrase {

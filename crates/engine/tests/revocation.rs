@@ -325,7 +325,8 @@ fn a_marker_of_which_the_storage_kept_a_part_is_whole_again_after_the_next_round
         assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2)));
         let passphrase: &[u8] = match tries_again {
             true => {
-                assert_eq!(pair.laptop.replica.change_passphrase(b"another", &mut Silent).unwrap(), None);
+                // Its copy may hold a recovery key that somebody else has replaced.
+                assert!(pair.laptop.replica.change_passphrase(b"another", &mut Silent).unwrap().is_some());
                 b"another"
             }
             false => {
@@ -416,6 +417,56 @@ fn a_passphrase_is_changed_under_the_key_that_holds_though_the_device_had_not_he
     let mut joined = pair.joined(50, "new", b"another");
     joined.sync();
     assert_eq!(joined.files(), pair.laptop.files());
+}
+
+#[test]
+fn a_revocation_that_the_intermediary_cannot_take_is_done_and_shows_its_recovery_key() {
+    // It had been called a failure: the device was revoked by the next round, and nobody knew the recovery key.
+    let (mut pair, mut third) = trio();
+    pair.fuse.store(0, Ordering::SeqCst);
+    let revoked = revoke(&mut pair.laptop, &third);
+    assert!(revoked.untold.is_some());
+    pair.fuse.store(-1, Ordering::SeqCst);
+    pair.out.store(false, Ordering::SeqCst);
+    pair.settle();
+    let marker = Replica::read_marker(&pair.store).unwrap().unwrap();
+    let key = packetboat_core::recovery::RecoveryKey::from_text(&revoked.recovery_key).unwrap();
+    assert!(marker.unlock_with_recovery(&key).is_ok() && marker.unlock_with_passphrase(b"a new passphrase").is_ok());
+    assert!(matches!(third.sync_fails(), SyncError::Revoked { .. }));
+}
+
+#[test]
+fn a_recovery_key_that_nobody_was_shown_is_put_by_no_round() {
+    let name = ObjectName::new("packetboat").unwrap();
+    let (mut pair, third) = trio();
+    let old = pair.store.get(&name, u64::MAX).unwrap();
+    let revoked = revoke(&mut pair.laptop, &third);
+    pair.settle();
+    pair.store.put(&name, &old).unwrap();
+    pair.fuse.store(0, Ordering::SeqCst);
+    pair.laptop.replica.change_passphrase(b"another", &mut Silent).unwrap_err();
+    pair.fuse.store(-1, Ordering::SeqCst);
+    pair.out.store(false, Ordering::SeqCst);
+    pair.pass_hours(25);
+    pair.laptop.sync();
+    let marker = Replica::read_marker(&pair.store).unwrap().unwrap();
+    let key = packetboat_core::recovery::RecoveryKey::from_text(&revoked.recovery_key).unwrap();
+    assert!(marker.unlock_with_recovery(&key).is_ok() && marker.unlock_with_passphrase(b"a new passphrase").is_ok());
+}
+
+#[test]
+fn whoever_builds_on_a_copy_of_a_lost_marker_gives_another_recovery_key_and_says_so() {
+    // The copy may be older than a change: the key that the desk was shown was void, and nobody was told.
+    let name = ObjectName::new("packetboat").unwrap();
+    let mut pair = Pair::new();
+    pair.desk.replica.new_recovery_key(&mut Silent).unwrap();
+    assert!(pair.store.tamper(&name, |bytes| bytes.truncate(bytes.len() / 2)));
+    let refused = pair.laptop.replica.new_recovery_key(&mut Silent).unwrap_err();
+    assert!(matches!(refused, JoinError::Marker(_)), "its copy may open by a passphrase that was replaced: {refused}");
+    let recovery = pair.laptop.replica.change_passphrase(b"another", &mut Silent).unwrap().unwrap();
+    let marker = Replica::read_marker(&pair.store).unwrap().unwrap();
+    let recovery = packetboat_core::recovery::RecoveryKey::from_text(&recovery).unwrap();
+    assert!(marker.unlock_with_recovery(&recovery).is_ok() && marker.unlock_with_passphrase(b"another").is_ok());
 }
 
 #[test]

@@ -95,7 +95,7 @@ pub(crate) fn run(context: &Context, args: DevicesArgs) -> Result<ExitCode, Fail
             );
         }
         Some(DevicesAction::Revoke { device, passphrase_file }) => {
-            revoke(context, &mut session, &device, passphrase_file)?;
+            return revoke(context, &mut session, &device, passphrase_file);
         }
         Some(DevicesAction::Retire { unheard_for: Some(days), .. }) => {
             session.replica.set_retire_after_days(Some(days))?;
@@ -115,7 +115,7 @@ pub(crate) fn run(context: &Context, args: DevicesArgs) -> Result<ExitCode, Fail
     Ok(ExitCode::SUCCESS)
 }
 
-fn revoke(context: &Context, session: &mut Session, device: &str, file: Option<PathBuf>) -> Result<(), Failure> {
+fn revoke(context: &Context, session: &mut Session, device: &str, file: Option<PathBuf>) -> Result<ExitCode, Failure> {
     let device = session.replica.device_named(device)?;
     // What makes no sense is refused before anybody has thought of a passphrase.
     session.replica.may_revoke(&device)?;
@@ -135,11 +135,19 @@ fn revoke(context: &Context, session: &mut Session, device: &str, file: Option<P
                 "recipients": revoked.recipients,
                 "left_out": revoked.left_out,
                 "recovery_key": revoked.recovery_key,
+                "untold": revoked.untold,
             })
         },
         || revocation(&revoked),
     );
-    Ok(())
+    let Some(reason) = &revoked.untold else { return Ok(ExitCode::SUCCESS) };
+    context.ui.warn(&format!(
+        "the intermediary could not be told: {}. Until `packetboat sync` has, \"{}\" is not kept out, and the former \
+         passphrase and recovery key are those that open the vault",
+        text::plain(reason.as_bytes()),
+        text::plain(revoked.name.as_bytes()),
+    ));
+    Ok(ExitCode::FAILURE)
 }
 
 fn revocation(revoked: &Revoked) -> String {
@@ -234,5 +242,5 @@ const JSON: &str = "\
 The new passphrase is asked for, or taken from --passphrase-file or PACKETBOAT_PASSPHRASE.
 
 JSON: devices, each with device, name, this, last_heard (null where it is not known), packets, standing (active, retired, revoked); retire_after_days. \
-After rename: device_name. After revoke: revoked, name, epoch, recipients, left_out, recovery_key. \
+After rename: device_name. After revoke: revoked, name, epoch, recipients, left_out, recovery_key, untold (why the intermediary does not tell of it yet, or null). \
 After retire: retired, name, this; with --unheard-for: retire_after_days.";

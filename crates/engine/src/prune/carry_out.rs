@@ -13,6 +13,7 @@ use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
 use packetboat_core::garbage::Condemnation;
 use packetboat_core::ids::{ChunkId, Dot, PackId};
 use packetboat_core::knowledge::Knowledge;
+use packetboat_core::packet::LANES_FOLDER;
 use packetboat_core::store::{Store, StoreError};
 use packetboat_core::wanted::Wanted;
 use packetboat_replica::index::{ChunkPlace, Index, PackState};
@@ -424,7 +425,7 @@ fn settle_wants(index: &mut Index, gone: &BTreeSet<PackId>, ended: &Knowledge) -
 /// Deletes the packets before a point.
 fn lanes(index: &Index, store: &dyn Store, history: &Knowledge, deleted: &mut Deleted) -> Result<(), SyncError> {
     for (device, learned) in history.iter() {
-        let listed = store.list(&format!("lanes/{device}"))?;
+        let listed = store.list(&format!("{LANES_FOLDER}/{device}"))?;
         let present: BTreeMap<_, _> = listed.into_iter().map(|listed| (listed.name, listed.size)).collect();
         for counter in 1..=learned.counter {
             let dot = Dot { device: *device, counter };
