@@ -365,6 +365,11 @@ pub fn condemns_packs(packet: &Packet) -> bool {
     packet.body.changes.iter().any(condemns)
 }
 
+/// Whether a packet condemns anything, packs or history.
+pub fn condemns(packet: &Packet) -> bool {
+    packet.body.changes.iter().any(|change| matches!(change, Change::Condemn { .. }))
+}
+
 /// Whether a packet says anything of garbage or refers to what may be condemned.
 pub fn concerns(packet: &Packet) -> bool {
     let says = |change: &Change| matches!(change, Change::Condemn { .. } | Change::Retain { .. });

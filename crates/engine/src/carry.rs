@@ -17,6 +17,7 @@
 
 use std::collections::BTreeSet;
 
+use packetboat_core::garbage::{condemns, references};
 use packetboat_core::ids::{DeviceId, Dot, PackId};
 use packetboat_core::knowledge::{Knowledge, Learned};
 use packetboat_core::packet::{MAX_PACKET_BYTES, SealedPacket};
@@ -42,6 +43,9 @@ impl Replica {
         let lacking = places::lacking(&self.parts.index)?;
         let mut forked = BTreeSet::new();
         if lacking.is_empty() {
+            if places::has_just_come(&self.parts.index)? && places::has_lacked(&self.parts.index)? {
+                self.store_what_is_absent(false, observer)?;
+            }
             return Ok(forked);
         }
         let own = self.keys.device.device();
@@ -52,10 +56,9 @@ impl Replica {
             }
         }
         let ended = garbage::load(&self.parts.index)?.ended().clone();
-        let begins_later = lacking.iter().any(|lane| lane.first <= ended.counter(&lane.device));
-        let absent = if begins_later { self.all_absent_packs()? } else { self.absent_packs(&lacking)? };
-        if !absent.is_empty() {
-            self.store_elsewhere(&absent, observer)?;
+        let lacks_packs = self.may_lack_packs(&lacking, &ended)?;
+        if lacks_packs || places::has_just_come(&self.parts.index)? {
+            self.store_what_is_absent(lacks_packs, observer)?;
         }
         let mut brought = Vec::new();
         for lane in &lacking {
@@ -72,7 +75,7 @@ impl Replica {
         }
         let index = &mut self.parts.index;
         index.begin()?;
-        if begins_later {
+        if lacking.iter().any(|lane| lane.first <= ended.counter(&lane.device)) {
             checkpoints::set_owed(index, true)?;
         }
         let tells = brought.iter().any(|(device, _)| *device != own);
@@ -84,37 +87,55 @@ impl Replica {
         Ok(forked)
     }
 
-    /// The packs of which these packets tell and that are not at this place.
-    fn absent_packs(&self, lacking: &[Lacking]) -> Result<BTreeSet<PackId>, SyncError> {
+    /// Whether packs that are needed here may be at another place alone, by what these packets say, refer to and tell of.
+    ///
+    /// Where they condemn something, whoever let that go may have relied on any pack of the place where it was.
+    fn may_lack_packs(&self, lacking: &[Lacking], ended: &Knowledge) -> Result<bool, SyncError> {
+        if lacking.iter().any(|lane| lane.first <= ended.counter(&lane.device)) {
+            return Ok(true);
+        }
         let (index, store) = (&self.parts.index, &*self.parts.store);
-        let mut absent = BTreeSet::new();
+        let mut looked_at = BTreeSet::new();
         for Lacking { device, first, last } in lacking {
             for counter in *first..=last.counter {
                 let Some(sealed) = index.sealed_packet(Dot { device: *device, counter })? else { continue };
-                for pack in sealed.open(&self.keys.ring)?.body.packs {
-                    let relied_on = index.pack_row(&pack.pack)?.is_some_and(|row| row.state == PackState::Stored);
-                    if relied_on && !is_there(store, &pack.pack)? {
-                        absent.insert(pack.pack);
+                let packet = sealed.open(&self.keys.ring)?;
+                if condemns(&packet) {
+                    return Ok(true);
+                }
+                for pack in references(&packet) {
+                    let is_lacking = match index.pack_row(&pack)?.map(|row| row.state) {
+                        Some(PackState::Stored) => looked_at.insert(pack) && !is_there(store, &pack)?,
+                        Some(PackState::Damaged) => true,
+                        Some(PackState::Pending | PackState::Condemned) | None => false,
+                    };
+                    if is_lacking {
+                        return Ok(true);
                     }
                 }
             }
         }
-        Ok(absent)
+        Ok(false)
     }
 
-    /// The packs on which this replica relies and that are not at this place.
-    fn all_absent_packs(&self) -> Result<BTreeSet<PackId>, SyncError> {
+    /// Stores anew what this place has in no pack, whether that was known or not: what held the same here may be gone since, or
+    /// be condemned now.
+    ///
+    /// So is what lies inside packets that are carried, too: others hear of the packs, and what they write and let go next
+    /// relies on those.
+    fn store_what_is_absent(&mut self, insist: bool, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let index = &self.parts.index;
         let (mut packs, mut after) = (BTreeSet::new(), None);
         loop {
             let page = index.packs(after.as_ref(), PAGE)?;
             let Some(last) = page.last() else { break };
             after = Some(last.pack);
-            packs.extend(page.iter().filter(|row| row.state == PackState::Stored).map(|row| row.pack));
+            let stays = |state| matches!(state, PackState::Stored | PackState::Damaged);
+            packs.extend(page.iter().filter(|row| stays(row.state)).map(|row| row.pack));
         }
         let there = sizes(&*self.parts.store, &packs)?;
         packs.retain(|pack| !there.contains_key(pack));
-        Ok(packs)
+        if packs.is_empty() { Ok(()) } else { self.store_elsewhere(&packs, insist, observer) }
     }
 
     /// Puts the packets of a lane that may be lacking here, as far as they are kept.

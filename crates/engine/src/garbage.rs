@@ -44,6 +44,16 @@ pub(crate) fn store(index: &mut Index, garbage: &Garbage) -> Result<(), SyncErro
     Ok(index.set_meta(GARBAGE, Some(&out.finish()))?)
 }
 
+/// Notes that these packs lie at the intermediary, whole, after all; what is condemned stays so.
+pub(crate) fn note_sound<'p>(index: &mut Index, packs: impl IntoIterator<Item = &'p PackId>) -> Result<(), SyncError> {
+    let condemned = load(index)?.condemned();
+    for pack in packs {
+        let state = if condemned.contains(pack) { PackState::Condemned } else { PackState::Stored };
+        index.set_pack_state(pack, state)?;
+    }
+    Ok(())
+}
+
 /// Forgets the record, with all that was folded.
 pub(crate) fn forget(index: &mut Index) -> Result<(), SyncError> {
     Ok(index.set_meta(GARBAGE, None)?)

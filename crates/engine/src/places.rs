@@ -18,12 +18,13 @@ use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError, PackState};
 
 use crate::checkpoints::{self, held};
-use crate::{epochs, forks, learn, needed, publish, refusals, wants};
+use crate::error::SyncError;
+use crate::{epochs, forks, garbage, learn, needed, publish, refusals, repair, wants};
 
 /// Takes up the notes of a place, and puts aside those of the one where the replica was before.
 ///
 /// What was stored at that one and never told of is not relied on any more: this place does not have it.
-pub(crate) fn arrive(index: &mut Index, own: DeviceId, place: &str) -> Result<(), IndexError> {
+pub(crate) fn arrive(index: &mut Index, own: DeviceId, place: &str) -> Result<(), SyncError> {
     let mut places = all(index)?;
     if places.first().is_some_and(|present| present == place) {
         return Ok(());
@@ -33,10 +34,15 @@ pub(crate) fn arrive(index: &mut Index, own: DeviceId, place: &str) -> Result<()
         leave(index, own, &before)?;
         take_up(index, place)?;
     }
+    let is_known = places.iter().any(|known| known == place);
     places.retain(|known| known != place);
     places.insert(0, place.to_owned());
     index.set_meta(PLACES, Some(&places.join("\0").into_bytes()))?;
-    index.commit()
+    if is_known && has_lacked(index)? {
+        // Whoever comes back after another place lacked something goes to both: this one has not become the other.
+        note_lack(index)?;
+    }
+    Ok(index.commit()?)
 }
 
 /// The places at which this replica was, the present one first.
@@ -150,8 +156,13 @@ pub(crate) fn note_lack(index: &mut Index) -> Result<(), IndexError> {
     Ok(())
 }
 
-/// Whether the vault lies at several places, each of which had what another lacked. One place that is reached in several
-/// ways, or has moved, never lacks anything of the former.
+/// Whether any place ever lacked what was at another. One that is reached in several ways never does.
+pub(crate) fn has_lacked(index: &Index) -> Result<bool, IndexError> {
+    Ok(!lacked(index)?.is_empty())
+}
+
+/// Whether the vault lies at several places: one lacked what was at another, and that one lacked something, too, or was come
+/// back to. What was moved, or restored elsewhere from a backup, is not come back to.
 pub(crate) fn lie_apart(index: &Index) -> Result<bool, IndexError> {
     Ok(lacked(index)?.len() > 1)
 }
@@ -267,7 +278,7 @@ pub(crate) fn hash_of_own(
 }
 
 /// Puts aside what is noted of a place.
-fn leave(index: &mut Index, own: DeviceId, place: &str) -> Result<(), IndexError> {
+fn leave(index: &mut Index, own: DeviceId, place: &str) -> Result<(), SyncError> {
     if index.meta(&aside(HELD, place))?.is_none() {
         // It was the only one, so all that was learned was learned there.
         let published = index.published(place)?;
@@ -285,9 +296,7 @@ fn leave(index: &mut Index, own: DeviceId, place: &str) -> Result<(), IndexError
         index.remove_pack(&pack)?;
     }
     let damaged = packs_in(index, PackState::Damaged)?;
-    for pack in &damaged {
-        index.set_pack_state(pack, PackState::Stored)?;
-    }
+    garbage::note_sound(index, &damaged)?;
     // What was packed for a checkpoint lies there and nowhere else.
     let packed = ids(&index.meta(held::UNTOLD)?.unwrap_or_default());
     for pack in &packed {
@@ -397,5 +406,6 @@ const NOTES: &[&str] = &[
     held::UNTOLD,
     held::PACKED,
     needed::NOTED,
+    repair::IN_VAIN,
 ];
 const PAGE: usize = 1024;

@@ -34,6 +34,7 @@ use crate::Keys;
 use crate::builder::{Draft, seal_own};
 use crate::checkpoints;
 use crate::error::{QueryError, SyncError};
+use crate::garbage;
 use crate::learn::{packet_name, packets_present};
 use crate::places;
 use crate::ports::{Entropy, Observer};
@@ -135,30 +136,45 @@ impl Replica {
 
     /// Stores what these packs hold and nothing else at this place, as far as this disk and the packets kept here have it:
     /// the packs themselves lie elsewhere. What cannot be found is asked for by whoever needs it.
+    ///
+    /// Unless `insist`, what was looked for at this place in vain, and nothing else, is not looked for again: that reads the
+    /// whole index.
     pub(crate) fn store_elsewhere(
         &mut self,
         packs: &BTreeSet<PackId>,
+        insist: bool,
         observer: &mut dyn Observer,
     ) -> Result<(), SyncError> {
+        let in_vain = self.parts.index.meta(IN_VAIN)?.unwrap_or_default();
         let (mut mender, fs) = self.mender(observer)?;
+        mender.index.begin()?;
         for pack in packs {
             mender.index.set_pack_state(pack, PackState::Damaged)?;
         }
+        mender.index.commit()?;
+        let (mut looked_for, mut now_in_vain) = (in_vain.chunks_exact(blake3::OUT_LEN), Vec::new());
+        let mut look_for = |mender: &mut Mender<'_>, mut lost: BTreeSet<ChunkId>| -> Result<(), SyncError> {
+            if insist || looked_for.next() != Some(digest(&lost).as_bytes()) {
+                let found = mender.store_again(&lost, fs)?;
+                lost.retain(|chunk| !found.contains(chunk));
+            }
+            now_in_vain.extend(digest(&lost).as_bytes());
+            Ok(())
+        };
         let mut lost = BTreeSet::new();
         for pack in packs {
             for chunk in mender.index.pack_index(pack)?.map(|pack| pack.chunks).unwrap_or_default() {
-                // What lies inside a packet is carried with it.
-                let lies_here = |place: &ChunkPlace| matches!(place, ChunkPlace::Packet { .. });
-                let places = mender.index.chunk_places(&chunk.id)?;
-                if !places.iter().any(lies_here) && !mender.has_other_pack(&chunk.id)? {
+                // Others rely on the pack although the chunk lies inside a packet, too: a checkpoint of theirs says so.
+                if !mender.has_other_pack(&chunk.id)? {
                     lost.insert(chunk.id);
                 }
             }
             if lost.len() > MAX_LOST_CHUNKS {
-                mender.store_again(&std::mem::take(&mut lost), fs)?;
+                look_for(&mut mender, std::mem::take(&mut lost))?;
             }
         }
-        mender.store_again(&lost, fs).map(drop)
+        look_for(&mut mender, lost)?;
+        Ok(self.parts.index.set_meta(IN_VAIN, Some(&now_in_vain))?)
     }
 
     /// Looks for damage, puts back what this device can, and asks others for the rest, in one round.
@@ -308,7 +324,7 @@ impl Mender<'_> {
             match self.unreadable(&id)? {
                 None => drop(outcome.insert(Wanted::Pack(id), Outcome::Elsewhere)),
                 Some(chunks) if chunks.is_empty() => {
-                    self.index.set_pack_state(&id, PackState::Stored)?;
+                    garbage::note_sound(self.index, [&id])?;
                     outcome.insert(Wanted::Pack(id), Outcome::Sound);
                 }
                 Some(chunks) => {
@@ -481,5 +497,17 @@ impl Salvage<'_> {
     }
 }
 
+/// Which chunks these are.
+fn digest(chunks: &BTreeSet<ChunkId>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for chunk in chunks {
+        hasher.update(chunk.as_bytes());
+    }
+    hasher.finalize()
+}
+
+/// Where the index keeps what was looked for at the present place in vain: a hash of 32 bytes for each
+/// [`MAX_LOST_CHUNKS`].
+pub(crate) const IN_VAIN: &str = "chunks in vain";
 /// Lost chunks that are looked for in one round: their ids are in memory.
 const MAX_LOST_CHUNKS: usize = 200_000;

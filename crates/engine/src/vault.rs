@@ -69,7 +69,10 @@ impl Replica {
         let mut keys = decode_keys(&bytes).map_err(|_| OpenError::Damaged)?;
         // A key that is lacking is told where it is needed.
         let _ = keys.adopt(&members::load(&parts.index).map_err(|_| OpenError::Damaged)?);
-        places::arrive(&mut parts.index, keys.device.device(), &parts.place)?;
+        places::arrive(&mut parts.index, keys.device.device(), &parts.place).map_err(|error| match error {
+            SyncError::Index(error) => OpenError::Index(error),
+            _ => OpenError::Damaged,
+        })?;
         Ok(Self { parts, keys })
     }
 

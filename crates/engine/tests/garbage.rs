@@ -13,10 +13,12 @@ use packetboat_engine::PruneOptions;
 use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::SyncOptions;
+use packetboat_replica::index::PackState;
 use packetboat_storage::memory::MemoryStore;
+use packetboat_storage::pack;
 use support::letting_go::{
-    LARGE, ONE_VERSION, assert_sound, bring, count, half_wasted, keep, let_go_until_nothing_moves, noise, packets,
-    packs, prune, shown, stored, three_versions,
+    LARGE, ONE_VERSION, assert_sound, bring, count, half_wasted, keep, let_go_until_nothing_moves, misses_something,
+    noise, packets, packs, prune, shown, stored, three_versions,
 };
 use support::{Device, Pair, Watcher};
 
@@ -637,3 +639,22 @@ fn a_full_intermediary_loses_nothing_of_which_nobody_asked_that_it_goes() {
 
 /// More files than one packet tells of.
 const MORE_THAN_A_PACKET: usize = 5_100;
+
+#[test]
+fn a_condemned_pack_that_somebody_asked_for_and_that_is_whole_stays_condemned() {
+    // It counted as any other from then on, so that a version could refer to it just before it was deleted.
+    let mut pair = Pair::new();
+    let going = stored(&mut pair, "large", 1);
+    stored(&mut pair, "large", 2);
+    let bytes = pair.store.get(&going, u64::MAX).unwrap();
+    pair.store.delete(&going).unwrap();
+    pair.desk.replica.verify(false, &mut Silent).unwrap();
+    pair.desk.sync();
+    assert!(misses_something(&pair.desk), "no disk shows the first version any more");
+    pair.store.put(&going, &bytes).unwrap();
+    assert_eq!(keep(&mut pair.laptop, ONE_VERSION).packs, 1);
+    pair.laptop.sync();
+    let packs = pair.laptop.replica.index().packs(None, 10).unwrap();
+    let row = packs.iter().find(|row| pack::object_name(&row.pack) == going).unwrap();
+    assert_eq!(row.state, PackState::Condemned);
+}

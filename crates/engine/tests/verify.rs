@@ -3,6 +3,7 @@
 
 mod support;
 
+use packetboat_core::name::RelPath;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::At;
@@ -101,6 +102,30 @@ fn a_fault_names_the_present_paths_that_need_the_object() {
     pair.store.delete(&name).unwrap();
     let report = pair.desk.replica.verify(false, &mut Silent).unwrap();
     assert!(report.faults[0].paths.contains(&path("small")), "{:?}", report.faults);
+}
+
+#[test]
+fn what_was_deleted_is_named_as_a_past_version_and_not_as_a_present_path() {
+    // A side of a conflict that was settled by deleting it was named by the path of the other for ever, and of a file that
+    // was deleted nothing was named at all.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("doc", &noise(1)).unwrap();
+    pair.desk.fs.write("doc", &noise(2)).unwrap();
+    pair.laptop.fs.write("gone", &noise(3)).unwrap();
+    pair.settle();
+    pair.pass();
+    let copy = pair.laptop.copy_name();
+    pair.laptop.fs.remove(&copy).unwrap();
+    pair.laptop.fs.remove("gone").unwrap();
+    pair.settle();
+    for pack in pair.store.names().into_iter().filter(|name| name.as_str().starts_with("packs/")) {
+        pair.store.delete(&pack).unwrap();
+    }
+    let report = pair.desk.replica.verify(true, &mut Silent).unwrap();
+    let paths: Vec<&RelPath> = report.faults.iter().flat_map(|fault| &fault.paths).collect();
+    let past: Vec<&RelPath> = report.faults.iter().flat_map(|fault| &fault.versions).map(|past| &past.path).collect();
+    assert_eq!(paths, [&path("doc")], "{:?}", report.faults);
+    assert!(past.contains(&&path("doc")) && past.contains(&&path("gone")), "{:?}", report.faults);
 }
 
 #[test]

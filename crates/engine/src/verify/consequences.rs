@@ -167,17 +167,24 @@ impl Verifier<'_> {
             after = Some(*last);
             for id in page {
                 let Some(item) = index.item(id)? else { continue };
-                let mut faults = BTreeSet::new();
+                let (mut faults, mut past) = (BTreeSet::new(), Vec::new());
                 let on_disk: Vec<Dot> = index.entries_of(id)?.into_iter().flat_map(|entry| entry.seen.heads).collect();
+                let shown = is_shown(index, &item)?;
+                let seated: Vec<Dot> = item.seats().into_iter().flat_map(|seat| seat.dots).collect();
                 for head in &item.heads {
-                    faults.extend(self.needs.versions.get(&head.dot).into_iter().flatten().copied());
-                    faults.extend(self.needs.content(&mut reader, head, &on_disk));
+                    let mut needed = self.needs.content(&mut reader, head, &on_disk);
+                    needed.extend(self.needs.versions.get(&head.dot).into_iter().flatten());
+                    if shown && seated.contains(&head.dot) {
+                        faults.extend(needed);
+                    } else {
+                        // What was deleted, or the side of a conflict that was, is only to be had from the past.
+                        past.extend(needed.into_iter().map(|fault| (fault, head.dot, head.time)));
+                    }
                 }
                 for standing in &item.placements {
                     let dot = standing.placed.stamp.dot();
                     faults.extend(self.needs.versions.get(&dot).into_iter().flatten().copied());
                 }
-                let mut past = Vec::new();
                 if !self.needs.chunks.is_empty() {
                     for value in index.history_of(id)? {
                         let Past::Content(head) = value else { continue };
@@ -190,7 +197,6 @@ impl Verifier<'_> {
                 }
                 let (parent, name) = viewer.place_of(&item)?;
                 let path: RelPath = viewer.path_of(parent)?.join(&name);
-                let shown = is_shown(index, &item)?;
                 for fault in faults.into_iter().filter(|_| shown) {
                     self.report.faults[fault].paths.push(path.clone());
                 }

@@ -153,7 +153,7 @@ impl Pair {
     }
 
     /// A device of no vault, for the place of another.
-    fn nobody(&self) -> Device {
+    pub(crate) fn nobody(&self) -> Device {
         let (fs, parts) = parts(0, &self.store, &self.out, &self.fuse, &self.now);
         let replica = Replica::join(parts, KeyRing::new(VaultId([0; 16]), RootKey([0; 32])), "nobody").unwrap();
         Device { fs, replica }
