@@ -168,23 +168,39 @@ impl Replica {
     pub fn dry_run(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
         observer.phase(Phase::Learn, None, None);
         self.learn(observer)?;
-        self.plan_as_known(observer)
+        self.plan_as_known(None, observer)
     }
 
-    /// What a round would do if nothing more were to be learned; nothing is changed.
-    pub(crate) fn plan_as_known(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
+    /// What a round would do about what was scanned, if nothing more were to be learned; nothing is changed.
+    pub(crate) fn plan_scanned(
+        &mut self,
+        scanned: Scanned,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
+        self.plan_as_known(Some(scanned), observer)
+    }
+
+    fn plan_as_known(
+        &mut self,
+        scanned: Option<Scanned>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
         let mut recorder = Recorder { inner: observer, steps: Vec::new() };
-        let planned = self.plan_round(&mut recorder);
+        let planned = self.plan_round(scanned, &mut recorder);
         self.undo_uncommitted()?;
         let mut steps = recorder.steps;
         steps.extend(planned?);
         Ok(steps)
     }
 
-    fn plan_round(&mut self, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
+    fn plan_round(
+        &mut self,
+        scanned: Option<Scanned>,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
         let rules = self.rules(recorder)?;
         self.parts.index.begin()?;
-        self.plan_within(&rules, recorder)
+        self.plan_within(scanned, &rules, recorder)
     }
 
     /// Undoes what a part that failed left open. Else all that follows would be part of it, and undone with it one day.
@@ -195,8 +211,16 @@ impl Replica {
         self.reload_keys()
     }
 
-    fn plan_within(&mut self, rules: &IgnoreRules, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
-        let scanned = self.scan(rules, recorder)?;
+    fn plan_within(
+        &mut self,
+        scanned: Option<Scanned>,
+        rules: &IgnoreRules,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
+        let scanned = match scanned {
+            Some(scanned) => scanned,
+            None => self.scan(rules, recorder)?,
+        };
         let store = std::mem::replace(&mut self.parts.store, std::sync::Arc::new(Nowhere));
         let absorbed = self.absorb(scanned, recorder);
         self.parts.store = store;
