@@ -4,7 +4,7 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use packetboat_core::ids::Dot;
 use packetboat_core::plan::Cause;
@@ -385,6 +385,7 @@ impl Replica {
         apply::touch_unignored(&mut self.parts.index, rules)?;
         self.parts.index.commit()?;
         if self.parts.index.touched_count()? == 0 {
+            apply::forget_problems(&mut self.parts.index, &HashSet::new())?;
             return Ok(crate::replica::Received::default());
         }
         let now_ns = self.disk_ns();
