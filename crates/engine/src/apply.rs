@@ -90,6 +90,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
         received: Received::default(),
         packets,
         problems,
+        met: HashSet::new(),
         given_up: HashSet::new(),
         failed: HashSet::new(),
         parked: HashMap::new(),
@@ -113,8 +114,35 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
     }
     result?;
     applier.received.waiting = applier.ctx.index.touched_count()?;
+    forget_problems(applier.ctx.index, &applier.met)?;
     crate::wants::note(applier.ctx.index, &applier.packets.damaged, applier.ctx.now_ms)?;
     Ok(applier.received)
+}
+
+/// Forgets the problems that nothing is about any more: none of what still waits for this disk met them or belongs there.
+///
+/// Whatever a problem kept from this disk may be gone from the vault, so that no step is ever taken there.
+pub(crate) fn forget_problems(index: &mut Index, met: &HashSet<(String, Vec<u8>)>) -> Result<(), SyncError> {
+    let mut problems = index.problems()?;
+    problems.retain(|problem| {
+        [CONTENT, NAME, DISK].contains(&&*problem.kind)
+            && !met.contains(&(problem.kind.clone(), problem.subject.clone()))
+    });
+    if problems.is_empty() {
+        return Ok(());
+    }
+    // A step may wait for another, and then meets nothing itself in this round.
+    let waiting = planned_steps(index, usize::MAX)?;
+    let awaited: HashSet<Vec<u8>> = waiting
+        .iter()
+        .flat_map(|step| std::iter::once(&step.path).chain(&step.to))
+        .map(|path| path.as_bytes().to_vec())
+        .collect();
+    index.begin()?;
+    for problem in problems.iter().filter(|problem| !awaited.contains(&problem.subject)) {
+        index.clear_problem(&problem.kind, &problem.subject)?;
+    }
+    Ok(index.commit()?)
 }
 
 /// What a step does, for a preview.
@@ -210,6 +238,8 @@ struct Applier<'a, 'o> {
     packets: ReadState,
     /// The problems that are recorded.
     problems: HashSet<(String, Vec<u8>)>,
+    /// Those that this run met.
+    met: HashSet<(String, Vec<u8>)>,
     /// Items whose content cannot be had in this round.
     given_up: HashSet<ItemId>,
     /// Items with a step in the batch in hand that was not taken.
@@ -358,6 +388,7 @@ impl Applier<'_, '_> {
     /// Records that something could not be done, and tells.
     fn problem(&mut self, kind: &str, path: &RelPath, text: &str) -> Result<(), SyncError> {
         self.ctx.index.set_problem(kind, path.as_bytes(), text)?;
+        self.met.insert((kind.to_owned(), path.as_bytes().to_vec()));
         if self.problems.insert((kind.to_owned(), path.as_bytes().to_vec())) {
             self.observer.note(Note::Skipped { path: path.clone(), reason: text.to_owned() });
         }

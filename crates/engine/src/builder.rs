@@ -536,6 +536,15 @@ pub(crate) struct Draft {
     pub(crate) changes: Vec<Change>,
 }
 
+/// The time that the packets of an operation bear which begins now: another than the packet before them bears, so that all
+/// that bear one time are one operation, which is undone as a whole ([`crate::undo`]).
+pub(crate) fn time_of_operation(index: &Index, keys: &Keys, now_ms: i64) -> Result<i64, SyncError> {
+    let device = keys.device.device();
+    let before = index.packet_row(Dot { device, counter: index.knowledge().counter(&device) })?;
+    let is_taken = before.and_then(|row| row.folded).is_some_and(|folded| folded.time == now_ms);
+    Ok(now_ms + i64::from(is_taken))
+}
+
 /// Seals this device's next packet, records and folds it. Within the caller's transaction.
 pub(crate) fn seal_own(
     index: &mut Index,

@@ -22,7 +22,7 @@ use packetboat_storage::chunk::{ChunkCodec, seal_known_chunk};
 use packetboat_storage::chunker::Boundaries;
 use packetboat_storage::pack::{self, PackWriter};
 
-use crate::builder::{Draft, seal_own};
+use crate::builder::{Draft, seal_own, time_of_operation};
 use crate::content_reader::{ContentReader, ReadError};
 use crate::error::{QueryError, SyncError};
 use crate::ignore_rules::IgnoreRules;
@@ -237,7 +237,7 @@ impl Replica {
             Content::File(FileContent { id, size: bytes.len() as u64, mtime, chunks: ChunkList::Inline(list) });
         let replaces: Vec<Dot> = item.heads.iter().map(|head| head.dot).collect();
         let changes = vec![Change::Content { item: item.id, content, replaces, trail: Vec::new() }];
-        let now_ms = parts.clock.now_ms();
+        let now_ms = time_of_operation(&parts.index, &self.keys, parts.clock.now_ms())?;
         parts.index.begin()?;
         for pack in &packs {
             parts.index.put_pack(pack, PackState::Stored)?;

@@ -18,7 +18,7 @@ use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_core::view::{Shown, ViewRead, Viewer};
 
 use crate::absorb::Sent;
-use crate::builder::{Draft, Totals, chunks_of, content_of, seal_own};
+use crate::builder::{Draft, Totals, chunks_of, content_of, seal_own, time_of_operation};
 use crate::error::{QueryError, SyncError};
 use crate::ports::Observer;
 use crate::replica::{Keep, Kept, Received, Replica, Report, Settled, SyncOptions};
@@ -213,8 +213,13 @@ impl Replica {
 
     /// Seals and folds the settlement. Within the caller's transaction.
     pub(crate) fn settle(&mut self, changes: Vec<Change>) -> Result<Dot, SyncError> {
-        let now_ms = self.parts.clock.now_ms();
+        let now_ms = self.time_of_operation()?;
         self.settle_at(now_ms, changes)
+    }
+
+    /// The time that the packets of an operation bear which begins now.
+    pub(crate) fn time_of_operation(&self) -> Result<i64, SyncError> {
+        time_of_operation(&self.parts.index, &self.keys, self.parts.clock.now_ms())
     }
 
     /// The same at a given time: packets that belong together bear the same.

@@ -4,7 +4,7 @@
 //! anything is brought to disk, so what a user wrote is safe before it could be in the way.
 //! Every part can be cut short at any instant; the next round goes on from what was recorded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use packetboat_core::ids::Dot;
 use packetboat_core::plan::Cause;
@@ -15,7 +15,7 @@ use packetboat_storage::chunker::Boundaries;
 
 use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
-use crate::builder::{Builder, RoundChunks, Totals, Uploader};
+use crate::builder::{Builder, RoundChunks, Totals, Uploader, time_of_operation};
 use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::forks;
@@ -168,23 +168,39 @@ impl Replica {
     pub fn dry_run(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
         observer.phase(Phase::Learn, None, None);
         self.learn(observer)?;
-        self.plan_as_known(observer)
+        self.plan_as_known(None, observer)
     }
 
-    /// What a round would do if nothing more were to be learned; nothing is changed.
-    pub(crate) fn plan_as_known(&mut self, observer: &mut dyn Observer) -> Result<Vec<PlannedStep>, SyncError> {
+    /// What a round would do about what was scanned, if nothing more were to be learned; nothing is changed.
+    pub(crate) fn plan_scanned(
+        &mut self,
+        scanned: Scanned,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
+        self.plan_as_known(Some(scanned), observer)
+    }
+
+    fn plan_as_known(
+        &mut self,
+        scanned: Option<Scanned>,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
         let mut recorder = Recorder { inner: observer, steps: Vec::new() };
-        let planned = self.plan_round(&mut recorder);
+        let planned = self.plan_round(scanned, &mut recorder);
         self.undo_uncommitted()?;
         let mut steps = recorder.steps;
         steps.extend(planned?);
         Ok(steps)
     }
 
-    fn plan_round(&mut self, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
+    fn plan_round(
+        &mut self,
+        scanned: Option<Scanned>,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
         let rules = self.rules(recorder)?;
         self.parts.index.begin()?;
-        self.plan_within(&rules, recorder)
+        self.plan_within(scanned, &rules, recorder)
     }
 
     /// Undoes what a part that failed left open. Else all that follows would be part of it, and undone with it one day.
@@ -195,8 +211,16 @@ impl Replica {
         self.reload_keys()
     }
 
-    fn plan_within(&mut self, rules: &IgnoreRules, recorder: &mut Recorder<'_>) -> Result<Vec<PlannedStep>, SyncError> {
-        let scanned = self.scan(rules, recorder)?;
+    fn plan_within(
+        &mut self,
+        scanned: Option<Scanned>,
+        rules: &IgnoreRules,
+        recorder: &mut Recorder<'_>,
+    ) -> Result<Vec<PlannedStep>, SyncError> {
+        let scanned = match scanned {
+            Some(scanned) => scanned,
+            None => self.scan(rules, recorder)?,
+        };
         let store = std::mem::replace(&mut self.parts.store, std::sync::Arc::new(Nowhere));
         let absorbed = self.absorb(scanned, recorder);
         self.parts.store = store;
@@ -305,7 +329,7 @@ impl Replica {
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
         let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let entropy = &mut *parts.entropy;
-        let now_ms = parts.clock.now_ms();
+        let now_ms = time_of_operation(&parts.index, &self.keys, parts.clock.now_ms())?;
         let (threads, inline_limit) = (parts.settings.threads, parts.settings.inline_bytes);
         let (fs, store, index, keys) = (&*parts.fs, &*parts.store, &mut parts.index, &self.keys);
         std::thread::scope(|scope| {
@@ -361,6 +385,7 @@ impl Replica {
         apply::touch_unignored(&mut self.parts.index, rules)?;
         self.parts.index.commit()?;
         if self.parts.index.touched_count()? == 0 {
+            apply::forget_problems(&mut self.parts.index, &HashSet::new())?;
             return Ok(crate::replica::Received::default());
         }
         let now_ns = self.disk_ns();

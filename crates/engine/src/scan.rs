@@ -76,6 +76,26 @@ impl Scanned {
             .filter(|stat| stat.kind != FileKind::Directory)
             .fold((0, 0), |(files, bytes), stat| (files + 1, bytes + stat.size))
     }
+
+    /// Takes what `stat` says of the largest files that look unchanged, so that no more than so many bytes are to be read,
+    /// as far as that goes.
+    pub(crate) fn trust_the_largest(&mut self, most_bytes: u64) {
+        let excess = self.work().1.saturating_sub(most_bytes);
+        if excess == 0 {
+            return;
+        }
+        let looks_unchanged = |suspect: &Suspect| suspect.looks_unchanged && suspect.stat.kind == FileKind::File;
+        let unchanged = self.suspects.iter().filter(|suspect| looks_unchanged(suspect));
+        let mut sizes: Vec<u64> = unchanged.map(|suspect| suspect.stat.size).collect();
+        sizes.sort_unstable_by(|one, other| other.cmp(one));
+        let mut trusted_bytes = 0;
+        let enough = sizes.iter().find(|size| {
+            trusted_bytes += **size;
+            trusted_bytes >= excess
+        });
+        let least = enough.copied().unwrap_or(0);
+        self.suspects.retain(|suspect| !looks_unchanged(suspect) || suspect.stat.size < least);
+    }
 }
 
 /// An object whose record may be out of date.
@@ -91,6 +111,8 @@ pub struct Suspect {
     pub stat: Stat,
     /// Whether it was ignored until now.
     pub thawed: bool,
+    /// Whether the record alone is not trusted: by what `stat` says nothing happened.
+    pub looks_unchanged: bool,
 }
 
 /// An object at a place where none was recorded.
@@ -512,8 +534,10 @@ impl Scan<'_> {
         self.contradicted |= row.state == EntryState::Settled && is_renumbered(&row.stat, &stat);
         // Where numbers are chance, one that is the recorded one proves nothing of the object that has it.
         let trusted = row.state == EntryState::Settled && self.found.numbering == Numbering::Lasting;
-        if !trusted || !unchanged(&row.stat, &stat) {
-            self.found.suspects.push(Suspect { dir, name: name(), path, stat, thawed: frozen });
+        let alike = unchanged(&row.stat, &stat);
+        if !trusted || !alike {
+            let looks_unchanged = alike && !frozen;
+            self.found.suspects.push(Suspect { dir, name: name(), path, stat, thawed: frozen, looks_unchanged });
         }
         Ok(())
     }
@@ -566,7 +590,7 @@ impl Scan<'_> {
             } else {
                 self.made_again.insert(own_dir);
                 self.queue.push(Task { holder: Holder::Known(own_dir), path: path.clone(), thawed });
-                self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false });
+                self.found.suspects.push(Suspect { dir, name, path, stat, thawed: false, looks_unchanged: false });
             }
         }
         Ok(any)

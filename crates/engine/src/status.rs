@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use packetboat_core::ids::Dot;
+use packetboat_core::name::RelPath;
 use packetboat_replica::fs::FileKind;
 
 use crate::apply::IGNORED_ITEM;
@@ -17,7 +18,7 @@ use crate::ignore_rules::IgnoreRules;
 use crate::ports::Silent;
 use crate::replica::{Action, Direction, PlannedStep, Replica, Status};
 use crate::round::LAST_IN_STEP;
-use crate::scan::Scanned;
+use crate::scan::{Scanned, Skip};
 use crate::wants;
 
 impl Replica {
@@ -29,14 +30,18 @@ impl Replica {
             Err(error) => return Err(error),
         };
         let rules = self.rules(&mut Silent)?;
-        let scanned = self.scan(&rules, &mut Silent)?;
+        let mut scanned = self.scan(&rules, &mut Silent)?;
         let braked = self.many_gone(&scanned)?;
+        // What was recorded just after it was written is looked into, as another write may have gone unseen; the largest
+        // of it is not, so that asking stays cheap.
+        scanned.trust_the_largest(MUCH);
+        let (skipped, objects) = (scanned.skipped.clone(), scanned.objects);
         let mut left = Vec::new();
         let (mut to_send, to_receive) = if scanned.is_quiet() && !any_unignored(&self.parts.index, &rules)? {
             (0, self.waiting_here(&rules)?)
         } else if scanned.work().1 <= MUCH {
-            let steps = self.plan_as_known(&mut Silent)?;
-            left = left_by(&steps, &scanned);
+            let steps = self.plan_scanned(scanned, &mut Silent)?;
+            left = left_by(&steps, &skipped);
             (count(&steps, Direction::Up) + left.len() as u64, count(&steps, Direction::Down))
         } else {
             (changes_seen(&scanned), self.waiting_here(&rules)?)
@@ -51,8 +56,7 @@ impl Replica {
         let mut problems: Vec<_> = problems
             .map(|problem| (problem.kind, String::from_utf8_lossy(&problem.subject).into_owned(), problem.text))
             .collect();
-        let skipped = scanned.skipped.iter();
-        problems.extend(skipped.map(|(path, skip)| ("skipped".to_owned(), path.to_string(), skip.reason())));
+        problems.extend(skipped.iter().map(|(path, skip)| ("skipped".to_owned(), path.to_string(), skip.reason())));
         problems.extend(left);
         let last_in_step = index.meta(LAST_IN_STEP)?.and_then(|time| Some(i64::from_le_bytes(time.try_into().ok()?)));
         Ok(Status {
@@ -66,7 +70,7 @@ impl Replica {
             to_send,
             to_receive,
             conflicts,
-            objects: scanned.objects,
+            objects,
             problems,
             wanted: wants::own(index)?.len() as u64,
             braked,
@@ -107,8 +111,8 @@ fn count(steps: &[PlannedStep], direction: Direction) -> u64 {
 }
 
 /// What a round would leave for the next, beyond what the scan left alone: it cannot be read, or it is being written.
-fn left_by(steps: &[PlannedStep], scanned: &Scanned) -> Vec<(String, String, String)> {
-    let known: HashSet<_> = scanned.skipped.iter().map(|(path, _)| path).collect();
+fn left_by(steps: &[PlannedStep], skipped: &[(RelPath, Skip)]) -> Vec<(String, String, String)> {
+    let known: HashSet<_> = skipped.iter().map(|(path, _)| path).collect();
     let left = steps.iter().filter(|step| step.action == Action::Skip && !known.contains(&step.path));
     left.map(|step| ("waits".to_owned(), step.path.to_string(), step.cause.clone())).collect()
 }

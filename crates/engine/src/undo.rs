@@ -1,14 +1,17 @@
 //! Undo: the last thing that this device published is taken back, as a change like any other.
 //!
-//! The last thing is what one round published: the newest packet of this device's lane that changed files, and those
-//! just before it that were made at the same time and set other units. Undoing adds a packet and rewrites nothing, so
-//! undoing an undo does again what was undone.
+//! The last thing is what one operation published, such as a round, a settlement or an undo: the newest packet of this
+//! device's lane that changed files, and those before it that bear the same time ([`crate::builder::time_of_operation`]).
+//! Undoing adds packets and rewrites nothing, so undoing an undo does again what was undone.
+//!
+//! A side of a conflict that was dropped comes back as a new version with its bytes, each in a packet of its own, since a
+//! packet sets what an item holds once. Undoing that drops it again.
 //!
 //! Only what still stands as it was published is taken back. What anybody changed since is left and named, with the
 //! reason; so is what cannot go back because something else stands in its place now. A round comes first, so that
 //! changes on this disk and news of others are known, and one follows, which publishes and brings it to disk.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use packetboat_core::change::{Change, Removed, Unit};
 use packetboat_core::content::Content;
@@ -93,29 +96,21 @@ impl Replica {
         Ok(undo)
     }
 
-    /// The packets of the last round that changed files, oldest first.
+    /// The packets of the last operation that changed files, oldest first; those that changed none are left out.
     fn last_published(&self) -> Result<Vec<Packet>, SyncError> {
         let device = self.keys.device.device();
         let mut counter: Counter = self.parts.index.knowledge().counter(&device);
-        let mut units: HashSet<Unit> = HashSet::new();
         let mut packets: Vec<Packet> = Vec::new();
         while counter > 0 {
             let Some(sealed) = self.parts.index.sealed_packet(Dot { device, counter })? else { break };
             let packet = sealed.open(&self.keys.ring)?;
             counter -= 1;
-            let set: Vec<Unit> = packet.body.changes.iter().flat_map(set_by).collect();
-            if set.is_empty() {
-                if packets.is_empty() {
-                    continue;
-                }
+            if packets.last().is_some_and(|next| next.body.time != packet.body.time) {
                 break;
             }
-            let same_round = packets.last().is_none_or(|next| next.body.time == packet.body.time);
-            if !same_round || set.iter().any(|unit| units.contains(unit)) {
-                break;
+            if packet.body.changes.iter().any(|change| !change.units().is_empty()) {
+                packets.push(packet);
             }
-            units.extend(set);
-            packets.push(packet);
         }
         packets.reverse();
         Ok(packets)
@@ -123,25 +118,54 @@ impl Replica {
 
     fn seal_undo(&mut self, changes: Vec<Change>, removed: Vec<Removed>) -> Result<(), SyncError> {
         // One time for all of them, by which they are known as one thing when this is undone in its turn.
-        let now_ms = self.parts.clock.now_ms();
-        let mut changes = changes.into_iter().peekable();
-        while changes.peek().is_some() {
-            self.settle_at(now_ms, changes.by_ref().take(MAX_CHANGES).collect())?;
+        let now_ms = self.time_of_operation()?;
+        let mut waiting = changes;
+        while !waiting.is_empty() {
+            let (mut batch, mut later) = (Vec::new(), Vec::new());
+            let mut units: HashSet<Unit> = HashSet::new();
+            for change in waiting {
+                let sets = change.units();
+                if sets.iter().any(|unit| units.contains(unit)) {
+                    later.push(change);
+                    continue;
+                }
+                units.extend(sets);
+                batch.push(change);
+                if batch.len() == MAX_CHANGES {
+                    self.settle_at(now_ms, std::mem::take(&mut batch))?;
+                    units.clear();
+                }
+            }
+            if !batch.is_empty() {
+                self.settle_at(now_ms, batch)?;
+            }
+            waiting = later;
         }
-        for removed in removed.chunks(MAX_CHANGES) {
+        for removed in of_each_item(removed).chunks(MAX_CHANGES) {
             self.settle_at(now_ms, vec![Change::Delete { removed: removed.to_vec() }])?;
         }
         Ok(())
     }
 }
 
-/// What a change sets. A delete sets what it takes away, too: a conflict is settled after what was written to the file.
-fn set_by(change: &Change) -> Vec<Unit> {
-    let mut units = change.units();
-    if let Change::Delete { removed } = change {
-        units.extend(removed.iter().flat_map(|removed| [Unit::Content(removed.item), Unit::Place(removed.item)]));
+/// Puts together what is removed of the same item, where the first of it stands.
+fn of_each_item(removed: Vec<Removed>) -> Vec<Removed> {
+    let mut all: Vec<Removed> = Vec::new();
+    let mut known: HashMap<ItemId, usize> = HashMap::new();
+    for new in removed {
+        let Some(&at) = known.get(&new.item) else {
+            known.insert(new.item, all.len());
+            all.push(new);
+            continue;
+        };
+        let known = &mut all[at];
+        for (dots, new) in [(&mut known.heads, new.heads), (&mut known.placements, new.placements)] {
+            dots.extend(new);
+            dots.sort_unstable();
+            dots.dedup();
+        }
     }
-    units
+    all
 }
 
 /// What undoing comes to.
@@ -154,6 +178,10 @@ struct Undoing<'a> {
     leaving: HashSet<ItemId>,
     /// Items that come back by this.
     returning: HashSet<ItemId>,
+    /// Items that were brought back, and go again by this with all that was brought back of them.
+    revived: HashSet<ItemId>,
+    /// Sides of conflicts that were brought back, and are dropped again by this.
+    returned: HashSet<(ItemId, Dot)>,
     /// Whether something is undone that only the past tells.
     needs_past: bool,
     past: Option<Index>,
@@ -180,6 +208,8 @@ impl<'a> Undoing<'a> {
             dots: packets.iter().map(|packet| packet.dot).collect(),
             leaving: placed.filter_map(Change::item).collect(),
             returning: removed.flatten().map(|removed| removed.item).collect(),
+            revived: HashSet::new(),
+            returned: HashSet::new(),
             needs_past: changes().any(|change| matches!(change, Change::Xattr { .. })),
             past: None,
             changes: Vec::new(),
@@ -194,13 +224,19 @@ impl<'a> Undoing<'a> {
         let changes =
             packets.iter().flat_map(|packet| packet.body.changes.iter().map(move |change| (packet.dot, change)));
         let all: Vec<(Dot, &Change)> = changes.collect();
+        self.look_for_what_was_brought_back(&all)?;
         let mut made = Vec::new();
+        // Several packets may each have dropped sides of one item.
+        let mut brought_back: HashSet<ItemId> = HashSet::new();
         for (dot, change) in all.into_iter().rev() {
             match change {
                 Change::Delete { removed } => {
                     for removed in removed {
                         let Some(item) = self.index.item(removed.item)? else { continue };
-                        let undone = self.delete(&item, dot)?;
+                        if !brought_back.insert(item.id) {
+                            continue;
+                        }
+                        let undone = self.delete(&item)?;
                         self.take(&item, undone)?;
                     }
                 }
@@ -209,6 +245,7 @@ impl<'a> Undoing<'a> {
                     let Some(id) = change.item() else { continue };
                     let Some(item) = self.index.item(id)? else { continue };
                     let undone = match change {
+                        Change::Content { .. } if self.revived.contains(&id) => continue,
                         Change::Content { replaces, .. } => self.content(&item, dot, replaces)?,
                         Change::Place { replaces, .. } => self.place(&item, dot, replaces)?,
                         Change::Mode { .. } => self.mode(&item, dot)?,
@@ -226,6 +263,35 @@ impl<'a> Undoing<'a> {
         }
         self.removed.reverse();
         Ok(())
+    }
+
+    /// Tells apart the changes by which an earlier undo brought something back.
+    fn look_for_what_was_brought_back(&mut self, changes: &[(Dot, &Change)]) -> Result<(), SyncError> {
+        for (dot, change) in changes {
+            match change {
+                Change::Place { item, replaces, .. } if self.names_a_delete(*item, replaces)? => {
+                    self.revived.insert(*item);
+                }
+                // Only that puts the same bytes in a version's place.
+                Change::Content { item, content, replaces, .. } => {
+                    if let [before] = replaces[..]
+                        && self.index.version(*item, &before)?.is_some_and(|before| before.content.agrees(content))
+                    {
+                        self.returned.insert((*item, *dot));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a placement took back a delete: it names one beside the placements that it replaced.
+    fn names_a_delete(&self, item: ItemId, replaces: &[Dot]) -> Result<bool, SyncError> {
+        let history = self.index.history_of(item)?;
+        let is_placement =
+            |dot: &Dot| history.iter().any(|past| matches!(past, Past::Placed(placed) if placed.stamp.dot() == *dot));
+        Ok(!replaces.iter().all(is_placement))
     }
 
     fn take(&mut self, item: &Item, undone: Undone) -> Result<(), SyncError> {
@@ -252,6 +318,9 @@ impl<'a> Undoing<'a> {
         let Some(head) = item.heads.iter().find(|head| head.dot == dot) else {
             return Ok(Err(self.since(item.heads.iter().map(|head| head.dot), "changed it since")?));
         };
+        if self.returned.contains(&(item.id, dot)) {
+            return self.drop_side(item, head);
+        }
         let mut before: Vec<Content> = Vec::new();
         for version in replaces {
             let Some(version) = self.index.version(item.id, version)? else { continue };
@@ -260,8 +329,6 @@ impl<'a> Undoing<'a> {
             }
         }
         let content = match <[Content; 1]>::try_from(before) {
-            // Only bringing back a side that was dropped puts the same bytes in a version's place.
-            Ok([content]) if replaces.len() == 1 && content.agrees(&head.content) => return self.drop_side(item, head),
             Ok([content]) => content,
             Err(several) if several.is_empty() => return Ok(Err("what it held before is not known".to_owned())),
             Err(_) => return Ok(Err("it settled a conflict; `packetboat log` lists the sides".to_owned())),
@@ -272,7 +339,8 @@ impl<'a> Undoing<'a> {
 
     /// Drops again the side of a conflict that an undo brought back.
     fn drop_side(&self, item: &Item, side: &Head) -> Result<Undone, SyncError> {
-        if !item.heads.iter().any(|head| head.dot != side.dot && head.deletes.is_empty()) {
+        let stays = |head: &Head| head.deletes.is_empty() && !self.returned.contains(&(item.id, head.dot));
+        if !item.heads.iter().any(stays) {
             return Ok(Err("what it stood beside is gone".to_owned()));
         }
         let (parent, name) = self.viewer.place_of(item)?;
@@ -296,19 +364,14 @@ impl<'a> Undoing<'a> {
         if standing.placed.stamp.dot() != dot {
             return Ok(Err(self.since([standing.placed.stamp.dot()], "moved it since")?));
         }
-        let mut before: Vec<Placed> = Vec::new();
-        for past in self.index.history_of(item.id)? {
-            if let Past::Placed(placed) = past
-                && replaces.contains(&placed.stamp.dot())
-            {
-                before.push(placed);
-            }
-        }
-        if replaces.iter().any(|replaced| before.iter().all(|placed| placed.stamp.dot() != *replaced)) {
-            // It names a delete that it took back: an undo of this deletes again.
+        if self.revived.contains(&item.id) {
             return self.create(item);
         }
-        let Some(to) = before.into_iter().max_by_key(|placed| placed.stamp) else {
+        let before = self.index.history_of(item.id)?.into_iter().filter_map(|past| match past {
+            Past::Placed(placed) if replaces.contains(&placed.stamp.dot()) => Some(placed),
+            _ => None,
+        });
+        let Some(to) = before.max_by_key(|placed| placed.stamp) else {
             return Ok(Err("where it was before is not known".to_owned()));
         };
         if let Some(reason) = self.in_the_way(item, &to)? {
@@ -353,16 +416,21 @@ impl<'a> Undoing<'a> {
         Ok(Ok((Vec::new(), Some(removed), Action::Delete, self.path(item)?, None)))
     }
 
-    /// Brings back what was deleted: the whole item where it is dead, else the side of a conflict that was dropped.
-    fn delete(&self, item: &Item, dot: Dot) -> Result<Undone, SyncError> {
+    /// Brings back what was deleted: the whole item where it is dead, else the sides of a conflict that were dropped.
+    fn delete(&self, item: &Item) -> Result<Undone, SyncError> {
+        let dropped = self.dropped(item);
+        let bring_back = |head: &&Head| Change::Content {
+            item: item.id,
+            content: head.content.clone(),
+            replaces: vec![head.dot],
+            trail: item.trail_after(head),
+        };
         if is_alive(self.index, item)? {
-            let dropped = item.heads.iter().find(|head| head.deletes.contains(&dot));
-            let Some(head) = dropped.filter(|_| item.heads.iter().any(|head| head.deletes.is_empty())) else {
+            if dropped.is_empty() || item.heads.iter().all(|head| !head.deletes.is_empty()) {
                 return Ok(Err("it is back already".to_owned()));
-            };
-            let (content, trail) = (head.content.clone(), item.trail_after(head));
-            let change = Change::Content { item: item.id, content, replaces: vec![head.dot], trail };
-            return Ok(Ok((vec![change], None, Action::Create, self.path(item)?, None)));
+            }
+            let changes = dropped.iter().map(bring_back).collect();
+            return Ok(Ok((changes, None, Action::Create, self.path(item)?, None)));
         }
         let to = item.at.clone();
         if let Some(reason) = self.in_the_way(item, &to)? {
@@ -372,8 +440,24 @@ impl<'a> Undoing<'a> {
         let replaces: BTreeSet<Dot> = standing.chain(item.deletes.iter().copied()).collect();
         let path = self.path(item)?;
         let replaces = replaces.into_iter().collect();
-        let change = Change::Place { item: item.id, parent: to.parent, name: to.name, replaces };
-        Ok(Ok((vec![change], None, Action::Create, path, None)))
+        let mut changes = vec![Change::Place { item: item.id, parent: to.parent, name: to.name, replaces }];
+        // A place alone shows whatever the item held last. Of several sides those that were dropped before stay dropped,
+        // and the others must stand for themselves: an edit of one would leave no reason to show the next.
+        if item.heads.len() > 1 {
+            changes.extend(dropped.iter().map(bring_back));
+        }
+        Ok(Ok((changes, None, Action::Create, path, None)))
+    }
+
+    /// The versions that these packets took away: those that no other delete had taken away before, if there are any.
+    fn dropped<'i>(&self, item: &'i Item) -> Vec<&'i Head> {
+        let is_of_these = |delete: &Dot| self.dots.contains(delete);
+        let (any, all): (Vec<_>, Vec<_>) = item
+            .heads
+            .iter()
+            .filter(|head| head.deletes.iter().any(is_of_these))
+            .partition(|head| !head.deletes.iter().all(is_of_these));
+        if all.is_empty() { any } else { all }
     }
 
     fn mode(&self, item: &Item, dot: Dot) -> Result<Undone, SyncError> {

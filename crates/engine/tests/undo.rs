@@ -6,7 +6,7 @@ use packetboat_engine::error::QueryError;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::Keep;
 use packetboat_engine::undo::Undo;
-use packetboat_testkit::sim_fs::Node;
+use packetboat_testkit::sim_fs::{Node, SimFs};
 use support::{Device, Pair};
 
 fn undo(device: &mut Device) -> Undo {
@@ -193,5 +193,153 @@ fn a_settled_conflict_is_back_after_an_undo_and_settled_after_another() {
     pair.settle();
     for file in kept {
         assert!(pair.laptop.files().contains(&file), "{file:?}");
+    }
+}
+
+/// Story: of a conflict with three sides that `resolve --keep both` had settled, undo brought back two.
+#[test]
+fn all_sides_of_a_settled_conflict_are_back_after_an_undo() {
+    for by_resolving in [true, false] {
+        let mut pair = vault();
+        let mut third = pair.third();
+        third.sync();
+        pair.pass();
+        third.fs.write("c", b"c of the third").unwrap();
+        pair.laptop.fs.write("c", b"c of the laptop").unwrap();
+        pair.desk.fs.write("c", b"c of the desk").unwrap();
+        third.sync();
+        pair.desk.sync();
+        pair.settle();
+        let before = pair.laptop.files();
+        assert_eq!(before.len(), 5);
+        if by_resolving {
+            pair.laptop.replica.resolve(&support::path("c"), Keep::Both, &mut Silent).unwrap();
+        } else {
+            for (path, _) in before.iter().filter(|(path, _)| path.contains("(conflict")) {
+                pair.laptop.fs.remove(path).unwrap();
+            }
+        }
+        pair.settle();
+        let settled = pair.laptop.files();
+        assert_eq!(pair.laptop.replica.conflicts().unwrap(), []);
+        for _ in 0..2 {
+            assert_eq!(left(&undo(&mut pair.laptop)), Vec::<String>::new());
+            pair.settle();
+            assert_eq!(pair.desk.replica.conflicts().unwrap()[0].sides.len(), 3);
+            for device in [&pair.laptop, &pair.desk] {
+                let texts = |files: Vec<(String, String)>| {
+                    files.into_iter().map(|(_, text)| text).collect::<std::collections::BTreeSet<_>>()
+                };
+                assert_eq!(texts(device.files()), texts(before.clone()));
+            }
+            assert_eq!(left(&undo(&mut pair.laptop)), Vec::<String>::new());
+            pair.settle();
+            assert_eq!(pair.laptop.files(), settled);
+            assert_eq!(pair.desk.files(), settled);
+            assert_eq!(pair.laptop.replica.conflicts().unwrap(), []);
+        }
+    }
+}
+
+/// What is done to the two sides of a conflict with ordinary tools: at the file's own name, and at the name of its copy.
+const BY_HAND: [(&str, fn(&SimFs, &str)); 12] = [
+    ("the file is removed", |fs, _| fs.remove("c").unwrap()),
+    ("the copy is removed", |fs, copy| fs.remove(copy).unwrap()),
+    ("both are removed", |fs, copy| {
+        fs.remove("c").unwrap();
+        fs.remove(copy).unwrap();
+    }),
+    ("the file is moved", |fs, _| fs.rename("c", "d").unwrap()),
+    ("the copy is moved", |fs, copy| fs.rename(copy, "d").unwrap()),
+    ("both are moved", |fs, copy| {
+        fs.rename("c", "d").unwrap();
+        fs.rename(copy, "e").unwrap();
+    }),
+    ("the copy takes the place of the file", |fs, copy| fs.rename(copy, "c").unwrap()),
+    ("the file takes the place of the copy", |fs, copy| fs.rename("c", copy).unwrap()),
+    ("the file is removed and the copy moved", |fs, copy| {
+        fs.remove("c").unwrap();
+        fs.rename(copy, "d").unwrap();
+    }),
+    ("the copy is removed and the file moved", |fs, copy| {
+        fs.remove(copy).unwrap();
+        fs.rename("c", "d").unwrap();
+    }),
+    ("they change places", |fs, copy| {
+        fs.rename("c", "d").unwrap();
+        fs.rename(copy, "c").unwrap();
+        fs.rename("d", copy).unwrap();
+    }),
+    ("they are merged by hand", |fs, copy| {
+        fs.remove(copy).unwrap();
+        fs.write("c", b"c of both").unwrap();
+    }),
+];
+
+/// Story: after both sides of a conflict were moved, undone, and that undone, the next undo said that it took something
+/// back and took back only half: one operation had become packets that were not known as one. Where one side had been
+/// written over the other, undo made a packet that set one file twice, and panicked.
+#[test]
+fn whatever_was_done_to_a_conflict_by_hand_is_taken_back_whole_and_done_again() {
+    for (what, by_hand) in BY_HAND {
+        for (is_one_file, is_laptop) in [(true, true), (true, false), (false, true), (false, false)] {
+            let what = format!("{what}; of one file: {is_one_file}; by the laptop: {is_laptop}");
+            let mut pair = Pair::new();
+            pair.laptop.fs.write(if is_one_file { "c" } else { "other" }, b"c").unwrap();
+            pair.settle();
+            pair.pass();
+            pair.laptop.fs.write("c", b"c of the laptop").unwrap();
+            pair.desk.fs.write("c", b"c of the desk").unwrap();
+            pair.desk.sync();
+            pair.settle();
+            let before = pair.laptop.files();
+            let copy = pair.laptop.copy_name();
+            by_hand(if is_laptop { &pair.laptop.fs } else { &pair.desk.fs }, &copy);
+            pair.settle();
+            let after = pair.laptop.files();
+            assert_ne!(after, before, "{what}");
+            for expected in [&before, &after, &before, &after] {
+                let undone = undo(if is_laptop { &mut pair.laptop } else { &mut pair.desk });
+                assert_eq!(left(&undone), Vec::<String>::new(), "{what}");
+                pair.settle();
+                assert_eq!((&pair.laptop.files(), &pair.desk.files()), (expected, expected), "{what}");
+            }
+        }
+    }
+}
+
+/// Story: the sides of a conflict were removed one after the other, and an undo of the second brought back both. An undo
+/// of removing both at once brought them back as what remains of a removed file: an edit of one made the other vanish.
+#[test]
+fn what_was_removed_before_stays_so_and_what_is_back_stands_for_itself() {
+    for at_once in [true, false] {
+        let mut pair = vault();
+        pair.pass();
+        pair.laptop.fs.write("c", b"c of the laptop").unwrap();
+        pair.desk.fs.write("c", b"c of the desk").unwrap();
+        pair.desk.sync();
+        pair.settle();
+        let both = pair.laptop.files();
+        let copy = pair.laptop.copy_name();
+        pair.laptop.fs.remove(&copy).unwrap();
+        if !at_once {
+            pair.settle();
+        }
+        let one = pair.laptop.files();
+        pair.laptop.fs.remove("c").unwrap();
+        pair.settle();
+        let gone = pair.laptop.files();
+        for expected in [if at_once { &both } else { &one }, &gone, if at_once { &both } else { &one }] {
+            assert_eq!(left(&undo(&mut pair.laptop)), Vec::<String>::new());
+            pair.settle();
+            assert_eq!((&pair.laptop.files(), &pair.desk.files()), (expected, expected), "at once: {at_once}");
+        }
+        pair.desk.fs.write("c", b"edited").unwrap();
+        pair.settle();
+        let edited = |files: Vec<(String, String)>| {
+            files.into_iter().map(|(path, text)| if path == "c" { (path, "edited".to_owned()) } else { (path, text) })
+        };
+        let expected: Vec<_> = edited(if at_once { both } else { one }).collect();
+        assert_eq!((&pair.laptop.files(), &pair.desk.files()), (&expected, &expected), "at once: {at_once}");
     }
 }
