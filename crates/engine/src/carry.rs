@@ -43,7 +43,10 @@ impl Replica {
         let lacking = places::lacking(&self.parts.index)?;
         let mut forked = BTreeSet::new();
         if lacking.is_empty() {
-            if places::has_just_come(&self.parts.index)? && places::has_lacked(&self.parts.index)? {
+            // One place that is reached in several ways never lacks anything, and is not listed each time.
+            let index = &self.parts.index;
+            let may_lack = places::is_new_here(index)? || places::has_lacked(index)?;
+            if may_lack && places::has_just_come(index)? {
                 self.store_what_is_absent(false, observer)?;
             }
             return Ok(forked);

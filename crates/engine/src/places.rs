@@ -230,6 +230,11 @@ pub(crate) fn has_just_come(index: &Index) -> Result<bool, IndexError> {
     Ok(index.meta(ARRIVED)?.is_some())
 }
 
+/// Whether this replica has come here for the first time, since [`look_about`] was last called.
+pub(crate) fn is_new_here(index: &Index) -> Result<bool, IndexError> {
+    Ok(index.meta(ARRIVED)?.is_some_and(|how| how == FOR_THE_FIRST_TIME))
+}
+
 /// Notes that what is looked for here was looked at.
 pub(crate) fn look_about(index: &mut Index) -> Result<(), IndexError> {
     if has_just_come(index)? { index.set_meta(ARRIVED, None) } else { Ok(()) }
@@ -323,8 +328,9 @@ fn take_up(index: &mut Index, place: &str) -> Result<(), IndexError> {
     for pack in ids(&index.meta(&aside(DAMAGED, place))?.unwrap_or_default()) {
         set_damaged(index, &pack)?;
     }
-    index.set_meta(ARRIVED, Some(b"1"))?;
-    if index.meta(&aside(HELD, place))?.is_none() {
+    let is_new = index.meta(&aside(HELD, place))?.is_none();
+    index.set_meta(ARRIVED, Some(if is_new { FOR_THE_FIRST_TIME } else { b"again" }))?;
+    if is_new {
         set_held_at(index, place, &Knowledge::new())?;
     }
     Ok(())
@@ -379,6 +385,7 @@ const TIP_OWED: &str = "tip owed";
 const LACKED: &str = "places that lacked";
 /// and whether it was just come to.
 const ARRIVED: &str = "just come";
+const FOR_THE_FIRST_TIME: &[u8] = b"first";
 /// Where the index keeps of which devices a place held something once, ids of 32 bytes.
 const ONCE_HELD: &str = "once held";
 /// The keys of what is noted of one place.

@@ -8,7 +8,9 @@ use packetboat_core::store::Store;
 use packetboat_engine::PruneOptions;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::Replica;
+use packetboat_replica::index::PackState;
 use packetboat_storage::memory::MemoryStore;
+use packetboat_storage::pack;
 
 use support::letting_go::{ONE_VERSION, garbage, keep, prune};
 use support::{Device, Pair};
@@ -600,6 +602,90 @@ fn what_stands_is_to_be_had_at_both_places_whoever_lets_go_at_which() {
         }
         group.check(seed);
     }
+}
+
+#[test]
+fn what_is_taken_back_at_one_place_is_to_be_had_at_the_other() {
+    // No disk showed the version when the second place was brought what else there was, and it was not looked for again.
+    let mut trio = Trio::new();
+    let before = noise(200_000);
+    trio.third().fs.write("doc", &before).unwrap();
+    trio.third().sync();
+    trio.let_time_pass();
+    trio.third().fs.write("doc", b"changed").unwrap();
+    trio.third().sync();
+    for to_second in [true, false, true, false] {
+        trio.carrier_goes(to_second);
+        trio.third().sync();
+    }
+    trio.third().replica.undo(false, &mut Silent).unwrap();
+    assert_eq!(trio.third().fs.read("doc").unwrap(), before);
+    trio.carrier_goes(true);
+    trio.third().sync();
+    trio.desk().sync();
+    assert_eq!(trio.desk().fs.read("doc").unwrap(), before);
+}
+
+#[test]
+fn whoever_began_from_a_checkpoint_relies_on_no_pack_that_the_place_has_not() {
+    // What a checkpoint stored lies where that one is, and no packet tells of it: others had brought all packets before.
+    let (mut pair, mut third, second) = three_and_a_copy();
+    for n in 0..80 {
+        pair.laptop.fs.write("edited", format!("for the {n}th time").as_bytes()).unwrap();
+        pair.pass();
+        pair.laptop.sync();
+    }
+    let mut newcomer = pair.joined(9, "newcomer", b"secret");
+    newcomer.sync();
+    third.sync();
+    for (store, place) in [(&second, "second"), (&pair.store.clone(), "memory"), (&second, "second")] {
+        third = pair.moved(third, store, place);
+        third.sync();
+    }
+    for place in ["second", "memory", "second"] {
+        let store = if place == "second" { second.clone() } else { pair.store.clone() };
+        newcomer = pair.moved(newcomer, &store, place);
+        newcomer.sync();
+    }
+    let packs = newcomer.replica.index().packs(None, 100).unwrap();
+    let relied_on: Vec<_> = packs.iter().filter(|row| row.state == PackState::Stored).collect();
+    assert!(!packs.is_empty());
+    for row in relied_on {
+        assert!(second.get(&pack::object_name(&row.pack), u64::MAX).is_ok(), "{:?}", row.pack);
+    }
+}
+
+/// A desk that went to a copy of the vault which lacked what had been written since; nothing is lacking at the first place.
+fn at_an_older_copy() -> (Pair, Device, MemoryStore) {
+    let (mut pair, _, second) = three_and_a_copy();
+    for text in ["one", "two"] {
+        pair.laptop.fs.write("small", text.as_bytes()).unwrap();
+        pair.settle();
+    }
+    pair.pass_days(1);
+    let desk = pair.take_desk();
+    let mut desk = pair.moved(desk, &second, "second");
+    desk.sync();
+    (pair, desk, second)
+}
+
+#[test]
+fn whoever_goes_back_and_forth_lets_nothing_go_though_only_the_copy_ever_lacked_something() {
+    let (pair, desk, _) = at_an_older_copy();
+    let mut desk = pair.moved(desk, &pair.store, "memory");
+    desk.sync();
+    let report = keep(&mut desk, Retention::Days(0));
+    assert_eq!((report.packets, report.packs, report.deleted), (0, 0, 0));
+    assert!(report.notes.iter().any(|note| note.contains("two places")), "{:?}", report.notes);
+}
+
+#[test]
+fn a_vault_that_was_restored_from_a_backup_and_moved_lets_go_as_before() {
+    let (pair, desk, second) = at_an_older_copy();
+    let mut desk = pair.moved(desk, &second, "where it was moved to");
+    desk.sync();
+    let report = keep(&mut desk, Retention::Days(0));
+    assert!(report.packets > 0, "{report:?}");
 }
 
 /// A device is retired by itself and goes on as another.
