@@ -129,7 +129,8 @@ impl Replica {
         self.acknowledge()?;
         self.answer()?;
         let moved = learned.tips > 0 || learned.packets > 0;
-        report.repaired = self.mend(moved, observer)?;
+        let went_back = learned.own == OwnLane::Behind || !report.rolled_back.is_empty();
+        report.repaired = self.mend(moved, went_back, observer)?;
         report.merged = self.merge_by_patterns(observer)?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
