@@ -15,7 +15,7 @@
 //!
 //! What cannot be put back stays wanted. Nothing here is done at a poll that learns nothing.
 
-mod disk;
+pub(crate) mod disk;
 pub(crate) mod forgotten;
 
 use std::collections::{BTreeMap, BTreeSet};

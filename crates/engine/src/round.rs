@@ -410,7 +410,7 @@ impl Replica {
     }
 
     /// The time by the disk's clock, or by this device's where the disk cannot be asked.
-    fn disk_ns(&self) -> i64 {
+    pub(crate) fn disk_ns(&self) -> i64 {
         disk_time(&*self.parts.fs).unwrap_or_else(|| self.now_ns())
     }
 }

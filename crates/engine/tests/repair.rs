@@ -420,6 +420,11 @@ fn with_a_lost_packet_come_the_packs_that_are_lost_too() {
     let mut pair = vault_with_a_pack();
     let packet = pair.laptop.replica.log(Some(&path("dir/large")), 1).unwrap()[0].packet;
     let lost = ObjectName::new(format!("lanes/{}/{}", packet.device, packet.counter)).unwrap();
+    // More than a tip carries.
+    for n in 0..40 {
+        pair.laptop.fs.write("file", format!("{n}").as_bytes()).unwrap();
+        pair.laptop.sync();
+    }
     for name in [lost, packs(&pair).remove(0)] {
         pair.store.delete(&name).unwrap();
     }
