@@ -32,6 +32,7 @@ pub mod ports;
 pub mod prepare;
 mod prune;
 mod publish;
+mod racy;
 mod refusals;
 mod removal;
 mod removals;

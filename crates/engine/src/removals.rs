@@ -476,6 +476,8 @@ impl Replica {
     /// Forgets what was folded and takes a new key; [`Replica::come_back`] learns anew and looks at this disk in its light.
     /// Within the caller's transaction.
     pub(crate) fn forget_and_come_back(&mut self, name: &str) -> Result<(), SyncError> {
+        let now_ns = self.disk_ns();
+        crate::racy::settle(&mut self.parts.index, &*self.parts.fs, &self.keys.ring, now_ns)?;
         crate::repair::forgotten::note(&mut self.parts.index)?;
         crate::checkpoints::forget_folded(&mut self.parts.index)?;
         self.take_new_key(name)?;

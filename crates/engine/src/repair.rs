@@ -11,9 +11,11 @@
 //!   elsewhere is missed by nobody;
 //! - in the place of a *checkpoint* another is written.
 //!
+//! Where the intermediary shows an older state of a lane, or had lost packets, its listings are looked at for the packs, too.
+//!
 //! What cannot be put back stays wanted. Nothing here is done at a poll that learns nothing.
 
-mod disk;
+pub(crate) mod disk;
 pub(crate) mod forgotten;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,7 @@ use crate::garbage;
 use crate::learn::{packet_name, packets_present};
 use crate::places;
 use crate::ports::{Entropy, Observer};
+use crate::prune::present::sizes;
 use crate::replica::{RepairReport, Replica, SyncOptions};
 use crate::telling::tell_all_but_the_last;
 use crate::wants;
@@ -62,8 +65,13 @@ impl Repaired {
 
 impl Replica {
     /// Puts back what is wanted and this replica has; `moved` says whether others have published since the last round,
-    /// so that what this device wants may be there again.
-    pub(crate) fn mend(&mut self, moved: bool, observer: &mut dyn Observer) -> Result<Repaired, SyncError> {
+    /// so that what this device wants may be there again, and `went_back` whether the intermediary shows an older state.
+    pub(crate) fn mend(
+        &mut self,
+        moved: bool,
+        went_back: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Repaired, SyncError> {
         let parts = &mut self.parts;
         let now_ms = parts.clock.now_ms();
         let mut own = wants::own(&parts.index)?;
@@ -74,7 +82,7 @@ impl Replica {
             asked.extend(std::mem::take(&mut looked_at).into_keys());
             places::look_about(&mut parts.index)?;
         }
-        if own.is_empty() && asked.is_empty() {
+        if own.is_empty() && asked.is_empty() && !went_back {
             return Ok(Repaired::default());
         }
         let mut todo: BTreeSet<Wanted> = asked.difference(&own).copied().collect();
@@ -89,6 +97,12 @@ impl Replica {
                 Wanted::Checkpoint(checkpoint) => drop(outcome.insert(object, mender.checkpoint(&checkpoint)?)),
                 Wanted::Pack(pack) => drop(packs.insert(pack)),
             }
+        }
+        if went_back || mender.repaired.packets > 0 {
+            // What tells of a pack is put back without anybody asking for the pack.
+            let absent = mender.absent_packs()?;
+            own.extend(absent.iter().copied().map(Wanted::Pack));
+            packs.extend(absent);
         }
         mender.packs(packs, fs, &mut outcome)?;
         let repaired = mender.repaired;
@@ -311,6 +325,20 @@ impl Mender<'_> {
         Ok(Outcome::There)
     }
 
+    /// The packs on which this replica relies and that are not listed whole.
+    fn absent_packs(&self) -> Result<BTreeSet<PackId>, SyncError> {
+        let (mut relied_on, mut after) = (BTreeMap::new(), None);
+        loop {
+            let page = self.index.packs(after.as_ref(), PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.pack);
+            let stored = page.iter().filter(|row| row.state == PackState::Stored);
+            relied_on.extend(stored.map(|row| (row.pack, u64::from(row.size))));
+        }
+        let there = sizes(self.store, relied_on.keys())?;
+        Ok(relied_on.into_iter().filter(|(pack, size)| there.get(pack) != Some(size)).map(|(pack, _)| pack).collect())
+    }
+
     /// Puts back what is lost of these packs.
     fn packs(
         &mut self,
@@ -509,5 +537,6 @@ fn digest(chunks: &BTreeSet<ChunkId>) -> blake3::Hash {
 /// Where the index keeps what was looked for at the present place in vain: a hash of 32 bytes for each
 /// [`MAX_LOST_CHUNKS`].
 pub(crate) const IN_VAIN: &str = "chunks in vain";
+const PAGE: usize = 1024;
 /// Lost chunks that are looked for in one round: their ids are in memory.
 const MAX_LOST_CHUNKS: usize = 200_000;

@@ -129,7 +129,8 @@ impl Replica {
         self.acknowledge()?;
         self.answer()?;
         let moved = learned.tips > 0 || learned.packets > 0;
-        report.repaired = self.mend(moved, observer)?;
+        let went_back = learned.own == OwnLane::Behind || !report.rolled_back.is_empty();
+        report.repaired = self.mend(moved, went_back, observer)?;
         report.merged = self.merge_by_patterns(observer)?;
         let again = learned.own == OwnLane::Behind;
         if self.publish(again)? == Published::Forked {
@@ -409,7 +410,7 @@ impl Replica {
     }
 
     /// The time by the disk's clock, or by this device's where the disk cannot be asked.
-    fn disk_ns(&self) -> i64 {
+    pub(crate) fn disk_ns(&self) -> i64 {
         disk_time(&*self.parts.fs).unwrap_or_else(|| self.now_ns())
     }
 }

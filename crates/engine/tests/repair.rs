@@ -390,6 +390,54 @@ fn an_intermediary_that_lost_half_its_files_gets_everything_back_that_a_device_h
 }
 
 #[test]
+fn an_intermediary_that_was_put_back_to_an_older_state_gets_the_packs_since_then_back() {
+    // The packets came back, and the packs of which they told did not: all said that they were in step, and nobody who
+    // joined got those files.
+    let mut pair = vault_with_a_pack();
+    let before: Vec<(ObjectName, Vec<u8>)> =
+        pair.store.names().into_iter().map(|name| (name.clone(), pair.store.get(&name, u64::MAX).unwrap())).collect();
+    for (path, seed) in [("later", 7), ("latest", 8)] {
+        pair.laptop.fs.write(path, &noise(seed, 50_000)).unwrap();
+        pair.settle();
+    }
+    for name in pair.store.names() {
+        pair.store.delete(&name).unwrap();
+    }
+    for (name, bytes) in &before {
+        pair.store.put(name, bytes).unwrap();
+    }
+    pair.settle();
+    pair.settle();
+    assert!(is_whole(&mut pair.laptop));
+    assert!(is_whole(&mut pair.desk));
+    let mut newcomer = pair.joined(9, "newcomer", b"secret");
+    newcomer.sync();
+    assert_eq!(newcomer.files(), pair.laptop.files());
+}
+
+#[test]
+fn with_a_lost_packet_come_the_packs_that_are_lost_too() {
+    let mut pair = vault_with_a_pack();
+    let packet = pair.laptop.replica.log(Some(&path("dir/large")), 1).unwrap()[0].packet;
+    let lost = ObjectName::new(format!("lanes/{}/{}", packet.device, packet.counter)).unwrap();
+    // More than a tip carries.
+    for n in 0..40 {
+        pair.laptop.fs.write("file", format!("{n}").as_bytes()).unwrap();
+        pair.laptop.sync();
+    }
+    for name in [lost, packs(&pair).remove(0)] {
+        pair.store.delete(&name).unwrap();
+    }
+    // Whoever joins misses the packet, and cannot know of the pack.
+    let mut newcomer = pair.joined(9, "newcomer", b"secret");
+    newcomer.sync();
+    pair.laptop.sync();
+    assert!(is_whole(&mut pair.laptop));
+    newcomer.sync();
+    assert_eq!(newcomer.files(), pair.laptop.files());
+}
+
+#[test]
 fn a_storage_that_lies_about_damage_gets_nothing_but_what_it_had() {
     let mut pair = vault_with_a_pack();
     let pack = packs(&pair).pop().unwrap();

@@ -2,11 +2,14 @@
 
 mod support;
 
+use packetboat_core::garbage::Retention;
 use packetboat_core::store::{ObjectName, Store};
 use packetboat_engine::RemovalError;
 use packetboat_engine::ports::Silent;
+use packetboat_replica::fs::Fs;
 use packetboat_storage::memory::MemoryStore;
-use support::{Device, Pair};
+use support::letting_go::{garbage, keep, prune};
+use support::{Device, Pair, path};
 
 /// A vault with three devices that are in step and have some files.
 fn trio() -> (Pair, Device) {
@@ -66,6 +69,43 @@ fn a_retired_device_comes_back_as_a_new_one_reviving_nothing_and_losing_nothing(
     let of_third: Vec<&str> =
         standings.iter().filter(|(name, _)| name == "third").map(|(_, standing)| *standing).collect();
     assert_eq!(of_third, ["active", "retired"]);
+}
+
+#[test]
+fn what_was_written_just_before_the_last_round_is_not_revived_where_history_is_gone() {
+    // The record of such a file is not trusted until its bytes were looked at, and what they were was forgotten first: what
+    // others had deleted stood again everywhere, and what they had edited was in conflict with what nobody had touched.
+    let mut pair = Pair::new();
+    let mut third = pair.third();
+    third.sync();
+    pair.settle();
+    third.fs.set_now(pair.now_ms() * 1_000_000);
+    for (name, len) in [("doomed", 10), ("edited", 10), ("doomed and large", 3_000_000), ("touched", 10)] {
+        pair.laptop.fs.write(name, &vec![b'x'; len]).unwrap();
+    }
+    pair.laptop.fs.symlink(b"target", &path("doomed link")).unwrap();
+    pair.laptop.sync();
+    third.sync();
+    retire(&mut pair.laptop, &third);
+    pair.settle();
+    pair.pass_days(1);
+    for name in ["doomed", "doomed and large", "doomed link", "touched"] {
+        pair.laptop.fs.remove(name).unwrap();
+    }
+    pair.laptop.fs.write("edited", b"by the laptop").unwrap();
+    third.fs.write("touched", b"by the third").unwrap();
+    pair.settle();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    prune(&mut pair.laptop);
+    assert!(!garbage(&pair.laptop).ended().is_empty(), "history begins later");
+    for _ in 0..2 {
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        third.sync();
+        pair.settle();
+    }
+    pair.assert_files(&[("edited", "by the laptop"), ("touched", "by the third")]);
+    assert_eq!(third.files(), pair.laptop.files());
 }
 
 #[test]

@@ -122,7 +122,8 @@ fn cut_again(disk: &mut dyn FsFile, salvage: &mut Salvage<'_>, file: &FileConten
     Ok(())
 }
 
-struct Reading<'a>(&'a mut dyn FsFile);
+/// An open file as a reader.
+pub(crate) struct Reading<'a>(pub(crate) &'a mut dyn FsFile);
 
 impl io::Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
