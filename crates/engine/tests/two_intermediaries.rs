@@ -493,6 +493,34 @@ fn what_keeps_history_is_told_of_no_more_once_nothing_is_let_go_at_two_places() 
     }
 }
 
+/// The checkpoint at which it is to begin lies at the other place alone, of which these devices do not know.
+#[test]
+fn history_that_was_condemned_at_the_other_place_stays_where_only_one_is_seen_and_status_says_so() {
+    let (mut pair, third, second) = three_and_a_copy();
+    let mut third = pair.moved(third, &second, "second");
+    for text in ["one", "two"] {
+        third.fs.write("small", text.as_bytes()).unwrap();
+        third.sync();
+    }
+    pair.pass_days(1);
+    third.fs.set_now(pair.now_ms() * 1_000_000);
+    assert!(keep(&mut third, Retention::Days(0)).packets > 0);
+    let mut third = pair.moved(third, &pair.store, "memory");
+    third.sync();
+    pair.settle();
+    third.sync();
+    pair.settle();
+    let before = pair.store.names();
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        prune(device);
+        assert_eq!(kept_by(device).len(), 1);
+        assert_eq!(device.fs.read("small").unwrap(), b"two");
+    }
+    let after = pair.store.names();
+    let lost = before.iter().filter(|name| name.as_str().starts_with("lanes/") && !after.contains(name));
+    assert_eq!(lost.count(), 0);
+}
+
 #[test]
 fn what_keeps_history_is_told_of_no_more_where_the_vault_was_moved_to_has_it() {
     let (pair, third, _) = history_condemned_elsewhere();
