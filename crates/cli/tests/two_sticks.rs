@@ -55,3 +55,37 @@ fn letting_go_says_plainly_that_a_vault_on_two_sticks_is_left_whole() {
     let said = world.packetboat("laptop", &["prune", "--keep", "0d", "docs"]).without_passphrase().succeeds();
     assert!(said.seen.contains("two places"), "{}", said.seen);
 }
+
+/// Story: a past version lay on the first stick alone, since nobody's disk had it any more when its packets came to the second.
+/// There it was said to be lost and beyond repair until `prune` let it go, which lets nothing go at two places.
+#[test]
+fn a_past_version_that_lies_on_the_other_stick_is_not_said_to_be_lost() {
+    let alone = World::new();
+    alone.write("docs/a.txt", "a\n");
+    alone.sync("laptop", "docs");
+    fs::create_dir_all(alone.path("other")).unwrap();
+    copy_all(&alone.path("stick/vault"), &alone.path("other/vault"));
+    for world in [alone, two_sticks()] {
+        for version in 1..=2u64 {
+            // Too large to travel inside a packet, and of no pattern.
+            let noise = (0..60_000u64).map(|n| (n + version).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17));
+            let large: String = noise.map(|word| format!("{word:x}")).collect();
+            world.write("docs/large.txt", &large);
+            sync_at(&world, "laptop", "docs", "stick/vault");
+        }
+        sync_at(&world, "laptop", "docs", "other/vault");
+        for command in ["verify", "repair"] {
+            let seen = world.packetboat("laptop", &[command, "docs"]).without_passphrase().fails().seen;
+            assert!(seen.contains("large.txt as of ") && seen.contains("another place of the vault"), "{seen}");
+            for wrong in ["beyond repair", "are lost", "let them go"] {
+                assert!(!seen.contains(wrong), "{wrong}: {seen}");
+            }
+        }
+        let doctor = world.packetboat("laptop", &["doctor", "docs"]).without_passphrase().fails().seen;
+        assert!(doctor.contains("another place of the vault"), "{doctor}");
+        // It does lie there.
+        sync_at(&world, "laptop", "docs", "stick/vault");
+        let seen = world.packetboat("laptop", &["verify", "docs", "--deep"]).without_passphrase().succeeds().seen;
+        assert!(seen.contains("all in order"), "{seen}");
+    }
+}

@@ -3,6 +3,7 @@
 //! Everything here is read from the index and costs nothing at the intermediary.
 
 use crate::error::{QueryError, SyncError};
+use crate::places;
 use crate::replica::Replica;
 use crate::wants;
 
@@ -15,6 +16,8 @@ pub struct Vitals {
     pub directories: u64,
     /// Objects at the intermediary that were found missing or damaged and are not put back yet.
     pub wanted: u64,
+    /// Whether this device was at several places of the vault: past versions of those may lie at another.
+    pub has_several_places: bool,
     /// Bytes of all packs that are known.
     pub pack_bytes: u64,
     /// Packs that are known.
@@ -39,6 +42,7 @@ impl Replica {
             index_damage: index.check().err().map(|error| crate::error::chain(&SyncError::from(error))),
             directories: index.count_directories()?,
             wanted: wants::own(index)?.len() as u64,
+            has_several_places: places::are_several(index)?,
             pack_bytes,
             packs,
             packets: index.knowledge().iter().map(|(_, learned)| learned.counter).sum(),

@@ -106,6 +106,7 @@ pub(crate) fn learn(
         outside: refusals::Lanes::new(),
         late: refusals::Lanes::new(),
         tips_read: Vec::new(),
+        bad_tips: BTreeSet::new(),
         stuck: false,
         is_ahead: false,
         is_copied: false,
@@ -147,6 +148,7 @@ pub(crate) fn learn(
     }
     learner.forks_told_of()?;
     learner.report_locked()?;
+    learner.forget_bad_tips()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
     crate::forks::suspect(learner.index, &learner.learned.forked)?;
     learner.note_refused()?;
@@ -188,6 +190,8 @@ struct Learner<'a> {
     refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
+    /// The tips that are of no use, and of which the user is told.
+    bad_tips: BTreeSet<ObjectName>,
     /// Whether a packet could not be read.
     stuck: bool,
     /// Whether there are packets of this device's own lane that it does not know, as others say.
@@ -583,6 +587,8 @@ pub fn packet_name(dot: &Dot) -> ObjectName {
 
 /// Where the index keeps the size of the tip that this device wrote last.
 pub(crate) const OWN_TIP_SIZE: &str = "own tip size";
+/// The kind of problem under which the index keeps tips that are of no use.
+pub(crate) const TIP: &str = "tip";
 /// The kind of problem under which the index keeps packets that were refused.
 const REFUSED: &str = "refused packet";
 /// So often refused, a packet is not asked for again in this round.

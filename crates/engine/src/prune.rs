@@ -236,7 +236,12 @@ impl Replica {
         which: impl Fn(&Dot) -> bool,
         observer: &mut dyn Observer,
     ) -> Result<Deleted, SyncError> {
-        if places::lie_apart(&self.parts.index)? { Ok(Deleted::default()) } else { self.carry_out(which, observer) }
+        let deleted = match places::lie_apart(&self.parts.index)? {
+            true => Deleted::default(),
+            false => self.carry_out(which, observer)?,
+        };
+        self.look_for_base_again()?;
+        Ok(deleted)
     }
 
     /// Whether every packet since the beginning of history was folded here.

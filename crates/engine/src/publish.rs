@@ -11,7 +11,7 @@ use packetboat_replica::index::Index;
 
 use crate::Keys;
 use crate::error::SyncError;
-use crate::learn::{OWN_TIP_SIZE, packet_name, packets_present};
+use crate::learn::{OWN_TIP_SIZE, TIP, packet_name, packets_present};
 use crate::places;
 use crate::ports::Entropy;
 
@@ -128,6 +128,8 @@ pub(crate) fn write_tip(
     index.set_meta(TIP_WRITTEN, Some(&written))?;
     index.set_meta(OWN_TIP_SIZE, Some(&(sealed.bytes().len() as u64).to_le_bytes()))?;
     index.set_tip_etag(place, device, "", tip.sequence)?;
+    // What this device wrote itself it does not read again.
+    index.clear_problem(TIP, Tip::name(&device).as_str().as_bytes())?;
     crate::wants::set_told(index)?;
     crate::refusals::set_told(index)?;
     places::tip_is_written(index)?;

@@ -345,6 +345,8 @@ pub struct VerifyReport {
     pub faults: Vec<Fault>,
     /// Objects that nothing known refers to; no faults.
     pub orphans: Vec<String>,
+    /// Whether this device was at several places of the vault: past versions that are missing here may lie at another.
+    pub has_several_places: bool,
 }
 
 /// An object at the intermediary that is not as it should be.

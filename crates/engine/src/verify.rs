@@ -42,11 +42,12 @@ impl Replica {
     pub fn verify(&mut self, deep: bool, observer: &mut dyn Observer) -> Result<VerifyReport, QueryError> {
         observer.phase(Phase::Learn, None, None);
         self.learn(observer)?;
+        let has_several_places = crate::places::are_several(&self.parts.index)?;
         let mut verifier = Verifier {
             replica: self,
             observer,
             deep,
-            report: VerifyReport::default(),
+            report: VerifyReport { has_several_places, ..VerifyReport::default() },
             needs: Needs::default(),
             checkpoint_packs: BTreeMap::new(),
             pack_segments: BTreeMap::new(),

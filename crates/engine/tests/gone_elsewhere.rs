@@ -301,6 +301,33 @@ fn no_history_goes_while_the_checkpoint_at_which_it_would_begin_cannot_be_read()
     }
 }
 
+/// Story: a device could not read where history was to begin, and told of it for ever: others let it go, and a round looks at
+/// what it condemned itself and nothing else.
+#[test]
+fn a_device_tells_that_a_beginning_cannot_be_read_no_longer_than_that_is_so() {
+    let is_told = |device: &Device| problems(device).contains(&"history".to_owned());
+    for others_let_go in [false, true] {
+        let (mut pair, _) = three_versions();
+        keep(&mut pair.laptop, Retention::Days(0));
+        pair.desk.sync();
+        let roots: Vec<_> =
+            pair.store.names().into_iter().filter(|name| name.as_str().starts_with("checkpoints/")).collect();
+        let [root] = &roots[..] else { panic!("{roots:?}") };
+        let whole = pair.store.get(root, u64::MAX).unwrap();
+        pair.store.tamper(root, |bytes| bytes[100] ^= 1);
+        prune(&mut pair.desk);
+        assert!(is_told(&pair.desk));
+        pair.desk.sync();
+        assert!(is_told(&pair.desk), "it is so still");
+        pair.store.put(root, &whole).unwrap();
+        if others_let_go {
+            assert!(prune(&mut pair.laptop).deleted > 0);
+        }
+        assert_eq!(pair.desk.sync().problems, 0, "{others_let_go}");
+        assert!(!is_told(&pair.desk), "{others_let_go}");
+    }
+}
+
 #[test]
 fn no_later_beginning_is_made_where_the_present_one_cannot_be_read() {
     let (mut pair, _) = three_versions();

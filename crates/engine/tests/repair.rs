@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use packetboat_core::garbage::Retention;
 use packetboat_core::ids::Dot;
 use packetboat_core::store::{ObjectName, Store};
-use packetboat_core::tip::Tip;
+use packetboat_core::tip::{MAX_TIP_BYTES, Tip};
 use packetboat_engine::Repaired;
 use packetboat_engine::learn::packet_name;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{At, Remedy};
+use packetboat_storage::memory::MemoryStore;
 use packetboat_testkit::rng::Rng;
 use support::letting_go::{keep, prune, three_versions};
 use support::{Device, Pair, path};
@@ -68,6 +69,82 @@ fn a_damaged_tip_keeps_nothing_back_and_is_written_again_by_its_device() {
         pair.laptop.sync();
         assert_eq!(pair.store.get(&tip, u64::MAX).unwrap(), whole, "damage {number}");
     }
+}
+
+/// What a device tells its user of.
+fn problems(device: &Device) -> Vec<(String, String)> {
+    let problems = device.replica.index().problems().unwrap();
+    problems.into_iter().map(|problem| (problem.kind, String::from_utf8(problem.subject).unwrap())).collect()
+}
+
+/// A vault in which the storage damaged the laptop's tip, and what it was.
+fn vault_with_a_damaged_tip(damage: impl FnOnce(&mut Vec<u8>)) -> (Pair, ObjectName) {
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("file", b"one").unwrap();
+    pair.settle();
+    let tip = Tip::name(&pair.laptop.id());
+    let mut bytes = pair.store.get(&tip, u64::MAX).unwrap();
+    damage(&mut bytes);
+    pair.store.put(&tip, &bytes).unwrap();
+    (pair, tip)
+}
+
+/// Story: a device found its own tip damaged and wrote it anew, and told its user of the damage for ever, since it does not
+/// read again what it wrote itself. One that was too large it did not even write anew.
+#[test]
+fn a_device_whose_damaged_tip_is_written_anew_tells_of_it_no_more() {
+    let damages: [fn(&mut Vec<u8>); 5] = [
+        |bytes| bytes[40] ^= 4,
+        |bytes| bytes.truncate(20),
+        Vec::clear,
+        |bytes| bytes.reverse(),
+        |bytes| bytes.resize(MAX_TIP_BYTES + 1, 0),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let (mut pair, tip) = vault_with_a_damaged_tip(damage);
+        pair.desk.sync();
+        assert_eq!(problems(&pair.desk), [("tip".to_owned(), tip.to_string())], "damage {number}");
+        let report = pair.laptop.sync();
+        assert_eq!((report.problems, problems(&pair.laptop)), (0, vec![]), "damage {number}");
+        pair.desk.sync();
+        assert_eq!(problems(&pair.desk), [], "damage {number}");
+        assert!(is_whole(&mut pair.laptop) && is_whole(&mut pair.desk), "damage {number}");
+    }
+}
+
+#[test]
+fn the_tip_of_another_device_is_told_of_no_longer_than_it_lies_there_damaged() {
+    let (mut pair, tip) = vault_with_a_damaged_tip(|bytes| bytes[40] ^= 4);
+    let (aside, whole) = (MemoryStore::new(), pair.store.get(&tip, u64::MAX).unwrap());
+    pair.desk.sync();
+    assert_eq!(problems(&pair.desk).len(), 1);
+    pair.store.delete(&tip).unwrap();
+    pair.desk.sync();
+    assert_eq!(problems(&pair.desk), [], "it is gone");
+    pair.laptop.sync();
+    // A copy of the vault, of which the desk knows the tips.
+    for name in pair.store.names() {
+        aside.put(&name, &pair.store.get(&name, u64::MAX).unwrap()).unwrap();
+    }
+    let goes = |pair: &mut Pair, store: &MemoryStore, place: &str| {
+        let desk = pair.take_desk();
+        pair.desk = pair.moved(desk, store, place);
+        pair.desk.sync();
+    };
+    let store = pair.store.clone();
+    goes(&mut pair, &aside, "aside");
+    goes(&mut pair, &store, "memory");
+    store.put(&tip, &whole).unwrap();
+    pair.desk.sync();
+    assert_eq!(problems(&pair.desk).len(), 1);
+    goes(&mut pair, &aside, "aside");
+    assert_eq!(problems(&pair.desk), [], "the copy's is sound");
+    goes(&mut pair, &store, "memory");
+    assert_eq!(problems(&pair.desk).len(), 1, "it lies there still");
+    let laptop = pair.laptop.id();
+    pair.desk.replica.retire(&laptop, &mut Silent).unwrap();
+    pair.desk.sync();
+    assert_eq!(problems(&pair.desk), [], "nobody writes it again");
 }
 
 #[test]

@@ -447,6 +447,89 @@ fn what_all_have_answered_stays_where_the_vault_has_come_to_lie_at_two_places() 
     }
 }
 
+/// What a device tells its user that it keeps history from being deleted.
+fn kept_by(device: &Device) -> Vec<String> {
+    let problems = device.replica.index().problems().unwrap().into_iter();
+    problems.filter(|problem| problem.kind == "history").map(|problem| problem.text).collect()
+}
+
+/// A device at the second place, where it has brought that history is to begin, which the laptop said at the first and all
+/// have answered: the checkpoint at which it begins lies at the first place alone.
+fn history_condemned_elsewhere() -> (Pair, Device, MemoryStore) {
+    let (mut pair, mut third, second) = three_and_a_copy();
+    for text in ["one", "two"] {
+        pair.laptop.fs.write("small", text.as_bytes()).unwrap();
+        pair.settle();
+        third.sync();
+    }
+    pair.pass_days(1);
+    third.fs.set_now(pair.now_ms() * 1_000_000);
+    assert!(keep(&mut pair.laptop, Retention::Days(0)).packets > 0);
+    pair.desk.sync();
+    third.sync();
+    let mut third = pair.moved(third, &second, "second");
+    third.sync();
+    assert_eq!(kept_by(&third), Vec::<String>::new(), "nobody has let go there");
+    prune(&mut third);
+    let [text] = &kept_by(&third)[..] else { panic!("{:?}", kept_by(&third)) };
+    assert!(text.contains("another place"), "{text}");
+    (pair, third, second)
+}
+
+/// Story: whoever went to a copy of the vault found no checkpoint there at which history was to begin, and told of it for
+/// ever, though it had the copy and the first place by then and let nothing go at either.
+#[test]
+fn what_keeps_history_is_told_of_no_more_once_nothing_is_let_go_at_two_places() {
+    let (mut pair, third, second) = history_condemned_elsewhere();
+    let mut third = pair.moved(third, &pair.store, "memory");
+    third.sync();
+    assert!(prune(&mut third).notes.iter().any(|note| note.contains("two places")));
+    assert_eq!(kept_by(&third), Vec::<String>::new());
+    let mut third = pair.moved(third, &second, "second");
+    assert_eq!(third.sync().problems, 0);
+    pair.settle();
+    for device in [&pair.laptop, &pair.desk, &third] {
+        assert_eq!(kept_by(device), Vec::<String>::new());
+    }
+}
+
+/// The checkpoint at which it is to begin lies at the other place alone, of which these devices do not know.
+#[test]
+fn history_that_was_condemned_at_the_other_place_stays_where_only_one_is_seen_and_status_says_so() {
+    let (mut pair, third, second) = three_and_a_copy();
+    let mut third = pair.moved(third, &second, "second");
+    for text in ["one", "two"] {
+        third.fs.write("small", text.as_bytes()).unwrap();
+        third.sync();
+    }
+    pair.pass_days(1);
+    third.fs.set_now(pair.now_ms() * 1_000_000);
+    assert!(keep(&mut third, Retention::Days(0)).packets > 0);
+    let mut third = pair.moved(third, &pair.store, "memory");
+    third.sync();
+    pair.settle();
+    third.sync();
+    pair.settle();
+    let before = pair.store.names();
+    for device in [&mut pair.laptop, &mut pair.desk] {
+        prune(device);
+        assert_eq!(kept_by(device).len(), 1);
+        assert_eq!(device.fs.read("small").unwrap(), b"two");
+    }
+    let after = pair.store.names();
+    let lost = before.iter().filter(|name| name.as_str().starts_with("lanes/") && !after.contains(name));
+    assert_eq!(lost.count(), 0);
+}
+
+#[test]
+fn what_keeps_history_is_told_of_no_more_where_the_vault_was_moved_to_has_it() {
+    let (pair, third, _) = history_condemned_elsewhere();
+    // What only the copy was told is not needed here.
+    let mut third = pair.moved(third, &copy_of(&pair.store), "where it was moved to");
+    assert_eq!(third.sync().problems, 0);
+    assert_eq!(kept_by(&third), Vec::<String>::new());
+}
+
 #[test]
 fn what_a_carrier_stored_again_that_others_had_retired_is_read_though_it_begins_anew() {
     // It brought a version to the second place and stored again what that needs. The desk folded the version, and refused

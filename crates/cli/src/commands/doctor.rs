@@ -242,7 +242,11 @@ impl<'a> Patient<'a> {
         }
         if let Some(vitals) = self.vitals.as_ref().filter(|vitals| vitals.wanted > 0) {
             let says = text::count(vitals.wanted, "object is missing or damaged", "objects are missing or damaged");
-            findings.push(wrong("intermediary", says, "run `packetboat repair`; it says what each concerns"));
+            let mut advice = "run `packetboat repair`; it says what each concerns".to_owned();
+            if vitals.has_several_places {
+                advice.push_str(". Past versions may lie at another place of the vault");
+            }
+            findings.push(wrong("intermediary", says, advice));
         }
     }
 }

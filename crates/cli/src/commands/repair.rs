@@ -46,10 +46,16 @@ pub(crate) fn run(context: &Context, args: &RepairArgs) -> Result<ExitCode, Fail
     if report.left.iter().all(|fault| fault.remedy == Remedy::Lost) {
         return Err(Failure::new(format!("{} cannot be put back", count(&report)))
             .because(&std::io::Error::other("no device holds them any more"))
-            .hint(
-                "what stands in folders now is safe; `packetboat log PATH` shows which versions are left. If a copy of \
-                 the intermediary exists, put the objects back by hand",
-            ));
+            .hint(match report.found.has_several_places {
+                true => {
+                    "what stands in folders now is safe. The objects may lie at another place of the vault: `packetboat \
+                     sync FOLDER INTERMEDIARY` goes there, and `packetboat verify` looks"
+                }
+                false => {
+                    "what stands in folders now is safe; `packetboat log PATH` shows which versions are left. If a copy \
+                     of the intermediary exists, put the objects back by hand"
+                }
+            }));
     }
     Ok(ExitCode::FAILURE)
 }
@@ -86,11 +92,12 @@ fn to_text(report: &RepairReport) -> String {
         return shown + "Everything is in order again.\n";
     }
     shown.push_str(&format!("Still missing or damaged: {}.\n", count(report)));
-    shown.extend(report.left.iter().map(fault_text));
+    let has_several_places = report.found.has_several_places;
+    shown.extend(report.left.iter().map(|fault| fault_text(fault, has_several_places)));
     if report.left.iter().any(|fault| matches!(fault.remedy, Remedy::Others(_))) {
         shown.push_str("The other devices were asked: run `packetboat sync` there, and `packetboat verify` here.\n");
     }
-    shown + of_the_past(&report.left)
+    shown + of_the_past(&report.left, has_several_places)
 }
 
 fn to_json(report: &RepairReport) -> Value {

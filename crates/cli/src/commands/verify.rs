@@ -58,13 +58,13 @@ fn to_text(report: &VerifyReport, deep: bool) -> String {
     }
     let faults = text::count(report.faults.len() as u64, "fault", "faults");
     let mut shown = format!("{looked}: {faults}.\n");
-    shown.extend(report.faults.iter().map(fault_text));
+    shown.extend(report.faults.iter().map(|fault| fault_text(fault, report.has_several_places)));
     shown.push_str("Run `packetboat repair` here, and `packetboat sync` on the other devices.\n");
-    shown + of_the_past(&report.faults) + &orphans
+    shown + of_the_past(&report.faults, report.has_several_places) + &orphans
 }
 
-/// A fault in words.
-pub(super) fn fault_text(fault: &Fault) -> String {
+/// A fault in words; where the vault has several places, what no device has may lie at another.
+pub(super) fn fault_text(fault: &Fault, has_several_places: bool) -> String {
     // What people know comes first.
     let mut shown: String = fault.paths.iter().map(|path| format!("  {path}\n")).collect();
     let past =
@@ -87,12 +87,19 @@ pub(super) fn fault_text(fault: &Fault) -> String {
     let only_past = concerns_only_the_past(fault);
     shown.push_str(&match &fault.remedy {
         Remedy::Here => "    this device can put it back\n".to_owned(),
+        Remedy::Others(devices) if only_past && has_several_places => {
+            let devices = names(devices);
+            format!("    {devices} may still have that old version on its disk, or another place of the vault has it\n")
+        }
         Remedy::Others(devices) if only_past => {
             format!("    beyond repair, unless {} still has that old version on its disk\n", names(devices))
         }
         Remedy::Others(devices) => format!("    {} can put it back, if it still holds it\n", names(devices)),
         // Each device holds the keys that a marker is made of.
         Remedy::Lost if fault.object == MARKER_NAME => "    `packetboat key passphrase` writes another\n".to_owned(),
+        Remedy::Lost if has_several_places => {
+            "    no device holds it; it may lie at another place of the vault\n".to_owned()
+        }
         Remedy::Lost => "    beyond repair: no device holds it\n".to_owned(),
     });
     shown
@@ -104,14 +111,23 @@ fn concerns_only_the_past(fault: &Fault) -> bool {
 
 /// What becomes of past versions that no device may hold any more: each of them asks the others else, and none says when
 /// that ends.
-pub(super) fn of_the_past(faults: &[Fault]) -> &'static str {
-    match faults.iter().any(|fault| concerns_only_the_past(fault) && fault.remedy != Remedy::Here) {
+///
+/// At several places past versions stay where they were written, and nothing is let go.
+pub(super) fn of_the_past(faults: &[Fault], has_several_places: bool) -> &'static str {
+    if !faults.iter().any(|fault| concerns_only_the_past(fault) && fault.remedy != Remedy::Here) {
+        return "";
+    }
+    match has_several_places {
         true => {
+            "What stands now does not need the past versions. Those that no device has brought back when all have \
+             synchronised may lie at another place of the vault: `packetboat sync FOLDER INTERMEDIARY` goes there, and \
+             they can be read there. Nothing needs to be done.\n"
+        }
+        false => {
             "What stands now does not need the past versions. Those that no device has brought back when all have \
              synchronised are lost; nothing needs to be done, and they are missed no more once `packetboat prune` has let \
              them go.\n"
         }
-        false => "",
     }
 }
 

@@ -7,10 +7,12 @@ use packetboat_core::knowledge;
 use packetboat_core::members::Standing;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::signed::SignedError;
-use packetboat_core::store::Listed;
+use packetboat_core::store::{Listed, ObjectName};
 use packetboat_core::tip::{MAX_TIP_BYTES, Tip, UnverifiedTip};
 
-use super::{LOCKED, LearnError, Learner, MAX_WANTED, OWN_TIP_SIZE, OwnLane, counters_present, described, unusable};
+use super::{
+    LOCKED, LearnError, Learner, MAX_WANTED, OWN_TIP_SIZE, OwnLane, TIP, counters_present, described, unusable,
+};
 use crate::carry::standing;
 use crate::error::SyncError;
 use crate::refusals;
@@ -83,7 +85,6 @@ impl Learner<'_> {
         for (device, listed) in tips {
             match self.tip(device, seen.get(&device).map_or(0, |(_, sequence)| *sequence)) {
                 Ok((sequence, last, size)) => {
-                    self.index.clear_problem("tip", listed.name.as_str().as_bytes())?;
                     // A size encodes a tip's number. Another one than listed was read from before or after the listing:
                     // it must be read again, or the listed one would never be.
                     let etag = if size == listed.size { listed.etag.clone() } else { String::new() };
@@ -92,9 +93,8 @@ impl Learner<'_> {
                 Err(LearnError::Locked(_)) => locked.push((device, listed)),
                 Err(LearnError::Unusable(reason)) => {
                     // Who was removed writes no other: nobody need be told of it in every round.
-                    match self.members.standing(&device) {
-                        Standing::Active => self.unusable("tip", &listed.name, reason)?,
-                        _ => self.index.clear_problem("tip", listed.name.as_str().as_bytes())?,
+                    if self.members.standing(&device) == Standing::Active {
+                        self.bad_tip(&listed.name, reason)?;
                     }
                     self.rest_of_lane(device)?;
                 }
@@ -170,7 +170,24 @@ impl Learner<'_> {
             return Ok(());
         }
         for device in self.learned.locked.clone() {
-            self.unusable("tip", &Tip::name(&device), LOCKED.to_owned())?;
+            self.bad_tip(&Tip::name(&device), LOCKED.to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Tells of a tip that is of no use.
+    fn bad_tip(&mut self, name: &ObjectName, reason: String) -> Result<(), SyncError> {
+        self.bad_tips.insert(name.clone());
+        self.unusable(TIP, name, reason)
+    }
+
+    /// Forgets the tips that were of no use before. One that still is was found so again, since none is noted as read before
+    /// it was sound; others are sound, gone, of a device that was removed, or lie at another place.
+    pub(super) fn forget_bad_tips(&mut self) -> Result<(), SyncError> {
+        for problem in self.index.problems()?.iter().filter(|problem| problem.kind == TIP) {
+            if !self.bad_tips.iter().any(|name| name.as_str().as_bytes() == problem.subject) {
+                self.index.clear_problem(TIP, &problem.subject)?;
+            }
         }
         Ok(())
     }
@@ -232,14 +249,16 @@ impl Learner<'_> {
 
     /// Reads a tip; returns its sequence, or the one seen before where that was later, its last counter and its size.
     pub(super) fn tip(&mut self, device: DeviceId, seen: u64) -> Result<(u64, Counter, u64), LearnError> {
-        let bytes = unusable(self.store.get(&Tip::name(&device), MAX_TIP_BYTES as u64))?;
-        let size = bytes.len() as u64;
-        let verified = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device));
-        if verified.is_err() && device == self.own_device {
+        let read = unusable(self.store.get(&Tip::name(&device), MAX_TIP_BYTES as u64)).and_then(|bytes| {
+            let size = bytes.len() as u64;
+            let verified = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(&device));
+            Ok((size, verified.map_err(described)?))
+        });
+        if read.is_err() && device == self.own_device {
             // Nobody can read it, and nobody else can write it.
             self.learned.own = OwnLane::Behind;
         }
-        let sealed = verified.map_err(described)?;
+        let (size, sealed) = read?;
         let tip = sealed.open(&self.keys.ring).map_err(|error| match error {
             SignedError::Seal(_) => LearnError::Locked(error.to_string()),
             error => described(error),

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef};
+use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef, CheckpointRoot};
 use packetboat_core::garbage::Condemnation;
 use packetboat_core::ids::{ChunkId, Dot, PackId};
 use packetboat_core::knowledge::Knowledge;
@@ -29,6 +29,7 @@ use crate::checkpoints::{self, held};
 use crate::error::SyncError;
 use crate::garbage::{self, Standing};
 use crate::learn::{LearnError, packet_name};
+use crate::places;
 use crate::ports::Observer;
 use crate::publish::Published;
 use crate::replica::Replica;
@@ -166,28 +167,58 @@ impl Replica {
 
     /// The vault as it was where history begins, if this condemns history.
     fn read_base_for(&mut self, condemnation: &Condemnation) -> Result<Base, SyncError> {
-        let parts = &mut self.parts;
-        let (index, store) = (&mut parts.index, &*parts.store);
+        let base = self.find_base_for(condemnation)?;
+        let index = &mut self.parts.index;
+        Ok(match base {
+            FoundBase::NotNeeded => Base::NotNeeded,
+            FoundBase::Sound { past, sound } => {
+                index.clear_problem(PROBLEM, BASE)?;
+                held::hold_at_least(index, past.knowledge(), &sound, self.keys.ring.current())?;
+                Base::Read(past)
+            }
+            FoundBase::Missing => {
+                let text = if places::are_several(index)? { NO_BASE_HERE } else { NO_BASE };
+                index.set_problem(PROBLEM, BASE, text)?;
+                Base::Missing
+            }
+        })
+    }
+
+    /// The same; nothing is noted.
+    fn find_base_for(&self, condemnation: &Condemnation) -> Result<FoundBase, SyncError> {
+        let (index, store) = (&self.parts.index, &*self.parts.store);
         // Where a later piece of history went first, this one went with it.
         let ended = garbage::load(index)?.ended().clone();
         let Some(begins) = condemnation.condemned_history().filter(|history| !ended.includes(history)) else {
-            return Ok(Base::NotNeeded);
+            return Ok(FoundBase::NotNeeded);
         };
         // Not at a later beginning that is condemned too: that is not answered yet.
         let past = match checkpoints::base_at(begins, index, store, &self.keys) {
-            Ok(past) => Some(past),
-            Err(SyncError::NoBase) => None,
+            Ok(past) => Box::new(past),
+            Err(SyncError::NoBase) => return Ok(FoundBase::Missing),
             Err(error) => return Err(error),
         };
         let sound = checkpoints::sound_from(index, store, &self.keys, begins)?;
-        let (Some(past), Some(sound)) = (past, sound) else {
-            let text = "the checkpoint at which history begins cannot be read, so no history is deleted";
-            index.set_problem(PROBLEM, b"base", text)?;
-            return Ok(Base::Missing);
-        };
-        index.clear_problem(PROBLEM, b"base")?;
-        held::hold_at_least(index, begins, &sound, self.keys.ring.current())?;
-        Ok(Base::Read(Box::new(past)))
+        Ok(sound.map_or(FoundBase::Missing, |sound| FoundBase::Sound { past, sound: Box::new(sound) }))
+    }
+
+    /// Forgets that history stays since the checkpoint at which it begins could not be read, once that is not so any more:
+    /// it can be read, others let go without it, or this replica would not let go whether or not it could be read.
+    pub(super) fn look_for_base_again(&mut self) -> Result<(), SyncError> {
+        let index = &self.parts.index;
+        if !index.has_problem(PROBLEM)? {
+            return Ok(());
+        }
+        if !places::lie_apart(index)? {
+            let record = garbage::load(index)?;
+            let answered = Standing::load(index, self.keys.device.device())?.answered(&record);
+            for (_, condemnation) in record.standing().filter(|(dot, _)| answered.contains(dot)) {
+                if matches!(self.find_base_for(condemnation)?, FoundBase::Missing) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(self.parts.index.clear_problem(PROBLEM, BASE)?)
     }
 
     /// Stores anew what is in use and lies in nothing but condemned packs, and tells of it; whether the packs may go.
@@ -382,6 +413,13 @@ enum Base {
     Missing,
 }
 
+/// The same, with the checkpoint from which whoever joins would begin.
+enum FoundBase {
+    NotNeeded,
+    Sound { past: Box<Index>, sound: Box<(CheckpointRef, CheckpointRoot)> },
+    Missing,
+}
+
 /// Forgets what was deleted, and that it was condemned: one transaction.
 fn forget(index: &mut Index, dot: &Dot, gone: &BTreeSet<PackId>, past: Option<&Index>) -> Result<(), SyncError> {
     index.begin()?;
@@ -491,6 +529,10 @@ pub(super) fn packs_of_checkpoints(
 
 /// The kind of problem under which the index keeps what could not be let go.
 const PROBLEM: &str = "history";
+const BASE: &[u8] = b"base";
+const NO_BASE: &str = "the checkpoint at which history begins cannot be read, so no history is deleted";
+const NO_BASE_HERE: &str = "the checkpoint at which history begins cannot be read here, so no history is deleted; it may lie \
+                            at another place of the vault";
 
 #[cfg(test)]
 mod tests;
