@@ -43,6 +43,7 @@ pub mod restore_from;
 mod round;
 mod salvage;
 pub mod scan;
+pub mod shell;
 #[cfg(test)]
 mod shown;
 mod status;

@@ -14,9 +14,11 @@ use super::{LOCKED, LearnError, Learner, MAX_WANTED, OWN_TIP_SIZE, OwnLane, coun
 use crate::carry::standing;
 use crate::error::SyncError;
 use crate::refusals;
+use crate::shell;
 
 impl Learner<'_> {
     pub(super) fn tips(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
+        self.forget_tips_that_are_gone(listing)?;
         let seen = self.index.tip_etags(self.place)?;
         let mut own_listed = false;
         let mut moved_on = Vec::new();
@@ -48,6 +50,16 @@ impl Learner<'_> {
         self.lanes_once_known()?;
         if !own_listed && self.index.knowledge().counter(&self.own_device) > 0 {
             self.learned.own = OwnLane::Behind;
+        }
+        Ok(())
+    }
+
+    /// Forgets what was wrong with tips that are not there any more.
+    fn forget_tips_that_are_gone(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
+        for problem in self.index.problems()?.into_iter().filter(|problem| problem.kind == "tip") {
+            if !listing.iter().any(|listed| listed.name.as_str().as_bytes() == problem.subject) {
+                self.index.clear_problem("tip", &problem.subject)?;
+            }
         }
         Ok(())
     }
@@ -93,7 +105,10 @@ impl Learner<'_> {
                 Err(LearnError::Unusable(reason)) => {
                     // Who was removed writes no other: nobody need be told of it in every round.
                     match self.members.standing(&device) {
-                        Standing::Active => self.unusable("tip", &listed.name, reason)?,
+                        Standing::Active => {
+                            let reason = self.with_what_ends_it(&device, reason);
+                            self.unusable("tip", &listed.name, reason)?;
+                        }
                         _ => self.index.clear_problem("tip", listed.name.as_str().as_bytes())?,
                     }
                     self.rest_of_lane(device)?;
@@ -102,6 +117,17 @@ impl Learner<'_> {
             }
         }
         Ok(locked)
+    }
+
+    /// Why a tip cannot be read, with whose it is and what is to be done where that device never comes again.
+    fn with_what_ends_it(&self, device: &DeviceId, reason: String) -> String {
+        let Some(name) = self.members.name(device).filter(|_| *device != self.own_device) else { return reason };
+        let namesakes = self.members.active().filter(|member| member.name == name).count();
+        let retired = if namesakes == 1 { shell::word(name.as_bytes()) } else { device.short() };
+        format!(
+            "{reason}; it is the tip of \"{name}\", which writes it anew in its next round. If that device is gone for \
+             good, `packetboat devices retire {retired}` ends this"
+        )
     }
 
     /// Looks on in the lanes of which this replica gave up a side for another, until that is folded: it may be that no tip
@@ -170,6 +196,10 @@ impl Learner<'_> {
             return Ok(());
         }
         for device in self.learned.locked.clone() {
+            if self.members.standing(&device) != Standing::Active {
+                self.index.clear_problem("tip", Tip::name(&device).as_str().as_bytes())?;
+                continue;
+            }
             self.unusable("tip", &Tip::name(&device), LOCKED.to_owned())?;
         }
         Ok(())
