@@ -288,9 +288,9 @@ impl Binder<'_> {
             (Some(given), _) => given,
             (None, Some(remembered)) => &remembered.canonical,
             (None, None) => {
-                let shown = text::path(&self.folder.given);
+                let folder = text::argument(&self.folder.given);
                 return Err(Failure::new("where the vault is, is not known any more")
-                    .hint(format!("name the intermediary: `packetboat sync {shown} INTERMEDIARY`")));
+                    .hint(format!("name the intermediary: `packetboat sync {folder} INTERMEDIARY`")));
             }
         };
         let place = Directory::look(given, "intermediary")?;

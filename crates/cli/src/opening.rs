@@ -78,18 +78,18 @@ impl Context {
     /// The folder that a command other than `sync` is about, which must be in order.
     pub(crate) fn bound(&self, folder: Option<&Path>) -> Result<(PathBuf, Entry), Failure> {
         let folder = self.find_folder(folder)?;
-        let shown = text::path(&folder.path);
+        let (shown, argument) = (text::path(&folder.path), text::argument(&folder.path));
         match self.standing(&folder)? {
             Standing::Bound(entry) | Standing::Moved(entry) => Ok((folder.path, entry)),
             Standing::Unbound => Err(unbound(&folder.path)),
             Standing::Vanished(_) => Err(vanished(&folder)),
             Standing::Copy(entry) => {
                 Err(Failure::new(format!("{shown} is a copy of the folder {}", text::path(&entry.folder)))
-                    .hint(format!("run `packetboat sync {shown}` to make it a device of its own")))
+                    .hint(format!("run `packetboat sync {argument}` to make it a device of its own")))
             }
             Standing::Lost(..) => {
                 Err(Failure::new(format!("what this computer knew about {shown} is lost")).hint(format!(
-                    "run `packetboat sync {shown} INTERMEDIARY`: it goes on as a new device, and no file is touched"
+                    "run `packetboat sync {argument} INTERMEDIARY`: it goes on as a new device, and no file is touched"
                 )))
             }
         }
@@ -250,7 +250,7 @@ pub(crate) fn unbound(folder: &Path) -> Failure {
     let failure = Failure::new(format!("{shown} is not synchronised yet"));
     match above {
         Some(above) => failure.hint(format!("it lies within {}, which is", text::path(above))),
-        None => failure.hint(format!("run `packetboat sync {shown} INTERMEDIARY` to begin")),
+        None => failure.hint(format!("run `packetboat sync {} INTERMEDIARY` to begin", text::argument(folder))),
     }
 }
 

@@ -142,8 +142,8 @@ impl ReplicaDir {
             "move {} somewhere else and run `packetboat sync {} {}`: the folder goes on as a new device, and no file is \
              touched",
             text::path(&self.path),
-            text::path(folder),
-            text::path(place)
+            text::argument(folder),
+            text::argument(place)
         )
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+pub(crate) use packetboat_engine::shell::word;
 
 /// The bytes of hexadecimal text.
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -99,6 +100,11 @@ pub(crate) fn ago(now: i64, then: i64) -> String {
 /// A path of this computer, safe for a terminal.
 pub(crate) fn path(path: &Path) -> String {
     plain(path.as_os_str().as_bytes())
+}
+
+/// A path as an argument in a command that a message tells people to run.
+pub(crate) fn argument(path: &Path) -> String {
+    word(path.as_os_str().as_bytes())
 }
 
 /// Bytes that came from elsewhere, safe for a terminal: what does not print is escaped.

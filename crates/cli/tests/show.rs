@@ -79,3 +79,31 @@ fn of_what_was_deleted_or_moved_it_is_said_how_to_see_it_all_the_same() {
     world.packetboat("desktop", &["restore", "sub/b.txt", "--at", packet]).within("work").succeeds();
     assert_eq!(world.read("work/sub/b.txt"), "beta\n");
 }
+
+/// Story: the commands in hints named files as they are called, so that of `my file.txt` a shell made two arguments.
+#[test]
+fn commands_in_hints_can_be_pasted_into_a_shell() {
+    let world = World::with_vault();
+    let name = "it's my file.txt";
+    world.write(&format!("docs/{name}"), "text\n");
+    world.sync("laptop", "docs");
+    fs::remove_file(world.path(&format!("docs/{name}"))).unwrap();
+    world.sync("laptop", "docs");
+    let deleted = world.packetboat("laptop", &["show", name]).within("docs").fails();
+    fs::create_dir(world.path("my docs")).unwrap();
+    let unbound = world.packetboat("laptop", &["status", "my docs"]).fails();
+    let commands = |ran: &common::Ran| {
+        let hint = ran.stderr.split("Hint: ").nth(1).unwrap();
+        let quoted = hint.split('`').skip(1).step_by(2).map(|command| {
+            let read = std::process::Command::new("sh").args(["-c", &format!("printf '%s\\n' {command}")]).output();
+            let read = String::from_utf8(read.unwrap().stdout).unwrap();
+            read.lines().map(str::to_owned).collect::<Vec<_>>()
+        });
+        quoted.collect::<Vec<_>>()
+    };
+    let of_deleted = commands(&deleted);
+    assert_eq!(of_deleted[0][..4], ["packetboat", "show", name, "--at"], "{}", deleted.seen);
+    assert_eq!(of_deleted.last().unwrap()[..], ["packetboat", "log", name], "{}", deleted.seen);
+    let folder = world.path("my docs").display().to_string();
+    assert_eq!(commands(&unbound)[0], ["packetboat", "sync", &folder, "INTERMEDIARY"], "{}", unbound.seen);
+}

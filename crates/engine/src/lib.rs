@@ -44,6 +44,7 @@ pub mod restore_from;
 mod round;
 mod salvage;
 pub mod scan;
+pub mod shell;
 #[cfg(test)]
 mod shown;
 mod status;

@@ -3,9 +3,10 @@
 mod support;
 
 use packetboat_core::store::Store;
+use packetboat_core::tip::Tip;
 use packetboat_engine::ports::Silent;
-use packetboat_engine::replica::{Keep, Status};
-use support::{Device, Pair, path};
+use packetboat_engine::replica::{Keep, Status, SyncOptions};
+use support::{Device, Pair, Watcher, path};
 
 fn status(device: &mut Device) -> Status {
     device.replica.status().unwrap()
@@ -86,4 +87,42 @@ fn a_problem_ends_when_the_side_of_a_conflict_that_it_is_about_is_settled_and_go
         assert_eq!(report.problems, 0, "{settlement:?}");
         assert_eq!(status(&mut pair.desk).problems, [], "{settlement:?}");
     }
+}
+
+/// Story: of a device that was gone for good the tip was damaged, and all others were warned of it in each round by the 64
+/// digits of its id. Nothing said whose it was, nor that retiring that device ends it.
+#[test]
+fn a_damaged_tip_is_told_with_the_name_of_its_device_and_what_ends_it() {
+    for is_retired in [true, false] {
+        let mut pair = Pair::new();
+        let mut third = pair.joined(3, "old phone", b"secret");
+        third.sync();
+        pair.settle();
+        let (third, name) = (third.id(), Tip::name(&third.id()));
+        let tip = pair.store.get(&name, u64::MAX).unwrap();
+        pair.store.put(&name, &tip[..50]).unwrap();
+        for _ in 0..2 {
+            let (_, warnings) = sync_told(&mut pair.laptop);
+            let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+            assert!(warning.starts_with("tips/"), "{warning}");
+            assert!(warning.contains("\"old phone\""), "{warning}");
+            assert!(warning.contains("`packetboat devices retire 'old phone'`"), "{warning}");
+        }
+        let shown = status(&mut pair.laptop).problems;
+        assert!(shown[0].2.contains("`packetboat devices retire 'old phone'`"), "{shown:?}");
+        if is_retired {
+            pair.laptop.replica.retire(&third, &mut Silent).unwrap();
+        } else {
+            pair.store.delete(&name).unwrap();
+        }
+        assert_eq!(sync_told(&mut pair.laptop), (0, vec![]), "retired: {is_retired}");
+        assert_eq!(status(&mut pair.laptop).problems, [], "retired: {is_retired}");
+    }
+}
+
+/// How many problems a round tells of, and what it warns of.
+fn sync_told(device: &mut Device) -> (u64, Vec<String>) {
+    let mut told = Watcher::default();
+    let report = device.replica.sync(SyncOptions::default(), &mut told).unwrap();
+    (report.problems, told.warnings)
 }

@@ -241,8 +241,11 @@ fn all_sides_of_a_settled_conflict_are_back_after_an_undo() {
     }
 }
 
+/// What a user does on a disk, given the name of the only conflict copy.
+type ByHand = fn(&SimFs, &str);
+
 /// What is done to the two sides of a conflict with ordinary tools: at the file's own name, and at the name of its copy.
-const BY_HAND: [(&str, fn(&SimFs, &str)); 12] = [
+const BY_HAND: [(&str, ByHand); 12] = [
     ("the file is removed", |fs, _| fs.remove("c").unwrap()),
     ("the copy is removed", |fs, copy| fs.remove(copy).unwrap()),
     ("both are removed", |fs, copy| {

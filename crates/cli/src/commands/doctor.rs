@@ -121,10 +121,10 @@ impl<'a> Patient<'a> {
             findings.push(of_failure("folder", &vanished(seen)));
         }
         let Some(entry) = self.entry.clone().filter(|_| self.has_index) else {
-            let place = self.place.as_deref().map_or("INTERMEDIARY".to_owned(), text::path);
+            let place = self.place.as_deref().map_or("INTERMEDIARY".to_owned(), text::argument);
             let advice = format!(
                 "run `packetboat sync {} {place}`: it goes on as a new device, and no file is touched",
-                text::path(&seen.path)
+                text::argument(&seen.path)
             );
             self.of_index.push(wrong("index", "what this computer knew about the folder is lost".to_owned(), advice));
             return;

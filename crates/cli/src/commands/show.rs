@@ -63,10 +63,12 @@ fn not_shown(error: QueryError) -> Failure {
     let by = by.as_ref().map(|name| format!(" by {}", text::plain(name.as_bytes()))).unwrap_or_default();
     let when = time.map(|time| format!(" at {}", text::time(time))).unwrap_or_default();
     let failure = Failure::new(format!("{path} was deleted{by}{when}"));
+    let path = text::word(path.as_bytes());
     match last {
         Some((then, packet)) => failure.hint(format!(
-            "`packetboat show {then} --at {packet}` shows what it held last, and `packetboat restore` of the same brings it \
-             back; `packetboat log {path}` lists all its versions"
+            "`packetboat show {} --at {packet}` shows what it held last, and `packetboat restore` of the same brings it \
+             back; `packetboat log {path}` lists all its versions",
+            text::word(then.as_bytes())
         )),
         None => failure.hint(format!("`packetboat log {path}` shows its history; `packetboat restore` brings it back")),
     }

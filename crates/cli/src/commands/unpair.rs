@@ -84,7 +84,8 @@ fn bring_back_deposits(context: &Context, carrier: &Carrier, alone: bool) -> Res
         let folder = text::path(&entry.folder);
         if by_companion {
             context.ui.note(&format!(
-                "{folder} goes by the companion: name the vault's own directory with `packetboat sync {folder} INTERMEDIARY`."
+                "{folder} goes by the companion: name the vault's own directory with `packetboat sync {} INTERMEDIARY`.",
+                text::argument(&entry.folder)
             ));
         }
         if !by_companion && !directory.exists() {

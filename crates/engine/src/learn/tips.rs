@@ -16,6 +16,7 @@ use super::{
 use crate::carry::standing;
 use crate::error::SyncError;
 use crate::refusals;
+use crate::shell;
 
 impl Learner<'_> {
     pub(super) fn tips(&mut self, listing: &[Listed]) -> Result<(), SyncError> {
@@ -94,6 +95,7 @@ impl Learner<'_> {
                 Err(LearnError::Unusable(reason)) => {
                     // Who was removed writes no other: nobody need be told of it in every round.
                     if self.members.standing(&device) == Standing::Active {
+                        let reason = self.with_what_ends_it(&device, reason);
                         self.bad_tip(&listed.name, reason)?;
                     }
                     self.rest_of_lane(device)?;
@@ -102,6 +104,17 @@ impl Learner<'_> {
             }
         }
         Ok(locked)
+    }
+
+    /// Why a tip cannot be read, with whose it is and what is to be done where that device never comes again.
+    fn with_what_ends_it(&self, device: &DeviceId, reason: String) -> String {
+        let Some(name) = self.members.name(device).filter(|_| *device != self.own_device) else { return reason };
+        let namesakes = self.members.active().filter(|member| member.name == name).count();
+        let retired = if namesakes == 1 { shell::word(name.as_bytes()) } else { device.short() };
+        format!(
+            "{reason}; it is the tip of \"{name}\", which writes it anew in its next round. If that device is gone for \
+             good, `packetboat devices retire {retired}` ends this"
+        )
     }
 
     /// Looks on in the lanes of which this replica gave up a side for another, until that is folded: it may be that no tip
@@ -170,7 +183,9 @@ impl Learner<'_> {
             return Ok(());
         }
         for device in self.learned.locked.clone() {
-            self.bad_tip(&Tip::name(&device), LOCKED.to_owned())?;
+            if self.members.standing(&device) == Standing::Active {
+                self.bad_tip(&Tip::name(&device), LOCKED.to_owned())?;
+            }
         }
         Ok(())
     }
