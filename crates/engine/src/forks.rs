@@ -21,7 +21,8 @@ use packetboat_core::checkpoint::{CHECKPOINTS_FOLDER, CheckpointRef, CheckpointR
 use packetboat_core::ids::{Counter, DeviceId, Dot, PacketHash};
 use packetboat_core::knowledge::Learned;
 use packetboat_core::packet::SealedPacket;
-use packetboat_core::store::ObjectName;
+use packetboat_core::store::{ObjectName, StoreError};
+use packetboat_core::tip::{MAX_TIP_BYTES, Tip, UnverifiedTip};
 use packetboat_core::wire::{Reader, Writer};
 use packetboat_replica::index::{Index, IndexError};
 
@@ -324,12 +325,35 @@ impl Replica {
         for sealed in &ours {
             self.parts.store.put(&packet_name(&sealed.dot()), sealed.bytes())?;
         }
+        self.take_away_tip_of_other_side(device, from, &stays)?;
         let index = &mut self.parts.index;
         index.begin()?;
         places::note_held(index, [(*device, last)])?;
         places::owe_a_tip(index)?;
         index.commit()?;
         Ok(Put::Done)
+    }
+
+    /// Deletes the tip of a device where it tells of another side than what stays from there on: it brings the packets of that
+    /// side to whoever begins, and its device has a new key by the time it could write it anew.
+    fn take_away_tip_of_other_side(
+        &self,
+        device: &DeviceId,
+        from: Counter,
+        stays: &BTreeMap<Counter, PacketHash>,
+    ) -> Result<(), SyncError> {
+        let name = Tip::name(device);
+        let bytes = match self.parts.store.get(&name, MAX_TIP_BYTES as u64) {
+            Ok(bytes) => bytes,
+            Err(StoreError::Missing { .. } | StoreError::Short { .. } | StoreError::TooLarge { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let tip = UnverifiedTip::parse(bytes).and_then(|tip| tip.verify(device)?.open(&self.keys.ring)).ok();
+        let told = tip.and_then(|tip| tip.last).filter(|told| from <= told.counter);
+        if told.is_some_and(|told| stays.get(&told.counter) != Some(&told.hash)) {
+            self.parts.store.delete(&name)?;
+        }
+        Ok(())
     }
 
     /// The checkpoints that contain another side of a lane from there on than the packets that stay, but for where history

@@ -2,15 +2,19 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use packetboat_core::garbage::Retention;
 use packetboat_core::ids::DeviceId;
 use packetboat_core::store::Store;
 use packetboat_engine::PruneOptions;
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::Replica;
+use packetboat_engine::restore_from::restore_from;
 use packetboat_replica::index::PackState;
 use packetboat_storage::memory::MemoryStore;
 use packetboat_storage::pack;
+use packetboat_testkit::sim_fs::{SimFs, SimOptions};
 
 use support::letting_go::{ONE_VERSION, garbage, keep, prune};
 use support::{Device, Pair};
@@ -207,6 +211,49 @@ fn two_copies_that_go_on_at_two_places_end_in_step_and_both_keep_what_they_wrote
         assert_eq!(copy.files(), files);
         let ids: Vec<DeviceId> = [&trio.pair.laptop, &copy].map(Device::id).into();
         assert_ne!(ids[0], ids[1]);
+    }
+}
+
+/// What a vault alone gives back.
+fn restored(pair: &Pair, store: &MemoryStore) -> Vec<(String, String)> {
+    let (_, mut parts) = pair.parts(90);
+    let fs = SimFs::new(SimOptions::default());
+    let ring = Replica::read_marker(store).unwrap().unwrap().unlock_with_passphrase(b"secret").unwrap();
+    let (store, to, settings) = (Arc::new(store.clone()), Arc::new(fs.clone()), &parts.settings);
+    let (clock, entropy) = (&*parts.clock, &mut *parts.entropy);
+    let received = restore_from(store, ring, to, None, settings, clock, entropy, &mut Silent).unwrap();
+    assert_eq!(received.waiting, 0);
+    support::files(&fs)
+}
+
+#[test]
+fn each_place_gives_back_all_after_copies_went_on_at_two_places() {
+    // The tip of the side that had gone stayed. It brought the packets of that side to whoever read only this place, and
+    // what built on the side that stays was refused: restoring left files out and said that all was done.
+    for n in 0..4 {
+        let mut trio = Trio::new();
+        let mut copy = trio.copy_that_goes_on(110, n);
+        trio.pair.laptop.sync();
+        copy.sync();
+        trio.third().sync();
+        trio.third().fs.write("from the third", b"builds on the laptop's").unwrap();
+        trio.third().sync();
+        trio.desk().sync();
+        trio.desk().fs.write("from the desk", b"builds on the copy's").unwrap();
+        for _ in 0..3 {
+            trio.rest();
+            copy.fs.set_now(trio.pair.now_ms() * 1_000_000);
+            copy.sync();
+        }
+        trio.rest();
+        trio.assert_same();
+        let files = trio.pair.laptop.files();
+        assert_eq!(files.len(), 4);
+        for store in [&trio.pair.store, &trio.second] {
+            assert_eq!(restored(&trio.pair, store), files, "{n}");
+        }
+        assert_is_sound(&mut trio.pair.laptop);
+        assert_is_sound(trio.desk());
     }
 }
 
