@@ -147,11 +147,11 @@ impl Binder<'_> {
             companion.carries()?;
             return self.again_by_companion(&entry, companion);
         }
-        let (place, has_marker) = match self.vault_at(entry.vault, Some(&entry.intermediary)) {
-            Ok((place, _)) => (place, true),
+        let (place, marker) = match self.vault_at(entry.vault, Some(&entry.intermediary)) {
+            Ok((place, marker)) => (place, Some(marker)),
             Err(failure) => match self.companion_instead(&entry) {
                 Some(companion) => return self.again_by_companion(&entry, companion),
-                None => (self.without_marker(&entry).ok_or(failure)?, false),
+                None => (self.without_marker(&entry).ok_or(failure)?, None),
             },
         };
         require_apart(&self.folder.path, &place.path)?;
@@ -166,8 +166,10 @@ impl Binder<'_> {
         (entry.device, entry.inode) = self.folder.inode.unwrap_or((entry.device, entry.inode));
         entry.intermediary = intermediary(&place);
         let mut session = self.context.open_entry(&self.folder.path, &entry)?;
-        if !has_marker {
-            self.restore_marker(&mut session.replica, &place)?;
+        match &marker {
+            None => self.restore_marker(&mut session.replica, &place)?,
+            Some(marker) if !self.wish.look_only => session.replica.saw_marker(marker)?,
+            Some(_) => {}
         }
         if entry != before && !self.wish.look_only {
             Registry::update(&self.context.state, |registry| registry.put(entry))?;

@@ -18,6 +18,30 @@ fn a_new_passphrase_replaces_the_former() {
 }
 
 #[test]
+fn a_former_passphrase_does_not_come_back_with_the_copy_of_a_device_that_synchronised_since() {
+    // Each device looked at the marker once a day: where it was lost within that, one put back its copy of before the change,
+    // and the device that had made the change did not see it either.
+    let world = World::with_vault();
+    let new = "staple battery horse";
+    world.packetboat("desktop", &["sync", "work", "stick/vault"]).succeeds();
+    let marker = world.path("stick/vault/packetboat");
+    let before = std::fs::read(&marker).unwrap();
+    world.packetboat("laptop", &["key", "passphrase"]).with("PACKETBOAT_PASSPHRASE", new).within("docs").succeeds();
+    let changed = std::fs::read(&marker).unwrap();
+    assert_ne!(changed, before);
+    let sync = |device: &str, folder: &str| {
+        world.packetboat(device, &["sync"]).within(folder).without_passphrase().succeeds();
+    };
+    sync("desktop", "work");
+    std::fs::remove_file(&marker).unwrap();
+    sync("desktop", "work");
+    assert_eq!(std::fs::read(&marker).unwrap(), changed);
+    std::fs::write(&marker, &before).unwrap();
+    sync("laptop", "docs");
+    assert_eq!(std::fs::read(&marker).unwrap(), changed);
+}
+
+#[test]
 fn a_passphrase_is_not_called_new_that_opened_the_vault_before() {
     let world = World::with_vault();
     let marker = std::fs::read(world.path("stick/vault/packetboat")).unwrap();

@@ -314,6 +314,16 @@ impl Replica {
         Ok(self.parts.index.set_meta(CHECKED, None)?)
     }
 
+    /// Lets the next round look at the marker if this one, which lies at the intermediary, is not the one that was found
+    /// there last: somebody changed the passphrase, or the intermediary shows one that was replaced. A copy of before that
+    /// would bring the former passphrase back one day.
+    pub fn saw_marker(&mut self, marker: &Marker) -> Result<(), SyncError> {
+        match self.parts.index.meta(PUT)?.is_some_and(|put| put == marker.slots_id()) {
+            true => Ok(()),
+            false => self.look_at_marker(),
+        }
+    }
+
     /// Records what was found, and when and for which keys.
     fn note_marker(&mut self, kept: Option<&Marker>, problem: Option<&str>) -> Result<(), SyncError> {
         let checked = [self.parts.clock.now_ms().to_le_bytes().to_vec(), self.key_state()].concat();
