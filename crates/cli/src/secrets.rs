@@ -1,6 +1,7 @@
 //! Passphrases and recovery keys: from a file, from the environment, or typed unseen. Never from the command line.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use packetboat_core::keys::KeyRing;
 use packetboat_core::marker::{Marker, UnlockError};
@@ -160,10 +161,20 @@ fn type_unseen(prompt: &str) -> Result<Secret, Failure> {
     Ok(Zeroizing::new(typed.into_bytes()))
 }
 
+/// What a file holds; it is read once in the life of the process, since a pipe gives its bytes to the first who asks.
 fn read(file: &Path) -> Result<Secret, Failure> {
-    std::fs::read(file)
+    static READ: Mutex<Option<(PathBuf, Secret)>> = Mutex::new(None);
+    let mut known = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((path, secret)) = &*known
+        && path == file
+    {
+        return Ok(secret.clone());
+    }
+    let secret = std::fs::read(file)
         .map(Zeroizing::new)
-        .map_err(|error| Failure::new(format!("cannot read {}", text::path(file))).because(&error))
+        .map_err(|error| Failure::new(format!("cannot read {}", text::path(file))).because(&error))?;
+    *known = Some((file.to_owned(), secret.clone()));
+    Ok(secret)
 }
 
 /// Without one newline at the end, as editors and `echo` leave it.

@@ -42,6 +42,23 @@ fn a_former_passphrase_does_not_come_back_with_the_copy_of_a_device_that_synchro
 }
 
 #[test]
+fn a_new_passphrase_may_come_through_a_pipe() {
+    // It was read twice, and a pipe has nothing for the second who reads.
+    let world = World::with_vault();
+    let pipe = world.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let writer = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::write(pipe, "staple battery horse\n").unwrap())
+    };
+    let arguments = ["key", "passphrase", "--passphrase-file", pipe.to_str().unwrap()];
+    world.packetboat("laptop", &arguments).within("docs").without_passphrase().succeeds();
+    writer.join().unwrap();
+    let new = world.packetboat("desktop", &["sync", "work", "stick/vault"]);
+    new.with("PACKETBOAT_PASSPHRASE", "staple battery horse").succeeds();
+}
+
+#[test]
 fn a_passphrase_is_not_called_new_that_opened_the_vault_before() {
     let world = World::with_vault();
     let marker = std::fs::read(world.path("stick/vault/packetboat")).unwrap();
