@@ -41,7 +41,9 @@ impl Replica {
     /// Looks whether the intermediary holds all that this replica knows of; with `deep`, reads all content as well.
     pub fn verify(&mut self, deep: bool, observer: &mut dyn Observer) -> Result<VerifyReport, QueryError> {
         observer.phase(Phase::Learn, None, None);
-        self.learn(observer)?;
+        let learned = self.learn(observer)?;
+        // Whoever was revoked has not the keys to tell what is damaged, and can put nothing back.
+        self.refuse_if_removed(&learned)?;
         let has_several_places = crate::places::are_several(&self.parts.index)?;
         let mut verifier = Verifier {
             replica: self,

@@ -5,7 +5,7 @@ mod support;
 use std::sync::atomic::Ordering;
 
 use packetboat_core::store::{ObjectName, Store};
-use packetboat_engine::error::SyncError;
+use packetboat_engine::error::{QueryError, SyncError};
 use packetboat_engine::ports::Silent;
 use packetboat_engine::replica::{Remedy, Replica};
 use packetboat_engine::{JoinError, PruneOptions, RemovalError, Revoked};
@@ -96,6 +96,18 @@ fn the_revoked_device_lets_nothing_go() {
         assert!(matches!(&error, SyncError::Revoked { by } if by == "laptop"), "{error}");
     }
     assert_eq!(pair.store.names(), before);
+}
+
+#[test]
+fn the_revoked_device_is_told_of_that_and_of_no_damage() {
+    // It has not the keys to tell: it called the marker and all tips damaged, and said that it could put them back.
+    let (mut pair, mut third) = trio();
+    revoke(&mut pair.laptop, &third);
+    pair.settle();
+    for deep in [false, true] {
+        let error = third.replica.verify(deep, &mut Silent).unwrap_err();
+        assert!(matches!(&error, QueryError::Sync(SyncError::Revoked { by }) if by == "laptop"), "{error}");
+    }
 }
 
 #[test]
