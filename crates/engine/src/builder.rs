@@ -537,7 +537,8 @@ pub(crate) struct Draft {
 }
 
 /// The time that the packets of an operation bear which begins now: another than the packet before them bears, so that all
-/// that bear one time are one operation, which is undone as a whole ([`crate::undo`]).
+/// that bear one time are one operation, which is undone as a whole ([`crate::undo`]). A round bears the clock's own: what was
+/// published before it is older than its scan.
 pub(crate) fn time_of_operation(index: &Index, keys: &Keys, now_ms: i64) -> Result<i64, SyncError> {
     let device = keys.device.device();
     let before = index.packet_row(Dot { device, counter: index.knowledge().counter(&device) })?;

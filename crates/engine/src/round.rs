@@ -15,7 +15,7 @@ use packetboat_storage::chunker::Boundaries;
 
 use crate::absorb::{Sent, absorb, make_durable};
 use crate::apply::{self, Apply};
-use crate::builder::{Builder, RoundChunks, Totals, Uploader, time_of_operation};
+use crate::builder::{Builder, RoundChunks, Totals, Uploader};
 use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
 use crate::forks;
@@ -330,7 +330,7 @@ impl Replica {
         let boundaries = Boundaries::new(self.keys.ring.chunker_seed());
         let preparer = Preparer { fs: &*parts.fs, ring: &self.keys.ring, boundaries: &boundaries, known: &known };
         let entropy = &mut *parts.entropy;
-        let now_ms = time_of_operation(&parts.index, &self.keys, parts.clock.now_ms())?;
+        let now_ms = parts.clock.now_ms();
         let (threads, inline_limit) = (parts.settings.threads, parts.settings.inline_bytes);
         let (fs, store, index, keys) = (&*parts.fs, &*parts.store, &mut parts.index, &self.keys);
         std::thread::scope(|scope| {
