@@ -45,8 +45,7 @@ impl Replica {
         if lacking.is_empty() {
             // One place that is reached in several ways never lacks anything, and is not listed each time.
             let index = &self.parts.index;
-            let may_lack = places::is_new_here(index)? || places::has_lacked(index)?;
-            if may_lack && places::has_just_come(index)? {
+            if places::is_new_here(index)? || (places::has_just_come(index)? && places::has_lacked(index)?) {
                 self.store_what_is_absent(false, observer)?;
             }
             return Ok(forked);
@@ -59,7 +58,8 @@ impl Replica {
             }
         }
         let ended = garbage::load(&self.parts.index)?.ended().clone();
-        let lacks_packs = self.may_lack_packs(&lacking, &ended)?;
+        let begins_later = lacking.iter().any(|lane| lane.first <= ended.counter(&lane.device));
+        let lacks_packs = begins_later || self.may_lack_packs(&lacking)?;
         if lacks_packs || places::has_just_come(&self.parts.index)? {
             self.store_what_is_absent(lacks_packs, observer)?;
         }
@@ -78,7 +78,7 @@ impl Replica {
         }
         let index = &mut self.parts.index;
         index.begin()?;
-        if lacking.iter().any(|lane| lane.first <= ended.counter(&lane.device)) {
+        if begins_later {
             checkpoints::set_owed(index, true)?;
         }
         let tells = brought.iter().any(|(device, _)| *device != own);
@@ -93,10 +93,7 @@ impl Replica {
     /// Whether packs that are needed here may be at another place alone, by what these packets say, refer to and tell of.
     ///
     /// Where they condemn something, whoever let that go may have relied on any pack of the place where it was.
-    fn may_lack_packs(&self, lacking: &[Lacking], ended: &Knowledge) -> Result<bool, SyncError> {
-        if lacking.iter().any(|lane| lane.first <= ended.counter(&lane.device)) {
-            return Ok(true);
-        }
+    fn may_lack_packs(&self, lacking: &[Lacking]) -> Result<bool, SyncError> {
         let (index, store) = (&self.parts.index, &*self.parts.store);
         let mut looked_at = BTreeSet::new();
         for Lacking { device, first, last } in lacking {
@@ -128,14 +125,12 @@ impl Replica {
     /// relies on those.
     fn store_what_is_absent(&mut self, insist: bool, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let index = &self.parts.index;
-        let (mut packs, mut after) = (BTreeSet::new(), None);
-        loop {
-            let page = index.packs(after.as_ref(), PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.pack);
-            let stays = |state| matches!(state, PackState::Stored | PackState::Damaged);
-            packs.extend(page.iter().filter(|row| stays(row.state)).map(|row| row.pack));
-        }
+        let mut packs = BTreeSet::new();
+        index.each_pack(|row| {
+            if matches!(row.state, PackState::Stored | PackState::Damaged) {
+                packs.insert(row.pack);
+            }
+        })?;
         let there = sizes(&*self.parts.store, &packs)?;
         packs.retain(|pack| !there.contains_key(pack));
         if packs.is_empty() { Ok(()) } else { self.store_elsewhere(&packs, insist, observer) }
@@ -256,5 +251,3 @@ pub(crate) fn is_there(store: &dyn Store, pack: &PackId) -> Result<bool, SyncErr
         Err(error) => Err(error.into()),
     }
 }
-
-const PAGE: usize = 1024;

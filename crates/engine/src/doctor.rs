@@ -30,14 +30,11 @@ impl Replica {
     /// Reads every page of the index, and counts.
     pub fn vitals(&self) -> Result<Vitals, QueryError> {
         let index = &self.parts.index;
-        let (mut pack_bytes, mut packs, mut after) = (0, 0, None);
-        loop {
-            let page = index.packs(after.as_ref(), PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.pack);
-            packs += page.len() as u64;
-            pack_bytes += page.iter().map(|row| u64::from(row.size)).sum::<u64>();
-        }
+        let (mut pack_bytes, mut packs) = (0, 0);
+        index.each_pack(|row| {
+            packs += 1;
+            pack_bytes += u64::from(row.size);
+        })?;
         Ok(Vitals {
             index_damage: index.check().err().map(|error| crate::error::chain(&SyncError::from(error))),
             directories: index.count_directories()?,
@@ -49,5 +46,3 @@ impl Replica {
         })
     }
 }
-
-const PAGE: usize = 256;

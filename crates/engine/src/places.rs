@@ -344,13 +344,13 @@ fn set_damaged(index: &mut Index, pack: &PackId) -> Result<(), IndexError> {
 }
 
 fn packs_in(index: &Index, state: PackState) -> Result<BTreeSet<PackId>, IndexError> {
-    let (mut found, mut after) = (BTreeSet::new(), None);
-    loop {
-        let page = index.packs(after.as_ref(), PAGE)?;
-        let Some(last) = page.last() else { return Ok(found) };
-        after = Some(last.pack);
-        found.extend(page.iter().filter(|row| row.state == state).map(|row| row.pack));
-    }
+    let mut found = BTreeSet::new();
+    index.each_pack(|row| {
+        if row.state == state {
+            found.insert(row.pack);
+        }
+    })?;
+    Ok(found)
 }
 
 fn ids(bytes: &[u8]) -> Vec<PackId> {
@@ -415,4 +415,3 @@ const NOTES: &[&str] = &[
     needed::NOTED,
     repair::IN_VAIN,
 ];
-const PAGE: usize = 1024;

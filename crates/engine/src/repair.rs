@@ -327,14 +327,12 @@ impl Mender<'_> {
 
     /// The packs on which this replica relies and that are not listed whole.
     fn absent_packs(&self) -> Result<BTreeSet<PackId>, SyncError> {
-        let (mut relied_on, mut after) = (BTreeMap::new(), None);
-        loop {
-            let page = self.index.packs(after.as_ref(), PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.pack);
-            let stored = page.iter().filter(|row| row.state == PackState::Stored);
-            relied_on.extend(stored.map(|row| (row.pack, u64::from(row.size))));
-        }
+        let mut relied_on = BTreeMap::new();
+        self.index.each_pack(|row| {
+            if row.state == PackState::Stored {
+                relied_on.insert(row.pack, u64::from(row.size));
+            }
+        })?;
         let there = sizes(self.store, relied_on.keys())?;
         Ok(relied_on.into_iter().filter(|(pack, size)| there.get(pack) != Some(size)).map(|(pack, _)| pack).collect())
     }
@@ -537,6 +535,5 @@ fn digest(chunks: &BTreeSet<ChunkId>) -> blake3::Hash {
 /// Where the index keeps what was looked for at the present place in vain: a hash of 32 bytes for each
 /// [`MAX_LOST_CHUNKS`].
 pub(crate) const IN_VAIN: &str = "chunks in vain";
-const PAGE: usize = 1024;
 /// Lost chunks that are looked for in one round: their ids are in memory.
 const MAX_LOST_CHUNKS: usize = 200_000;

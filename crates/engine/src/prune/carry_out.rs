@@ -104,7 +104,7 @@ impl Replica {
     ) -> Result<(), SyncError> {
         let past = match self.read_base_for(condemnation)? {
             Base::NotNeeded => None,
-            Base::Read(past) => Some(past),
+            Base::Read { past, .. } => Some(past),
             // It stays condemned: what it would leave behind could not be begun from.
             Base::Missing => return Ok(()),
         };
@@ -169,37 +169,36 @@ impl Replica {
     fn read_base_for(&mut self, condemnation: &Condemnation) -> Result<Base, SyncError> {
         let base = self.find_base_for(condemnation)?;
         let index = &mut self.parts.index;
-        Ok(match base {
-            FoundBase::NotNeeded => Base::NotNeeded,
-            FoundBase::Sound { past, sound } => {
+        match &base {
+            Base::NotNeeded => {}
+            Base::Read { past, sound } => {
                 index.clear_problem(PROBLEM, BASE)?;
-                held::hold_at_least(index, past.knowledge(), &sound, self.keys.ring.current())?;
-                Base::Read(past)
+                held::hold_at_least(index, past.knowledge(), sound, self.keys.ring.current())?;
             }
-            FoundBase::Missing => {
+            Base::Missing => {
                 let text = if places::are_several(index)? { NO_BASE_HERE } else { NO_BASE };
                 index.set_problem(PROBLEM, BASE, text)?;
-                Base::Missing
             }
-        })
+        }
+        Ok(base)
     }
 
     /// The same; nothing is noted.
-    fn find_base_for(&self, condemnation: &Condemnation) -> Result<FoundBase, SyncError> {
+    fn find_base_for(&self, condemnation: &Condemnation) -> Result<Base, SyncError> {
         let (index, store) = (&self.parts.index, &*self.parts.store);
         // Where a later piece of history went first, this one went with it.
         let ended = garbage::load(index)?.ended().clone();
         let Some(begins) = condemnation.condemned_history().filter(|history| !ended.includes(history)) else {
-            return Ok(FoundBase::NotNeeded);
+            return Ok(Base::NotNeeded);
         };
         // Not at a later beginning that is condemned too: that is not answered yet.
         let past = match checkpoints::base_at(begins, index, store, &self.keys) {
             Ok(past) => Box::new(past),
-            Err(SyncError::NoBase) => return Ok(FoundBase::Missing),
+            Err(SyncError::NoBase) => return Ok(Base::Missing),
             Err(error) => return Err(error),
         };
         let sound = checkpoints::sound_from(index, store, &self.keys, begins)?;
-        Ok(sound.map_or(FoundBase::Missing, |sound| FoundBase::Sound { past, sound: Box::new(sound) }))
+        Ok(sound.map_or(Base::Missing, |sound| Base::Read { past, sound: Box::new(sound) }))
     }
 
     /// Forgets that history stays since the checkpoint at which it begins could not be read, once that is not so any more:
@@ -213,7 +212,7 @@ impl Replica {
             let record = garbage::load(index)?;
             let answered = Standing::load(index, self.keys.device.device())?.answered(&record);
             for (_, condemnation) in record.standing().filter(|(dot, _)| answered.contains(dot)) {
-                if matches!(self.find_base_for(condemnation)?, FoundBase::Missing) {
+                if matches!(self.find_base_for(condemnation)?, Base::Missing) {
                     return Ok(());
                 }
             }
@@ -407,16 +406,13 @@ fn whether_it_stays(
     })
 }
 
+/// The vault as it was where history begins.
 enum Base {
+    /// No history is let go.
     NotNeeded,
-    Read(Box<Index>),
-    Missing,
-}
-
-/// The same, with the checkpoint from which whoever joins would begin.
-enum FoundBase {
-    NotNeeded,
-    Sound { past: Box<Index>, sound: Box<(CheckpointRef, CheckpointRoot)> },
+    /// It was read whole, and so was the checkpoint from which whoever joins would begin.
+    Read { past: Box<Index>, sound: Box<(CheckpointRef, CheckpointRoot)> },
+    /// It cannot be read.
     Missing,
 }
 

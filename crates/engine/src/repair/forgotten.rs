@@ -21,13 +21,9 @@ use crate::prune::present::sizes;
 /// Keeps in mind which packs are known, for whoever is about to forget what it folded. Within the caller's transaction.
 pub(crate) fn note(index: &mut Index) -> Result<(), IndexError> {
     let mut packs = noted(index)?;
-    let mut after = None;
-    loop {
-        let page = index.packs(after.as_ref(), PAGE)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.pack);
-        packs.extend(page.iter().map(|row| row.pack));
-    }
+    index.each_pack(|row| {
+        packs.insert(row.pack);
+    })?;
     set_noted(index, &packs)
 }
 
@@ -93,4 +89,3 @@ fn set_noted(index: &mut Index, packs: &BTreeSet<PackId>) -> Result<(), IndexErr
 
 /// Where the index keeps them: ids of 32 bytes.
 const NOTED: &str = "forgotten packs";
-const PAGE: usize = 1024;

@@ -185,6 +185,17 @@ impl Index {
         Ok(Some(PackIndex { pack: *pack, epoch: row.epoch, size: row.size, chunks }))
     }
 
+    /// Goes through all packs by id, some in memory at a time.
+    pub fn each_pack(&self, mut each: impl FnMut(&PackRow)) -> Result<(), IndexError> {
+        let mut after = None;
+        loop {
+            let page = self.packs(after.as_ref(), PACKS_IN_MEMORY)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.pack);
+            page.iter().for_each(&mut each);
+        }
+    }
+
     /// At most `limit` packs after `after`, in the order of their ids.
     pub fn packs(&self, after: Option<&PackId>, limit: usize) -> Result<Vec<PackRow>, IndexError> {
         let mut statement =
@@ -339,3 +350,6 @@ pub(super) fn find_in_part(bytes: &[u8], id: &ChunkId) -> Result<Option<PackedCh
 pub(super) const PART_CHUNKS: usize = 16;
 /// Bytes of an id that name an inline chunk; whoever reads it checks the whole.
 pub(super) const INLINE_KEY: usize = 16;
+
+/// How many rows of packs are read in one go.
+const PACKS_IN_MEMORY: usize = 1024;
