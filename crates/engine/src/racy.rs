@@ -7,18 +7,17 @@
 //! looked at first. A file that was written only now stays as it is, as its record proves nothing yet.
 
 use packetboat_core::content::{Content, FileContent};
-use packetboat_core::ids::ChunkId;
 use packetboat_core::keys::KeyRing;
 use packetboat_core::local::{DirId, EntryState, LocalEntry};
 use packetboat_core::name::RelPath;
 use packetboat_core::plan::HistoryRead;
 use packetboat_replica::fs::Fs;
 use packetboat_replica::index::Index;
-use packetboat_storage::chunker::{Boundaries, Chunker};
+use packetboat_storage::chunker::Boundaries;
 
 use crate::error::SyncError;
 use crate::paths;
-use crate::repair::disk::Reading;
+use crate::repair::disk::cut;
 use crate::scan::{fingerprint, state_at};
 
 /// Settles the entries whose files hold what was recorded of them; `now_ns` is the time by the disk's clock. Within the
@@ -66,7 +65,7 @@ fn holds_what_was_recorded(
         return Ok(false);
     }
     let holds = match &head.content {
-        Content::File(file) => holds(fs, ring, boundaries, path, file),
+        Content::File(file) => holds(fs, ring, boundaries, path, file)?,
         Content::Symlink(target) => fs.read_link(path).is_ok_and(|found| found == *target),
         Content::Directory => false,
     };
@@ -75,14 +74,16 @@ fn holds_what_was_recorded(
 }
 
 /// Whether a file that can be read holds this: the cuts come from the vault's key, so the same bytes give the same content.
-fn holds(fs: &dyn Fs, ring: &KeyRing, boundaries: &Boundaries, path: &RelPath, file: &FileContent) -> bool {
-    let Ok(mut disk) = fs.open(path) else { return false };
-    let mut chunks: Vec<ChunkId> = Vec::new();
-    for plain in Chunker::new(boundaries, Reading(&mut *disk)) {
-        let Ok(plain) = plain else { return false };
-        chunks.push(ring.chunk_id(&plain));
-    }
-    ring.content_id(chunks.iter()) == file.id
+fn holds(
+    fs: &dyn Fs,
+    ring: &KeyRing,
+    boundaries: &Boundaries,
+    path: &RelPath,
+    file: &FileContent,
+) -> Result<bool, SyncError> {
+    let Ok(mut disk) = fs.open(path) else { return Ok(false) };
+    let list = cut(&mut *disk, ring, boundaries, |_| Ok(()))?;
+    Ok(list.is_some_and(|list| ring.content_id(list.iter().map(|chunk| &chunk.id)) == file.id))
 }
 
 const PAGE: usize = 1024;

@@ -8,6 +8,7 @@
 use std::io;
 
 use packetboat_core::content::{ChunkList, ChunkRef, Content, FileContent};
+use packetboat_core::keys::KeyRing;
 use packetboat_core::local::DirId;
 use packetboat_core::name::RelPath;
 use packetboat_core::plan::HistoryRead;
@@ -108,12 +109,8 @@ fn known_chunks(disk: &mut dyn FsFile, salvage: &mut Salvage<'_>, list: &[ChunkR
 
 fn cut_again(disk: &mut dyn FsFile, salvage: &mut Salvage<'_>, file: &FileContent) -> Result<(), SyncError> {
     let boundaries = Boundaries::new(salvage.keys.ring.chunker_seed());
-    let mut list = Vec::new();
-    for plain in Chunker::new(&boundaries, Reading(disk)) {
-        let Ok(plain) = plain else { return Ok(()) };
-        list.push(ChunkRef { id: salvage.keys.ring.chunk_id(&plain), len: plain.len() as u32 });
-        salvage.take(&plain)?;
-    }
+    let keys = salvage.keys;
+    let Some(list) = cut(disk, &keys.ring, &boundaries, |plain| salvage.take(plain))? else { return Ok(()) };
     if salvage.keys.ring.content_id(list.iter().map(|chunk| &chunk.id)) == file.id {
         for part in boundaries.split(&encode_chunk_list(&list)) {
             salvage.take(part)?;
@@ -122,8 +119,24 @@ fn cut_again(disk: &mut dyn FsFile, salvage: &mut Salvage<'_>, file: &FileConten
     Ok(())
 }
 
+/// Cuts an open file as it would be cut to be stored, and gives each piece; all of them, unless it cannot be read.
+pub(crate) fn cut(
+    disk: &mut dyn FsFile,
+    ring: &KeyRing,
+    boundaries: &Boundaries,
+    mut each: impl FnMut(&[u8]) -> Result<(), SyncError>,
+) -> Result<Option<Vec<ChunkRef>>, SyncError> {
+    let mut list = Vec::new();
+    for plain in Chunker::new(boundaries, Reading(disk)) {
+        let Ok(plain) = plain else { return Ok(None) };
+        list.push(ChunkRef { id: ring.chunk_id(&plain), len: plain.len() as u32 });
+        each(&plain)?;
+    }
+    Ok(Some(list))
+}
+
 /// An open file as a reader.
-pub(crate) struct Reading<'a>(pub(crate) &'a mut dyn FsFile);
+struct Reading<'a>(&'a mut dyn FsFile);
 
 impl io::Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
