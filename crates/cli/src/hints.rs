@@ -274,7 +274,13 @@ fn removal_hint(error: &RemovalError) -> Option<&'static str> {
             "a vault needs a device. To give it up, delete the vault's directory at the intermediary yourself"
         }
         RemovalError::NotActive => "run `packetboat sync`: it goes on as a new device then",
-        RemovalError::AlreadyRevoked { .. } | RemovalError::AlreadyRetired { .. } => return None,
+        RemovalError::AlreadyRetired { .. } => {
+            "nothing is left to do: nobody waits for it, and it comes back by itself when it synchronises. To lock it out, \
+             run `packetboat devices revoke`"
+        }
+        RemovalError::AlreadyRevoked { .. } => {
+            "nothing is left to do here: take away its access to the storage where it still has it"
+        }
         RemovalError::Forked => "run `packetboat sync`, which makes this one a new device, and try again",
         RemovalError::Sync(_) | RemovalError::Join(_) | RemovalError::Index(_) => return None,
     })

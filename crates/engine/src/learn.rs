@@ -12,6 +12,7 @@
 mod admit;
 mod cut_off;
 pub(crate) mod passed_over;
+pub(crate) mod problems;
 mod tips;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
@@ -36,6 +37,7 @@ use crate::error::SyncError;
 use crate::places;
 use crate::ports::{Note, Observer};
 use crate::refusals;
+use problems::{PACKET, REFUSED};
 
 /// What was learned.
 #[derive(Default, Debug)]
@@ -105,6 +107,7 @@ pub(crate) fn learn(
         given_up: refusals::given_up(index)?,
         outside: refusals::Lanes::new(),
         late: refusals::Lanes::new(),
+        told_of_revoked: BTreeSet::new(),
         tips_read: Vec::new(),
         bad_tips: BTreeSet::new(),
         stuck: false,
@@ -149,6 +152,7 @@ pub(crate) fn learn(
     learner.forks_told_of()?;
     learner.report_locked()?;
     learner.forget_bad_tips()?;
+    learner.forget_problems_of_packets()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
     crate::forks::suspect(learner.index, &learner.learned.forked)?;
     learner.note_refused()?;
@@ -186,6 +190,8 @@ struct Learner<'a> {
     outside: refusals::Lanes,
     /// Lanes that were refused and may not be for long, each from the first packet that was.
     late: refusals::Lanes,
+    /// Revoked devices whose packets were refused, and of which the user was told.
+    told_of_revoked: BTreeSet<DeviceId>,
     /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
     refused: BTreeMap<Dot, u32>,
     /// The tips that were read: device, etag, sequence and last counter.
@@ -411,7 +417,7 @@ impl Learner<'_> {
                             crate::vault::store_keys(self.index, self.keys)?;
                         }
                     }
-                    self.index.clear_problem("packet", packet_name(&packet.dot).as_str().as_bytes())?;
+                    self.index.clear_problem(PACKET, packet_name(&packet.dot).as_str().as_bytes())?;
                     self.index.clear_problem(REFUSED, packet_name(&packet.dot).as_str().as_bytes())?;
                     folded += 1;
                 }
@@ -438,7 +444,7 @@ impl Learner<'_> {
                         self.learned.forked.insert(at.device);
                     }
                     self.note_overruled(&packet);
-                    self.problem(REFUSED, packet_name(&packet.dot).as_str(), &refusal.to_string())?;
+                    self.tell_of_refusal(&packet.dot, &refusal)?;
                 }
             }
         }
@@ -485,23 +491,8 @@ impl Learner<'_> {
         self.stuck = true;
         self.refused.insert(dot, HOPELESS);
         self.lanes.remove(&device);
-        self.unusable("packet", &packet_name(&dot), reason)
+        self.unusable(PACKET, &packet_name(&dot), reason)
     }
-
-    fn unusable(&mut self, what: &str, name: &ObjectName, reason: String) -> Result<(), SyncError> {
-        self.problem(what, name.as_str(), &reason)
-    }
-
-    fn problem(&mut self, kind: &str, subject: &str, text: &str) -> Result<(), SyncError> {
-        self.index.set_problem(kind, subject.as_bytes(), text)?;
-        self.observer.note(Note::Warning { text: told_of(subject, text) });
-        Ok(())
-    }
-}
-
-/// What is wrong with an object, for people: its name first, and once.
-pub(crate) fn told_of(name: &str, reason: &str) -> String {
-    if reason.starts_with(name) { reason.to_owned() } else { format!("{name}: {reason}") }
 }
 
 /// The counter of the packet that an object of a lane is named for.
@@ -589,8 +580,6 @@ pub fn packet_name(dot: &Dot) -> ObjectName {
 pub(crate) const OWN_TIP_SIZE: &str = "own tip size";
 /// The kind of problem under which the index keeps tips that are of no use.
 pub(crate) const TIP: &str = "tip";
-/// The kind of problem under which the index keeps packets that were refused.
-const REFUSED: &str = "refused packet";
 /// So often refused, a packet is not asked for again in this round.
 const HOPELESS: u32 = 2;
 const LOCKED: &str = "it is sealed under a key of the vault that this device was not given";

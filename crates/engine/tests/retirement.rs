@@ -9,7 +9,7 @@ use packetboat_engine::ports::Silent;
 use packetboat_replica::fs::Fs;
 use packetboat_storage::memory::MemoryStore;
 use support::letting_go::{garbage, keep, prune};
-use support::{Device, Pair, path};
+use support::{Device, Pair, copy_objects, copy_of, path};
 
 /// A vault with three devices that are in step and have some files.
 fn trio() -> (Pair, Device) {
@@ -106,6 +106,42 @@ fn what_was_written_just_before_the_last_round_is_not_revived_where_history_is_g
     }
     pair.assert_files(&[("edited", "by the laptop"), ("touched", "by the third")]);
     assert_eq!(third.files(), pair.laptop.files());
+}
+
+#[test]
+fn a_packet_that_came_after_its_author_was_retired_is_a_problem_until_that_comes_back() {
+    // It stayed one for good, at all devices, with no word of what to do, when all were in step long since.
+    let (mut pair, mut third) = trio();
+    let aside = copy_of(&pair.store);
+    third = pair.moved(third, &aside, "aside");
+    third.fs.write("mine", b"new, made away").unwrap();
+    third.sync();
+    retire(&mut pair.laptop, &third);
+    pair.laptop.fs.remove("doomed").unwrap();
+    pair.settle();
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.settle();
+    prune(&mut pair.laptop);
+    pair.settle();
+    copy_objects(&aside, &pair.store, &third.id().to_string());
+    pair.pass();
+    pair.desk.sync();
+    let problems = pair.desk.replica.index().problems().unwrap();
+    let told: Vec<&str> = problems.iter().map(|problem| problem.text.as_str()).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].ends_with("it counts once \"third\" synchronises again"), "{told:?}");
+    third = pair.moved(third, &pair.store, "memory");
+    for _ in 0..2 {
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        third.sync();
+        pair.settle();
+    }
+    let files = third.files();
+    assert!(files.contains(&("mine".to_owned(), "new, made away".to_owned())), "{files:?}");
+    for device in [&mut pair.laptop, &mut pair.desk, &mut third] {
+        assert_eq!(device.files(), files);
+        assert_eq!(device.replica.index().problems().unwrap(), []);
+    }
 }
 
 #[test]
@@ -261,12 +297,4 @@ fn fold_history(pair: &mut Pair) {
     for counter in 1..=70 {
         pair.store.delete(&ObjectName::new(format!("{lane}{counter}")).unwrap()).unwrap();
     }
-}
-
-fn copy_of(store: &MemoryStore) -> MemoryStore {
-    let copy = MemoryStore::new();
-    for name in store.names() {
-        copy.put(&name, &store.get(&name, u64::MAX).unwrap()).unwrap();
-    }
-    copy
 }

@@ -17,7 +17,7 @@ use packetboat_storage::pack;
 use packetboat_testkit::sim_fs::{SimFs, SimOptions};
 
 use support::letting_go::{ONE_VERSION, garbage, keep, prune};
-use support::{Device, Pair};
+use support::{Device, Pair, copy_of};
 
 /// A laptop at the first place, a desk at the second, and a third device that goes to both.
 struct Trio {
@@ -101,14 +101,6 @@ fn three_and_a_copy() -> (Pair, Device, MemoryStore) {
     third.sync();
     let second = copy_of(&pair.store);
     (pair, third, second)
-}
-
-fn copy_of(store: &MemoryStore) -> MemoryStore {
-    let copy = MemoryStore::new();
-    for name in store.names() {
-        copy.put(&name, &store.get(&name, u64::MAX).unwrap()).unwrap();
-    }
-    copy
 }
 
 #[test]

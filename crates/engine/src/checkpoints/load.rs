@@ -28,7 +28,8 @@ use super::{PROBLEM, held, read_root, total};
 use crate::Keys;
 use crate::conflicts::CANDIDATE;
 use crate::error::SyncError;
-use crate::learn::{LearnError, described, told_of};
+use crate::learn::problems::told_of;
+use crate::learn::{LearnError, described};
 use crate::ports::{Note, Observer};
 use crate::refusals;
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use packetboat_core::ids::{DeviceId, PackId};
 use packetboat_core::store::StoreError;
 use packetboat_replica::index::Index;
 
@@ -12,7 +13,7 @@ use super::carry_out::Deleted;
 use super::in_use::standing;
 use super::{PruneOptions, PruneReport, Reach};
 use crate::error::{SyncError, chain};
-use crate::garbage::{self, in_words};
+use crate::garbage::{self, Standing, in_words};
 use crate::ports::{Note, Observer, Silent};
 use crate::replica::Replica;
 
@@ -49,12 +50,14 @@ impl Replica {
         let store = may_read.then_some(&*parts.store);
         // Where the list of a large file's chunks is not read now, what was known before stays.
         let Some(used) = standing(index, store, &self.keys, observer)? else { return Ok(()) };
+        let going = all_answered(index, self.keys.device.device())?;
         let (mut packs, mut in_use) = (0, 0);
         let mut after = None;
         loop {
             let page = index.packs_in_use(after.as_ref(), PAGE, &used)?;
             let Some(last) = page.last() else { break };
             after = Some(last.pack);
+            let page: Vec<_> = page.into_iter().filter(|pack| !going.contains(&pack.pack)).collect();
             packs += page.iter().map(|pack| u64::from(pack.size)).sum::<u64>();
             // A pack is a little more than its chunks; one that is all in use has no past in it.
             let whole = |pack: &packetboat_replica::index::PackUse| pack.used == pack.total;
@@ -136,6 +139,14 @@ impl Replica {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The condemned packs that whoever comes first deletes, or has deleted: it tells nobody.
+fn all_answered(index: &Index, own: DeviceId) -> Result<BTreeSet<PackId>, SyncError> {
+    let record = garbage::load(index)?;
+    let answered = Standing::load(index, own)?.answered(&record);
+    let going = record.standing().filter(|(dot, _)| answered.contains(dot));
+    Ok(going.flat_map(|(_, found)| found.condemned_packs().copied()).collect())
 }
 
 /// The bytes of the packets that history still has.

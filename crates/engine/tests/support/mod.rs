@@ -301,6 +301,20 @@ pub(crate) fn files(fs: &SimFs) -> Vec<(String, String)> {
     .collect()
 }
 
+/// Another storage with the same objects.
+pub(crate) fn copy_of(store: &MemoryStore) -> MemoryStore {
+    let copy = MemoryStore::new();
+    copy_objects(store, &copy, "");
+    copy
+}
+
+/// Carries the objects whose names contain this, as what one device put there, from a storage to another.
+pub(crate) fn copy_objects(from: &MemoryStore, to: &MemoryStore, part: &str) {
+    for name in from.names().into_iter().filter(|name| name.as_str().contains(part)) {
+        to.put(&name, &from.get(&name, u64::MAX).unwrap()).unwrap();
+    }
+}
+
 pub(crate) fn path(text: &str) -> RelPath {
     RelPath::new(text.as_bytes()).unwrap()
 }
