@@ -1,6 +1,6 @@
 //! The engine's ports to the computer: its clock and its randomness.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use packetboat_engine::ports::{Clock, Entropy};
 
@@ -14,6 +14,10 @@ impl Clock for SystemClock {
             Err(before) => i64::try_from(before.duration().as_millis()).map(|milliseconds| -milliseconds),
         };
         now.unwrap_or(i64::MAX)
+    }
+
+    fn wait(&self, ms: u64) {
+        std::thread::sleep(Duration::from_millis(ms));
     }
 }
 

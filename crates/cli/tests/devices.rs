@@ -112,3 +112,33 @@ fn a_device_leaves_and_comes_back_reviving_nothing() {
     assert!(!world.exists("work/gone.txt") && !world.exists("docs/gone.txt"));
     assert_eq!(world.read("docs/new.txt"), "made away");
 }
+
+#[test]
+fn what_a_device_received_a_moment_before_it_comes_back_is_not_revived_where_history_is_gone() {
+    // Their times may be those of a write that follows, so the records of such files proved nothing: what nobody had touched
+    // here was published whole, and stood again or in conflict everywhere.
+    let world = World::with_two_devices();
+    for name in ["gone", "edited", "stays"] {
+        world.write(&format!("docs/{name}"), "of the laptop");
+    }
+    world.sync("laptop", "docs");
+    world.sync("desktop", "work");
+    world.sync("laptop", "docs");
+    world.packetboat("laptop", &["devices", "retire", "desktop"]).within("docs").succeeds();
+    std::fs::remove_file(world.path("docs/gone")).unwrap();
+    world.write("docs/edited", "by the laptop");
+    world.sync("laptop", "docs");
+    for _ in 0..2 {
+        world.packetboat("laptop", &["prune", "--keep", "0d"]).within("docs").succeeds();
+        world.sync("laptop", "docs");
+    }
+    let back = world.packetboat("desktop", &["sync"]).within("work").succeeds();
+    assert!(back.seen.contains("it goes on as a new device"), "{}", back.seen);
+    assert!(!back.seen.contains("is not at the intermediary"), "that was let go, not lost: {}", back.seen);
+    world.sync("laptop", "docs");
+    for folder in ["docs", "work"] {
+        let files = world.names(folder);
+        assert!(!files.iter().any(|name| name.contains("gone") || name.contains("conflict")), "{files:?}");
+        assert_eq!(world.read(&format!("{folder}/edited")), "by the laptop");
+    }
+}

@@ -388,6 +388,7 @@ impl Replica {
     /// What this disk agreed on with the vault is looked at in its light afterwards ([`Replica::come_back`]).
     fn learn_anew(&mut self, lost: Lanes, observer: &mut dyn Observer) -> Result<(), SyncError> {
         let name = self.device_name()?;
+        self.settle_what_was_just_written(observer)?;
         self.parts.index.begin()?;
         let (mut all, mut taken) = (parted(&self.parts.index)?, read(&self.parts.index, TAKEN)?);
         taken.retain(|device, _| !lost.contains_key(device));

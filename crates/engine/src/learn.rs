@@ -103,6 +103,7 @@ pub(crate) fn learn(
         lanes: BTreeMap::new(),
         cuts: Vec::new(),
         refused: BTreeMap::new(),
+        unread: Vec::new(),
         passed_over: passed_over::of(index, keys.device.device())?,
         given_up: refusals::given_up(index)?,
         outside: refusals::Lanes::new(),
@@ -152,6 +153,7 @@ pub(crate) fn learn(
     learner.forks_told_of()?;
     learner.report_locked()?;
     learner.forget_bad_tips()?;
+    learner.tell_of_unread()?;
     learner.forget_problems_of_packets()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
     crate::forks::suspect(learner.index, &learner.learned.forked)?;
@@ -194,6 +196,8 @@ struct Learner<'a> {
     told_of_revoked: BTreeSet<DeviceId>,
     /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
     refused: BTreeMap<Dot, u32>,
+    /// Packets that could not be read, and why.
+    unread: Vec<(Dot, String)>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
     /// The tips that are of no use, and of which the user is told.
@@ -339,10 +343,10 @@ impl Learner<'_> {
                 }
                 Ok(false) => self.lanes.entry(device).or_default().push_front(counter),
                 // It is whole, and opens once its key is here.
-                Err(LearnError::Locked(reason)) => self.give_up(device, counter, reason)?,
+                Err(LearnError::Locked(reason)) => self.give_up(device, counter, reason),
                 Err(LearnError::Unusable(reason)) => {
                     self.learned.damaged.insert(Wanted::Packet(Dot { device, counter }));
-                    self.give_up(device, counter, reason)?;
+                    self.give_up(device, counter, reason);
                 }
                 Err(LearnError::Sync(error)) => return Err(error),
             }
@@ -486,12 +490,12 @@ impl Learner<'_> {
     }
 
     /// Reads no further in a lane, whose next packet cannot be used now.
-    fn give_up(&mut self, device: DeviceId, counter: Counter, reason: String) -> Result<(), SyncError> {
+    fn give_up(&mut self, device: DeviceId, counter: Counter, reason: String) {
         let dot = Dot { device, counter };
         self.stuck = true;
         self.refused.insert(dot, HOPELESS);
         self.lanes.remove(&device);
-        self.unusable(PACKET, &packet_name(&dot), reason)
+        self.unread.push((dot, reason));
     }
 }
 

@@ -12,6 +12,9 @@ use crate::error::SyncError;
 pub trait Clock: Send {
     /// Milliseconds since 1970 UTC.
     fn now_ms(&self) -> i64;
+
+    /// Lets so many milliseconds pass; a simulated clock need not.
+    fn wait(&self, ms: u64);
 }
 
 /// Makes randomness for ids, keys and nonces.

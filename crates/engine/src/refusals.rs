@@ -66,6 +66,7 @@ impl Replica {
         if known_of_own == 0 {
             checkpoints::take_away_own(&*self.parts.store, &own_device)?;
         }
+        self.settle_what_was_just_written(observer)?;
         self.parts.index.begin()?;
         crate::forks::take_sides(&mut self.parts.index, &sides)?;
         let mut left = lanes.clone();

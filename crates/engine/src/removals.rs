@@ -439,6 +439,7 @@ impl Replica {
             }
             let name = self.device_name()?;
             let last = self.parts.index.knowledge().counter(&own);
+            self.settle_what_was_just_written(observer)?;
             self.parts.index.begin()?;
             if let Some(root) = missed.filter(|root| !self.parts.index.knowledge().includes(root.garbage.ended())) {
                 sides = crate::forks::take_sides_of(&mut self.parts.index, &root, sides)?;
@@ -474,10 +475,8 @@ impl Replica {
     }
 
     /// Forgets what was folded and takes a new key; [`Replica::come_back`] learns anew and looks at this disk in its light.
-    /// Within the caller's transaction.
+    /// Within the caller's transaction, after [`Replica::settle_what_was_just_written`].
     pub(crate) fn forget_and_come_back(&mut self, name: &str) -> Result<(), SyncError> {
-        let now_ns = self.disk_ns();
-        crate::racy::settle(&mut self.parts.index, &*self.parts.fs, &self.keys.ring, now_ns)?;
         crate::repair::forgotten::note(&mut self.parts.index)?;
         crate::checkpoints::forget_folded(&mut self.parts.index)?;
         self.take_new_key(name)?;

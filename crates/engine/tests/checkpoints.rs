@@ -436,6 +436,7 @@ impl Clock for Ticking {
     fn now_ms(&self) -> i64 {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
+    fn wait(&self, _: u64) {}
 }
 
 /// A user who asks to stop the n-th time that they are asked.

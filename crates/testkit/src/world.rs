@@ -535,6 +535,9 @@ impl Clock for SimClock {
     fn now_ms(&self) -> i64 {
         self.now.load(Ordering::SeqCst) + self.skew
     }
+
+    // Time passes between rounds alone.
+    fn wait(&self, _: u64) {}
 }
 
 /// What a device says that forgets what it folded.

@@ -213,6 +213,7 @@ impl Clock for Ticking {
     fn now_ms(&self) -> i64 {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
+    fn wait(&self, _: u64) {}
 }
 
 /// Bytes that never repeat, from a line of forks and a count.

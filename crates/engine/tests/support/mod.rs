@@ -540,6 +540,7 @@ impl Clock for SharedClock {
     fn now_ms(&self) -> i64 {
         self.0.load(Ordering::SeqCst)
     }
+    fn wait(&self, _: u64) {}
 }
 
 const START: i64 = 1_790_000_000_000;
