@@ -329,6 +329,43 @@ fn a_device_tells_that_a_beginning_cannot_be_read_no_longer_than_that_is_so() {
 }
 
 #[test]
+fn a_device_tells_of_no_beginning_that_is_gone_since_others_let_more_go() {
+    // Of two that let go one after the other, the later deleted the checkpoint at which history was to begin by the earlier,
+    // which told for good that it could not be read. Nothing was damaged.
+    let mut pair = Pair::new();
+    let mut third = pair.third();
+    third.sync();
+    for round in 0..3 {
+        for name in ["one", "two"] {
+            pair.laptop.fs.write(name, format!("{name} {round}").as_bytes()).unwrap();
+        }
+        pair.settle();
+        third.sync();
+        keep(&mut pair.desk, Retention::Days(0));
+        keep(&mut pair.laptop, Retention::Days(0));
+        pair.pass();
+        pair.laptop.fs.write("one", format!("again {round}").as_bytes()).unwrap();
+        pair.laptop.sync();
+        pair.desk.fs.write("three", format!("three {round}").as_bytes()).unwrap();
+        pair.desk.sync();
+        prune(&mut pair.laptop);
+        pair.laptop.sync();
+        pair.desk.sync();
+        pair.pass();
+        third.fs.set_now(pair.now_ms() * 1_000_000);
+        third.fs.write("mine", format!("of the third {round}").as_bytes()).unwrap();
+        for _ in 0..2 {
+            third.sync();
+            pair.laptop.sync();
+            pair.desk.sync();
+            for device in [&pair.laptop, &pair.desk, &third] {
+                assert_eq!(problems(device), Vec::<String>::new(), "round {round}");
+            }
+        }
+    }
+}
+
+#[test]
 fn no_later_beginning_is_made_where_the_present_one_cannot_be_read() {
     let (mut pair, _) = three_versions();
     keep(&mut pair.laptop, Retention::Days(0));

@@ -106,7 +106,7 @@ impl Replica {
             Base::NotNeeded => None,
             Base::Read { past, .. } => Some(past),
             // It stays condemned: what it would leave behind could not be begun from.
-            Base::Missing => return Ok(()),
+            Base::Missing | Base::GoneElsewhere => return Ok(()),
         };
         if !self.rescue(condemnation, past.as_deref(), observer)? {
             return Ok(());
@@ -175,6 +175,7 @@ impl Replica {
                 index.clear_problem(PROBLEM, BASE)?;
                 held::hold_at_least(index, past.knowledge(), sound, self.keys.ring.current())?;
             }
+            Base::GoneElsewhere => index.clear_problem(PROBLEM, BASE)?,
             Base::Missing => {
                 let text = if places::are_several(index)? { NO_BASE_HERE } else { NO_BASE };
                 index.set_problem(PROBLEM, BASE, text)?;
@@ -194,6 +195,7 @@ impl Replica {
         // Not at a later beginning that is condemned too: that is not answered yet.
         let past = match checkpoints::base_at(begins, index, store, &self.keys) {
             Ok(past) => Box::new(past),
+            Err(SyncError::NoBase) if self.is_told_by_a_checkpoint(begins)? => return Ok(Base::GoneElsewhere),
             Err(SyncError::NoBase) => return Ok(Base::Missing),
             Err(error) => return Err(error),
         };
@@ -412,6 +414,8 @@ enum Base {
     NotNeeded,
     /// It was read whole, and so was the checkpoint from which whoever joins would begin.
     Read { past: Box<Index>, sound: Box<(CheckpointRef, CheckpointRoot)> },
+    /// Others let more go since, and told where history begins now: it goes here once that is answered by what is known here.
+    GoneElsewhere,
     /// It cannot be read.
     Missing,
 }
