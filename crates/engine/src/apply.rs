@@ -262,7 +262,7 @@ struct Applier<'a, 'o> {
     whole_sync: Option<bool>,
     /// Counts names in staging.
     staged: u64,
-    /// Whether a directory that had stayed for ignored files became one that is to be made.
+    /// Whether a directory that had stayed for ignored files became one that is to be made, or what is ignored became local.
     adopted: bool,
 }
 

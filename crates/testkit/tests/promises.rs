@@ -142,6 +142,11 @@ fn what_was_ignored_for_a_while_is_not_lost() {
 }
 
 #[test]
+fn what_is_moved_where_rules_ignore_it_or_no_more_is_not_lost() {
+    run(80, 8700, |seed| WorldOptions { devices: 2 + seed as usize % 2, ignoring: true, ..Default::default() });
+}
+
+#[test]
 fn devices_that_are_retired_or_revoked_come_back_and_nothing_is_lost() {
     run(150, 9000, |seed| WorldOptions {
         devices: 3 + seed as usize % 3,

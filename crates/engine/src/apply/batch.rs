@@ -14,6 +14,7 @@ use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, LocalRe
 use packetboat_core::local_name;
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::{HistoryRead, Planned, Step, seen_of, shown_name};
+use packetboat_core::tree::TreeWrite;
 use packetboat_core::view::{Shown, Viewer};
 use packetboat_replica::fs::{FileKind, Stat};
 
@@ -172,6 +173,7 @@ impl Applier<'_, '_> {
             Step::Make { shown } if !task.waits => {
                 task.waits = self.is_frozen_there(&task, shown)?;
                 if !task.waits {
+                    self.leave_what_it_was(shown)?;
                     self.stage_make(batch, &mut task, shown)?;
                 }
             }
@@ -179,6 +181,12 @@ impl Applier<'_, '_> {
                 let (dir, name) = self.current(entry);
                 let path = self.dir_path(dir)?.join(&name);
                 if self.is_covered(entry)? {
+                    if !self.is_to_be_ignored(shown)? {
+                        // What is to be seen elsewhere is made there in a later pass.
+                        self.leave_as_local(entry)?;
+                        self.wait(&step);
+                        return Ok(());
+                    }
                     return self.freeze(entry);
                 }
                 if *content {
@@ -266,6 +274,43 @@ impl Applier<'_, '_> {
             self.adopted = true;
         }
         Ok(true)
+    }
+
+    /// Whether a rule covers the place where something is seen.
+    fn is_to_be_ignored(&self, shown: &Shown) -> Result<bool, SyncError> {
+        let path = Viewer::new(&*self.ctx.index).path_of(shown.parent)?.join(&shown.name);
+        Ok(self.ctx.rules.covers(&path, shown.content.is_directory()))
+    }
+
+    /// Leaves what stood for something that is to be made elsewhere now, and is ignored where it is.
+    fn leave_what_it_was(&mut self, shown: &Shown) -> Result<(), SyncError> {
+        if self.ctx.rules.is_empty() {
+            return Ok(());
+        }
+        for item in shown.twins.iter().map(|twin| twin.item).chain([shown.item]) {
+            for entry in self.ctx.index.entries_of(item)? {
+                if entry.state == EntryState::Frozen && self.is_covered(&entry)? {
+                    self.leave_as_local(&entry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what is recorded of something that is ignored, with all beneath it: it stays on this disk and is local.
+    ///
+    /// What lies in an ignored directory would else be taken for what is seen in it where it was moved to.
+    fn leave_as_local(&mut self, entry: &LocalEntry) -> Result<(), SyncError> {
+        let (dir, name) = self.current(entry);
+        self.ctx.index.begin()?;
+        if let Some(own) = entry.own_dir {
+            self.forget_within(own)?;
+        }
+        self.ctx.index.remove_entry(dir, &name)?;
+        self.ctx.index.touch(entry.seen.item)?;
+        self.ctx.index.commit()?;
+        self.adopted = true;
+        Ok(())
     }
 
     fn stage_make(&mut self, batch: &mut Batch, task: &mut Task, shown: &Shown) -> Result<(), SyncError> {

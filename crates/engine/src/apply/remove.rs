@@ -243,8 +243,8 @@ impl Applier<'_, '_> {
         Ok(any)
     }
 
-    /// Forgets the entries of a directory that is gone: what is ignored and was not there either.
-    fn forget_within(&mut self, own: DirId) -> Result<(), SyncError> {
+    /// Forgets the entries of a directory that is gone, or that is left as local.
+    pub(super) fn forget_within(&mut self, own: DirId) -> Result<(), SyncError> {
         let mut dirs = vec![own];
         while let Some(dir) = dirs.pop() {
             for entry in self.ctx.index.entries_in(dir, None, usize::MAX)? {
