@@ -38,6 +38,7 @@ use crate::places;
 use crate::ports::{Note, Observer};
 use crate::refusals;
 use problems::{PACKET, REFUSED};
+use tips::BadTip;
 
 /// What was learned.
 #[derive(Default, Debug)]
@@ -108,9 +109,9 @@ pub(crate) fn learn(
         given_up: refusals::given_up(index)?,
         outside: refusals::Lanes::new(),
         late: refusals::Lanes::new(),
-        told_of_revoked: BTreeSet::new(),
+        refusals: BTreeMap::new(),
         tips_read: Vec::new(),
-        bad_tips: BTreeSet::new(),
+        bad_tips: BTreeMap::new(),
         stuck: false,
         is_ahead: false,
         is_copied: false,
@@ -151,8 +152,8 @@ pub(crate) fn learn(
         learner.learned.own = OwnLane::Ahead;
     }
     learner.forks_told_of()?;
-    learner.report_locked()?;
-    learner.forget_bad_tips()?;
+    learner.tell_of_bad_tips()?;
+    learner.tell_of_refusals()?;
     learner.tell_of_unread()?;
     learner.forget_problems_of_packets()?;
     learner.learned.is_cut_off = learner.is_cut_off()?;
@@ -192,16 +193,16 @@ struct Learner<'a> {
     outside: refusals::Lanes,
     /// Lanes that were refused and may not be for long, each from the first packet that was.
     late: refusals::Lanes,
-    /// Revoked devices whose packets were refused, and of which the user was told.
-    told_of_revoked: BTreeSet<DeviceId>,
+    /// Why packets were refused of which the user may have to be told.
+    refusals: BTreeMap<Dot, Refusal>,
     /// Packets that were refused or cannot be read, and how often: a carrier may come for one that was refused once.
     refused: BTreeMap<Dot, u32>,
     /// Packets that could not be read, and why.
     unread: Vec<(Dot, String)>,
     /// The tips that were read: device, etag, sequence and last counter.
     tips_read: Vec<(DeviceId, String, u64, Counter)>,
-    /// The tips that are of no use, and of which the user is told.
-    bad_tips: BTreeSet<ObjectName>,
+    /// The tips that are of no use.
+    bad_tips: BTreeMap<DeviceId, BadTip>,
     /// Whether a packet could not be read.
     stuck: bool,
     /// Whether there are packets of this device's own lane that it does not know, as others say.
@@ -443,12 +444,12 @@ impl Learner<'_> {
                 Admission::Refused(refusal @ Refusal::Late) => self.note_refusal(packet.dot, &refusal),
                 Admission::Refused(refusal) => {
                     self.note_refusal(packet.dot, &refusal);
-                    if let Refusal::OtherHistory { at } = refusal {
+                    if let Refusal::OtherHistory { at } = &refusal {
                         self.is_copied |= at.device == self.own_device;
                         self.learned.forked.insert(at.device);
                     }
                     self.note_overruled(&packet);
-                    self.tell_of_refusal(&packet.dot, &refusal)?;
+                    self.refusals.insert(packet.dot, refusal);
                 }
             }
         }

@@ -265,7 +265,15 @@ impl Replica {
         let counting = record.standing().filter(|(_, condemnation)| !condemnation.is_void());
         let silent: BTreeSet<DeviceId> = counting.flat_map(|(dot, _)| standing.silent(dot)).collect();
         let members = crate::members::load(index)?;
-        Ok(silent.iter().map(|device| members.name(device).unwrap_or("a device").to_owned()).collect())
+        // Two may be called the same, as one whose index was lost and what it was before.
+        let name = |device: &DeviceId| {
+            let name = members.name(device).unwrap_or("a device");
+            match members.iter().filter(|member| member.name == name).count() {
+                0 | 1 => name.to_owned(),
+                _ => format!("{name} ({})", device.short()),
+            }
+        };
+        Ok(silent.iter().map(name).collect())
     }
 
     fn condemn(

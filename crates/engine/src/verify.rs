@@ -163,7 +163,9 @@ impl Verifier<'_> {
         for (device, _) in active {
             let own = *device == replica.keys.device.device();
             let unpublished = own && index.published(&replica.parts.place)? == 0;
-            if seen_here.contains_key(device) && !found.contains(device) && !unpublished {
+            // Where its former self forked, both sides may have gone on under other keys.
+            let has_gone_on = crate::learn::problems::has_gone_on(&members, device);
+            if seen_here.contains_key(device) && !found.contains(device) && !unpublished && !has_gone_on {
                 self.fault(&Tip::name(device), MISSING.to_owned());
             }
         }

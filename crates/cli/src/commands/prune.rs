@@ -117,7 +117,8 @@ fn to_text(report: &PruneReport, dry_run: bool) -> String {
     if !report.waiting_for.is_empty() {
         let names: Vec<String> = report.waiting_for.iter().map(|name| text::plain(name.as_bytes())).collect();
         shown.push_str(&format!(
-            "What is let go is deleted when these devices have synchronised: {}.\n",
+            "What is let go is deleted when these devices have synchronised: {}.\n\
+             One that is gone for good is waited for no more after `packetboat devices retire NAME`.\n",
             names.join(", ")
         ));
     }

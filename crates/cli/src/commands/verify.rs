@@ -94,7 +94,12 @@ pub(super) fn fault_text(fault: &Fault, has_several_places: bool) -> String {
         Remedy::Others(devices) if only_past => {
             format!("    beyond repair, unless {} still has that old version on its disk\n", names(devices))
         }
-        Remedy::Others(devices) => format!("    {} can put it back, if it still holds it\n", names(devices)),
+        Remedy::Others(devices) => {
+            let whose = fault.object.strip_prefix("tips/").and_then(|device| device.get(..8));
+            let end = whose
+                .map(|id| format!("; if that device is gone for good, `packetboat devices retire {id}` ends this"));
+            format!("    {} can put it back, if it still holds it{}\n", names(devices), end.unwrap_or_default())
+        }
         // Each device holds the keys that a marker is made of.
         Remedy::Lost if fault.object == MARKER_NAME => "    `packetboat key passphrase` writes another\n".to_owned(),
         Remedy::Lost if has_several_places => {

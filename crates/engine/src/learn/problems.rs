@@ -1,5 +1,7 @@
 //! What is wrong with objects that were read: told to the user when it is found, and for as long as it holds.
 
+use std::collections::BTreeSet;
+
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::ids::{DeviceId, Dot};
 use packetboat_core::lane::Refusal;
@@ -25,31 +27,39 @@ impl Learner<'_> {
         Ok(())
     }
 
-    /// Tells of a refused packet, where anybody can do something about it.
-    pub(super) fn tell_of_refusal(&mut self, dot: &Dot, refusal: &Refusal) -> Result<(), SyncError> {
-        let name = self.members.name(&dot.device).unwrap_or("a device").to_owned();
-        match refusal {
-            Refusal::Retired { .. } if has_gone_on(&self.members, &dot.device) => Ok(()),
-            Refusal::Retired { .. } => {
-                let text = format!(
+    /// Tells of refused packets, where anybody can do something about it: not where what they say came another way.
+    pub(super) fn tell_of_refusals(&mut self) -> Result<(), SyncError> {
+        let told_before = refusals::own(self.index)?;
+        let mut revoked = BTreeSet::new();
+        for (dot, refusal) in std::mem::take(&mut self.refusals) {
+            let name = self.members.name(&dot.device).unwrap_or("a device");
+            let text = match refusal {
+                // There is nothing to be mended, so it is told once: for good it is not to be told from damage.
+                Refusal::Revoked { .. } => {
+                    if !told_before.contains_key(&dot.device) && revoked.insert(dot.device) {
+                        let text = format!(
+                            "\"{name}\" was revoked, and what it published at the intermediary since, or what nobody had \
+                             seen yet, does not count: take away its access to the storage where it still has it"
+                        );
+                        self.observer.note(Note::Warning { text });
+                    }
+                    continue;
+                }
+                _ if self.is_passed(&dot) || has_gone_on(&self.members, &dot.device) => continue,
+                Refusal::Retired { .. } => format!(
                     "\"{name}\" published it where nobody saw it before the device was retired: it counts once \"{name}\" \
                      synchronises again"
-                );
-                self.problem(REFUSED, packet_name(dot).as_str(), &text)
-            }
-            // There is nothing to be mended, so it is told once: for good it is not to be told from damage.
-            Refusal::Revoked { .. } => {
-                if !refusals::own(self.index)?.contains_key(&dot.device) && self.told_of_revoked.insert(dot.device) {
-                    let text = format!(
-                        "\"{name}\" was revoked, and what it published at the intermediary since, or what nobody had seen \
-                         yet, does not count: take away its access to the storage where it still has it"
-                    );
-                    self.observer.note(Note::Warning { text });
-                }
-                Ok(())
-            }
-            refusal => self.problem(REFUSED, packet_name(dot).as_str(), &refusal.to_string()),
+                ),
+                refusal => refusal.to_string(),
+            };
+            self.problem(REFUSED, packet_name(&dot).as_str(), &text)?;
         }
+        Ok(())
+    }
+
+    /// Whether a packet is known here, be it by a checkpoint, or was let go.
+    fn is_passed(&self, dot: &Dot) -> bool {
+        self.index.knowledge().contains(dot) || self.garbage.ended().contains(dot)
     }
 
     /// Tells of packets that could not be read, but for those that were let go: whoever needs one begins from a checkpoint.
@@ -78,8 +88,7 @@ impl Learner<'_> {
                 continue;
             }
             let Some(dot) = dot_of(&problem.subject) else { continue };
-            let is_passed = self.index.knowledge().contains(&dot) || self.garbage.ended().contains(&dot);
-            if is_passed || is_refused && has_gone_on(&self.members, &dot.device) {
+            if self.is_passed(&dot) || is_refused && has_gone_on(&self.members, &dot.device) {
                 self.index.clear_problem(&problem.kind, &problem.subject)?;
             }
         }
@@ -88,7 +97,7 @@ impl Learner<'_> {
 }
 
 /// Whether another device says that it goes on from this one, and so publishes what that had.
-fn has_gone_on(members: &Members, device: &DeviceId) -> bool {
+pub(crate) fn has_gone_on(members: &Members, device: &DeviceId) -> bool {
     members.iter().any(|member| member.continues == Some(*device))
 }
 

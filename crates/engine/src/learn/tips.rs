@@ -7,9 +7,10 @@ use packetboat_core::knowledge;
 use packetboat_core::members::Standing;
 use packetboat_core::packet::SealedPacket;
 use packetboat_core::signed::SignedError;
-use packetboat_core::store::{Listed, ObjectName};
+use packetboat_core::store::Listed;
 use packetboat_core::tip::{MAX_TIP_BYTES, Tip, UnverifiedTip};
 
+use super::problems::has_gone_on;
 use super::{
     LOCKED, LearnError, Learner, MAX_WANTED, OWN_TIP_SIZE, OwnLane, TIP, counters_present, described, unusable,
 };
@@ -93,11 +94,7 @@ impl Learner<'_> {
                 }
                 Err(LearnError::Locked(_)) => locked.push((device, listed)),
                 Err(LearnError::Unusable(reason)) => {
-                    // Who was removed writes no other: nobody need be told of it in every round.
-                    if self.members.standing(&device) == Standing::Active {
-                        let reason = self.with_what_ends_it(&device, reason);
-                        self.bad_tip(&listed.name, reason)?;
-                    }
+                    self.bad_tips.insert(device, BadTip::Unusable(reason));
                     self.rest_of_lane(device)?;
                 }
                 Err(LearnError::Sync(error)) => return Err(error),
@@ -177,32 +174,30 @@ impl Learner<'_> {
         self.locked_tips(locked, &seen)
     }
 
-    /// Tells of tips that did not open, unless this device is told better why: it was revoked.
-    pub(super) fn report_locked(&mut self) -> Result<(), SyncError> {
-        if self.members.standing(&self.own_device).is_revoked() {
-            return Ok(());
+    /// Tells of the tips that are of no use, and forgets those that were before. One that still is was found so again, since
+    /// none is noted as read before it was sound; others are sound, gone, or lie at another place.
+    ///
+    /// Who was removed writes no other, nor does who goes on under another key: nobody need be told of theirs in every round.
+    pub(super) fn tell_of_bad_tips(&mut self) -> Result<(), SyncError> {
+        // This device is told better why it opens none.
+        if !self.members.standing(&self.own_device).is_revoked() {
+            let locked = self.learned.locked.iter().copied();
+            self.bad_tips.extend(locked.map(|device| (device, BadTip::Locked)));
         }
-        for device in self.learned.locked.clone() {
-            if self.members.standing(&device) == Standing::Active {
-                self.bad_tip(&Tip::name(&device), LOCKED.to_owned())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Tells of a tip that is of no use.
-    fn bad_tip(&mut self, name: &ObjectName, reason: String) -> Result<(), SyncError> {
-        self.bad_tips.insert(name.clone());
-        self.unusable(TIP, name, reason)
-    }
-
-    /// Forgets the tips that were of no use before. One that still is was found so again, since none is noted as read before
-    /// it was sound; others are sound, gone, of a device that was removed, or lie at another place.
-    pub(super) fn forget_bad_tips(&mut self) -> Result<(), SyncError> {
+        let members = &self.members;
+        self.bad_tips.retain(|device, _| members.standing(device) == Standing::Active && !has_gone_on(members, device));
         for problem in self.index.problems()?.iter().filter(|problem| problem.kind == TIP) {
-            if !self.bad_tips.iter().any(|name| name.as_str().as_bytes() == problem.subject) {
+            let is_this = |device: &DeviceId| Tip::name(device).as_str().as_bytes() == problem.subject;
+            if !self.bad_tips.keys().any(is_this) {
                 self.index.clear_problem(TIP, &problem.subject)?;
             }
+        }
+        for (device, bad) in std::mem::take(&mut self.bad_tips) {
+            let reason = match bad {
+                BadTip::Unusable(reason) => self.with_what_ends_it(&device, reason),
+                BadTip::Locked => LOCKED.to_owned(),
+            };
+            self.unusable(TIP, &Tip::name(&device), reason)?;
         }
         Ok(())
     }
@@ -347,4 +342,11 @@ impl Learner<'_> {
         }
         Ok(())
     }
+}
+
+/// Why a tip is of no use.
+pub(super) enum BadTip {
+    Unusable(String),
+    /// It does not open with the keys that are held here.
+    Locked,
 }
