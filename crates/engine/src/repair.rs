@@ -37,6 +37,7 @@ use crate::builder::{Draft, seal_own};
 use crate::checkpoints;
 use crate::error::{QueryError, SyncError};
 use crate::garbage;
+use crate::learn::problems::is_needless;
 use crate::learn::{packet_name, packets_present};
 use crate::places;
 use crate::ports::{Entropy, Observer};
@@ -239,7 +240,11 @@ impl Mender<'_> {
         let Some(sealed) = self.index.sealed_packet(dot)? else {
             // A packet that was never folded here is still wanted by this device itself; one that was and is not kept
             // may be whole.
-            let Some(row) = self.index.packet_row(dot)? else { return Ok(Outcome::Elsewhere) };
+            let Some(row) = self.index.packet_row(dot)? else {
+                let (members, garbage) = (crate::members::load(self.index)?, crate::garbage::load(self.index)?);
+                let is_needless = is_needless(self.index, &members, garbage.ended(), &dot)?;
+                return Ok(if is_needless { Outcome::Sound } else { Outcome::Elsewhere });
+            };
             let same = self.standing(dot)?.is_some_and(|standing| standing.hash() == row.hash);
             return Ok(if same { Outcome::Sound } else { Outcome::Elsewhere });
         };

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use packetboat_core::checkpoint::CheckpointRef;
 use packetboat_core::ids::{DeviceId, Dot};
+use packetboat_core::knowledge::Knowledge;
 use packetboat_core::lane::Refusal;
 use packetboat_core::members::Members;
 use packetboat_core::store::ObjectName;
+use packetboat_replica::index::Index;
 
 use packetboat_core::packet::LANES_FOLDER;
 
@@ -45,7 +47,7 @@ impl Learner<'_> {
                     }
                     continue;
                 }
-                _ if self.is_passed(&dot) || has_gone_on(&self.members, &dot.device) => continue,
+                _ if has_gone_on(&self.members, &dot.device) || self.is_needless(&dot)? => continue,
                 Refusal::Retired { .. } => format!(
                     "\"{name}\" published it where nobody saw it before the device was retired: it counts once \"{name}\" \
                      synchronises again"
@@ -57,15 +59,14 @@ impl Learner<'_> {
         Ok(())
     }
 
-    /// Whether a packet is known here, be it by a checkpoint, or was let go.
-    fn is_passed(&self, dot: &Dot) -> bool {
-        self.index.knowledge().contains(dot) || self.garbage.ended().contains(dot)
-    }
-
     /// Tells of packets that could not be read, but for those that were let go: whoever needs one begins from a checkpoint.
     pub(super) fn tell_of_unread(&mut self) -> Result<(), SyncError> {
-        let mut unread = std::mem::take(&mut self.unread);
-        unread.retain(|(dot, _)| !self.index.knowledge().contains(dot));
+        let mut unread = Vec::new();
+        for (dot, reason) in std::mem::take(&mut self.unread) {
+            if !self.is_needless(&dot)? {
+                unread.push((dot, reason));
+            }
+        }
         if unread.is_empty() {
             return Ok(());
         }
@@ -74,6 +75,10 @@ impl Learner<'_> {
             unread.retain(|(dot, _)| !root.as_ref().is_some_and(|root| root.garbage.ended().contains(dot)));
         }
         unread.into_iter().try_for_each(|(dot, reason)| self.unusable(PACKET, &packet_name(&dot), reason))
+    }
+
+    fn is_needless(&self, dot: &Dot) -> Result<bool, SyncError> {
+        is_needless(self.index, &self.members, self.garbage.ended(), dot)
     }
 
     /// Forgets what was wrong with packets that matter no more: what they say came another way, as in a checkpoint or by
@@ -88,12 +93,23 @@ impl Learner<'_> {
                 continue;
             }
             let Some(dot) = dot_of(&problem.subject) else { continue };
-            if self.is_passed(&dot) || is_refused && has_gone_on(&self.members, &dot.device) {
+            if is_refused && has_gone_on(&self.members, &dot.device) || self.is_needless(&dot)? {
                 self.index.clear_problem(&problem.kind, &problem.subject)?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether nobody needs a packet that is not folded: what it says came in a checkpoint, it was let go, or it is refused here
+/// and its device went on under another key.
+pub(crate) fn is_needless(index: &Index, members: &Members, ended: &Knowledge, dot: &Dot) -> Result<bool, SyncError> {
+    if index.knowledge().contains(dot) || ended.contains(dot) {
+        return Ok(true);
+    }
+    let is_refused = |lanes: &refusals::Lanes| lanes.get(&dot.device).is_some_and(|from| *from <= dot.counter);
+    Ok(has_gone_on(members, &dot.device)
+        && (is_refused(&refusals::own(index)?) || is_refused(&refusals::given_up(index)?)))
 }
 
 /// Whether another device says that it goes on from this one, and so publishes what that had.
