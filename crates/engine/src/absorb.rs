@@ -209,8 +209,9 @@ pub(crate) fn absorb(
     }
     let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
+    // In its turn: what lies in such a directory and was looked at is recorded before that.
     for entry in absorber.let_go {
-        builder.forget(&entry)?;
+        builder.change(Vec::new(), vec![After::Forget(entry)], entropy)?;
     }
     let gone = vanished.into_iter().filter(|entry| !matched.contains(&(entry.dir, entry.name.clone())));
     let (mut withheld_here, gone): (Vec<LocalEntry>, Vec<LocalEntry>) = gone

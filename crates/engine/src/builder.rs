@@ -45,6 +45,8 @@ pub(crate) enum After {
     Put { entry: LocalEntry, seen: SeenAfter, was: Option<(DirId, Name)> },
     /// Entries that are gone, with the items they stood for: another object may have taken the place since.
     Gone(Vec<(DirId, Name, ItemId)>),
+    /// An entry that is to be forgotten with all beneath it, and with what was put there before.
+    Forget(LocalEntry),
 }
 
 /// A local change on its way into a packet.
@@ -350,6 +352,7 @@ impl<'a> Builder<'a> {
                     }
                 }
             }
+            After::Forget(entry) => self.forget(&entry)?,
         }
         Ok(())
     }
@@ -388,7 +391,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Forgets an entry and all beneath it, wherever its record is by now: another object may have its place.
-    pub(crate) fn forget(&mut self, entry: &LocalEntry) -> Result<(), SyncError> {
+    fn forget(&mut self, entry: &LocalEntry) -> Result<(), SyncError> {
         let record = match entry.own_dir {
             Some(own) => self.index.directory(own)?,
             None => match self.recorded_place(entry.dir, &entry.name, entry.seen.item)? {
