@@ -94,6 +94,8 @@ pub struct WorldOptions {
     pub second_storage: bool,
     /// Whether users write again what is gone, just while another device lets it go.
     pub rewriting: bool,
+    /// Whether all happens within seconds, so that times tell little of what was written when.
+    pub hasty: bool,
 }
 
 impl Default for WorldOptions {
@@ -121,6 +123,7 @@ impl Default for WorldOptions {
             meanwhile: false,
             second_storage: false,
             rewriting: false,
+            hasty: false,
         }
     }
 }
@@ -357,7 +360,7 @@ impl World {
 
     /// Lets one user or one device do something.
     pub fn step(&mut self) {
-        let passed = self.rng.below(20_000) as i64;
+        let passed = self.rng.below(if self.options.hasty { 100 } else { 20_000 }) as i64;
         let now = self.now.fetch_add(passed, Ordering::SeqCst) + passed;
         let at = self.rng.index(self.devices.len());
         self.devices[at].fs.set_now(now * 1_000_000);

@@ -614,6 +614,11 @@ fn what_is_new_in_a_directory_that_was_renamed_comes_though_it_stays_ignored_her
 }
 
 #[test]
+fn devices_that_do_everything_within_seconds_converge_and_lose_nothing() {
+    run(40, 26_000, |seed| WorldOptions { hasty: true, ..everything(seed) });
+}
+
+#[test]
 fn whoever_slept_through_two_revocations_is_told_and_joins_again() {
     // It opened the next packet of a lane, refused it since its author had been retired, and took that for more to come.
     World::run(20_197, everything(20_197));
