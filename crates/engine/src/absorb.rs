@@ -703,7 +703,12 @@ impl Absorber<'_, '_> {
     ) -> Result<(), SyncError> {
         let Some(mut entry) = self.builder.index.entry_at(suspect.dir, &suspect.name)? else { return Ok(()) };
         if suspect.thawed {
-            let Some(item) = self.builder.index.item(entry.seen.item)? else { return Ok(()) };
+            let Some(item) = self.builder.index.item(entry.seen.item)? else {
+                // It was deleted while it was ignored here, and that was let go: what stands on this disk is new.
+                self.sent.postponed += 1;
+                self.let_go.push(entry);
+                return self.set_aside(prepared, entropy);
+            };
             let dead_directory = item.is_directory() && !is_shown(self.builder.index, &item)?;
             if dead_directory && self.fs.read_dir(&suspect.path).is_ok_and(|entries| !entries.is_empty()) {
                 // It stays for what is ignored in it.

@@ -17,8 +17,8 @@ use packetboat_replica::index::PackState;
 use packetboat_storage::memory::MemoryStore;
 use packetboat_storage::pack;
 use support::letting_go::{
-    LARGE, ONE_VERSION, assert_sound, bring, count, half_wasted, keep, let_go_until_nothing_moves, misses_something,
-    noise, packets, packs, prune, shown, stored, three_versions,
+    LARGE, ONE_VERSION, assert_sound, bring, count, garbage, half_wasted, keep, let_go_until_nothing_moves,
+    misses_something, noise, packets, packs, prune, shown, stored, three_versions,
 };
 use support::{Device, Pair, Watcher};
 
@@ -531,6 +531,47 @@ fn what_was_looked_at_in_a_directory_that_was_let_go_leaves_no_record_behind() {
             pair.settle();
         }
         pair.assert_files(&all);
+        assert_sound(&mut pair.laptop);
+    }
+}
+
+#[test]
+fn what_was_let_go_while_it_was_ignored_here_is_new_once_no_rule_ignores_it() {
+    // Nobody could say any more what it had been compared with, so nothing was done: it was never published, and what
+    // somebody made of the same name elsewhere waited for good.
+    for made_again in [false, true] {
+        let mut pair = Pair::new();
+        pair.laptop.fs.write("file", b"kept here").unwrap();
+        pair.laptop.fs.write("dir/file", b"kept here too").unwrap();
+        pair.settle();
+        let desk = pair.desk.id();
+        pair.laptop.replica.retire(&desk, &mut Silent).unwrap();
+        pair.laptop.fs.remove("file").unwrap();
+        pair.laptop.fs.remove("dir").unwrap();
+        pair.laptop.sync();
+        pair.pass_days(1);
+        keep(&mut pair.laptop, Retention::Days(0));
+        prune(&mut pair.laptop);
+        pair.laptop.sync();
+        assert!(!garbage(&pair.laptop).ended().is_empty());
+        // It begins anew from where that is gone, and keeps what it had been in step with, but for the rule.
+        pair.desk.replica.settings_mut().ignore_overlay = "file\ndir/\n".to_owned();
+        pair.settle();
+        assert_eq!(pair.desk.files().len(), 2);
+        if made_again {
+            pair.laptop.fs.write("file/inner", b"of the laptop").unwrap();
+            pair.settle();
+        }
+        pair.desk.replica.settings_mut().ignore_overlay.clear();
+        for _ in 0..3 {
+            pair.settle();
+        }
+        assert_eq!(pair.laptop.files(), pair.desk.files());
+        let texts: Vec<String> = pair.laptop.files().into_iter().map(|(_, text)| text).collect();
+        let expected: &[&str] =
+            if made_again { &["kept here too", "of the laptop", "kept here"] } else { &["kept here too", "kept here"] };
+        let is_there = |text: &&str| texts.iter().any(|found| found == text);
+        assert!(expected.iter().all(is_there) && texts.len() == expected.len(), "{texts:?}");
         assert_sound(&mut pair.laptop);
     }
 }

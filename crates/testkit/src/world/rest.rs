@@ -22,7 +22,7 @@ impl World {
         for turn in 0..2 * MAX_TURNS {
             let mut quiet = true;
             for at in 0..self.devices.len() {
-                let passed = if self.options.hasty { 100 } else { 10_000 };
+                let passed = 10_000;
                 let now = self.now.fetch_add(passed, Ordering::SeqCst) + passed;
                 self.devices[at].fs.set_now(now * 1_000_000);
                 for _ in 0..self.places_of(at) {
