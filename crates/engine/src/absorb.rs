@@ -50,6 +50,8 @@ pub struct Sent {
     pub bytes_read: u64,
     /// Objects left for the next round.
     pub postponed: u64,
+    /// Records that were forgotten, since what they stood for was let go: a round that follows finds the objects new.
+    pub renewed: u64,
 }
 
 impl AddAssign for Sent {
@@ -62,6 +64,7 @@ impl AddAssign for Sent {
         self.agreed += other.agreed;
         self.bytes_read += other.bytes_read;
         self.postponed += other.postponed;
+        self.renewed += other.renewed;
     }
 }
 
@@ -210,6 +213,7 @@ pub(crate) fn absorb(
     let (matched, unread_sizes, mut needed) = (absorber.matched, absorber.unread_sizes, absorber.needed);
     let mut sent = absorber.sent;
     // In its turn: what lies in such a directory and was looked at is recorded before that.
+    sent.renewed += absorber.let_go.len() as u64;
     for entry in absorber.let_go {
         builder.change(Vec::new(), vec![After::Forget(entry)], entropy)?;
     }

@@ -17,11 +17,11 @@ use packetboat_core::publish::created;
 use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_core::view::{Shown, ViewRead, Viewer};
 
-use crate::absorb::Sent;
-use crate::builder::{Draft, Totals, chunks_of, content_of, seal_own, time_of_operation};
+use crate::builder::{Draft, chunks_of, content_of, seal_own, time_of_operation};
 use crate::error::{QueryError, SyncError};
 use crate::ports::Observer;
-use crate::replica::{Keep, Kept, Received, Replica, Report, Settled, SyncOptions};
+use crate::replica::{Keep, Kept, Replica, Report, Settled, SyncOptions};
+use crate::round::together;
 
 impl Replica {
     /// Settles the conflict at a path, or of which a copy stands at the path, and synchronises.
@@ -253,41 +253,9 @@ fn all_of(item: &Item) -> Removed {
     Removed { item: item.id, heads: item.heads.iter().map(|head| head.dot).collect(), placements }
 }
 
-/// What two rounds did together.
+/// What two rounds did together, and the packet that was published between them.
 pub(crate) fn both(first: &Report, second: Report) -> Report {
-    let (a, b) = (&first.sent, &second.sent);
-    let sent = Sent {
-        created: a.created + b.created,
-        edited: a.edited + b.edited,
-        moved: a.moved + b.moved,
-        deleted: a.deleted + b.deleted,
-        attributes: a.attributes + b.attributes,
-        agreed: a.agreed + b.agreed,
-        bytes_read: a.bytes_read + b.bytes_read,
-        postponed: b.postponed,
-    };
-    let (a, b) = (&first.received, &second.received);
-    let received = Received {
-        created: a.created + b.created,
-        edited: a.edited + b.edited,
-        moved: a.moved + b.moved,
-        deleted: a.deleted + b.deleted,
-        attributes: a.attributes + b.attributes,
-        conflicts: a.conflicts + b.conflicts,
-        bytes_written: a.bytes_written + b.bytes_written,
-        waiting: b.waiting,
-    };
-    let (a, b) = (&first.published, &second.published);
-    let published =
-        Totals { packets: a.packets + b.packets + 1, packs: a.packs + b.packs, changes: a.changes + b.changes };
-    let mut rolled_back = first.rolled_back.clone();
-    rolled_back.extend(second.rolled_back.iter().filter(|device| !first.rolled_back.contains(device)));
-    Report {
-        sent,
-        received,
-        published,
-        packets_learned: first.packets_learned + second.packets_learned,
-        rolled_back,
-        ..second
-    }
+    let mut all = together(first, second);
+    all.published.packets += 1;
+    all
 }

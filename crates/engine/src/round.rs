@@ -26,7 +26,8 @@ use crate::numbering::{self, Numbering};
 use crate::ports::{Interrupt, Note, Observer, Phase};
 use crate::prepare::Preparer;
 use crate::publish::{Published, publish, write_tip};
-use crate::replica::{Action, Direction, Parts, PlannedStep, Replica, Report, SyncOptions};
+use crate::repair::Repaired;
+use crate::replica::{Action, Direction, Parts, PlannedStep, Received, Replica, Report, SyncOptions};
 use crate::scan::{Portions, ScanError, Scanned, Skip, disk_time, scan};
 use crate::unread;
 use crate::wants;
@@ -34,6 +35,18 @@ use crate::wants;
 impl Replica {
     /// Brings folder and vault in step.
     pub fn sync(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
+        let mut report = self.round_with_room(options, observer)?;
+        for _ in 0..MAX_RENEWALS {
+            if report.sent.renewed == 0 {
+                break;
+            }
+            // Whoever synchronises once and leaves has published what is new, however deep it lies in what was let go.
+            report = together(&report, self.round_with_room(options, observer)?);
+        }
+        Ok(report)
+    }
+
+    fn round_with_room(&mut self, options: SyncOptions, observer: &mut dyn Observer) -> Result<Report, SyncError> {
         let mut result = self.round(options, observer);
         if result.is_err() {
             self.undo_uncommitted()?;
@@ -377,17 +390,13 @@ impl Replica {
         write_tip(&mut parts.index, &*parts.store, &self.keys, &parts.place, now, &mut *parts.entropy)
     }
 
-    pub(crate) fn apply(
-        &mut self,
-        rules: &IgnoreRules,
-        observer: &mut dyn Observer,
-    ) -> Result<crate::replica::Received, SyncError> {
+    pub(crate) fn apply(&mut self, rules: &IgnoreRules, observer: &mut dyn Observer) -> Result<Received, SyncError> {
         self.parts.index.begin()?;
         apply::touch_unignored(&mut self.parts.index, rules)?;
         self.parts.index.commit()?;
         if self.parts.index.touched_count()? == 0 {
             apply::forget_problems(&mut self.parts.index, &HashSet::new())?;
-            return Ok(crate::replica::Received::default());
+            return Ok(Received::default());
         }
         let now_ns = self.disk_ns();
         let parts = &mut self.parts;
@@ -508,6 +517,55 @@ impl Store for Nowhere {
     }
 }
 
+/// What two rounds did together; what is left, and how all stands, the second says.
+pub(crate) fn together(first: &Report, second: Report) -> Report {
+    let (a, b) = (&first.sent, &second.sent);
+    let sent = Sent {
+        created: a.created + b.created,
+        edited: a.edited + b.edited,
+        moved: a.moved + b.moved,
+        deleted: a.deleted + b.deleted,
+        attributes: a.attributes + b.attributes,
+        agreed: a.agreed + b.agreed,
+        bytes_read: a.bytes_read + b.bytes_read,
+        postponed: b.postponed,
+        renewed: b.renewed,
+    };
+    let (a, b) = (&first.received, &second.received);
+    let received = Received {
+        created: a.created + b.created,
+        edited: a.edited + b.edited,
+        moved: a.moved + b.moved,
+        deleted: a.deleted + b.deleted,
+        attributes: a.attributes + b.attributes,
+        conflicts: a.conflicts + b.conflicts,
+        bytes_written: a.bytes_written + b.bytes_written,
+        waiting: b.waiting,
+    };
+    let (a, b) = (&first.published, &second.published);
+    let published = Totals { packets: a.packets + b.packets, packs: a.packs + b.packs, changes: a.changes + b.changes };
+    let (a, b) = (&first.repaired, &second.repaired);
+    let repaired = Repaired {
+        packets: a.packets + b.packets,
+        chunks: a.chunks + b.chunks,
+        checkpoints: a.checkpoints + b.checkpoints,
+    };
+    let mut rolled_back = first.rolled_back.clone();
+    rolled_back.extend(second.rolled_back.iter().filter(|device| !first.rolled_back.contains(device)));
+    Report {
+        sent,
+        received,
+        published,
+        packets_learned: first.packets_learned + second.packets_learned,
+        repaired,
+        merged: first.merged + second.merged,
+        rolled_back,
+        ..second
+    }
+}
+
 /// The entries of this replica's index that record when it was last in step.
 pub(crate) const LAST_IN_STEP: &str = "last in step";
+/// So many rounds follow at most one in which something was renewed: each goes one directory up.
+const MAX_RENEWALS: usize = 16;
 const BRAKE_LEAST: u64 = 20;

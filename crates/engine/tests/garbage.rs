@@ -536,6 +536,27 @@ fn what_was_looked_at_in_a_directory_that_was_let_go_leaves_no_record_behind() {
 }
 
 #[test]
+fn an_edit_of_what_was_let_go_is_published_by_the_next_round_however_deep_it_lies() {
+    // Each directory above it was found new in a round of its own, and whoever synchronised once and left had published
+    // nothing.
+    let mut pair = Pair::new();
+    pair.laptop.fs.write("d/e/f/file", b"old").unwrap();
+    pair.laptop.fs.write("d/e/other", b"other").unwrap();
+    pair.settle();
+    pair.laptop.fs.remove("d").unwrap();
+    pair.laptop.sync();
+    pair.pass_days(1);
+    keep(&mut pair.laptop, Retention::Days(0));
+    pair.desk.fs.write("d/e/f/file", b"edited unseen").unwrap();
+    let report = pair.desk.sync();
+    assert_eq!((report.sent.created, report.sent.postponed, report.received.waiting), (4, 0, 0));
+    pair.laptop.sync();
+    pair.assert_files(&[("d/e/f/file", "edited unseen")]);
+    pair.settle();
+    assert_sound(&mut pair.laptop);
+}
+
+#[test]
 fn what_was_let_go_while_it_was_ignored_here_is_new_once_no_rule_ignores_it() {
     // Nobody could say any more what it had been compared with, so nothing was done: it was never published, and what
     // somebody made of the same name elsewhere waited for good.
