@@ -212,7 +212,8 @@ impl Verifier<'_> {
     pub(super) fn find_remedies(&mut self) -> Result<(), SyncError> {
         let parts = &self.replica.parts;
         let own = self.replica.keys.device.device();
-        let others: Vec<String> = self
+        // One that was bound twice, or whose index was lost, has the name of what it was before.
+        let others: BTreeSet<String> = self
             .replica
             .devices()?
             .into_iter()
@@ -244,7 +245,9 @@ impl Verifier<'_> {
             fault.remedy = match tip.filter(|tip| *tip != own) {
                 _ if here => Remedy::Here,
                 Some(tip) => Remedy::Others(vec![parts.index.device_label(&tip)?]),
-                None if fault.wanted.is_some() && !others.is_empty() => Remedy::Others(others.clone()),
+                None if fault.wanted.is_some() && !others.is_empty() => {
+                    Remedy::Others(others.iter().cloned().collect())
+                }
                 None => Remedy::Lost,
             };
         }
