@@ -27,7 +27,7 @@ pub(crate) struct Scenario {
 const SYNC: Scenario =
     Scenario { name: "", prepare: fill, device: LAPTOP, arguments: &["sync"], reaches: &[], again: false };
 
-pub(crate) const SCENARIOS: [Scenario; 8] = [
+pub(crate) const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "first sync", reaches: &["/packs/", "/lanes/", "/tips/", "registry.json"], ..SYNC },
     Scenario { name: "join", prepare: one_device, device: DESKTOP, reaches: &["/stage/", "/tips/"], ..SYNC },
     Scenario { name: "publish", prepare: changed_here, reaches: &["/packs/", "/lanes/", "/tips/"], ..SYNC },
@@ -50,6 +50,7 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
         ..SYNC
     },
     Scenario { name: "undo", prepare: undoable, arguments: &["undo"], reaches: &["/stage", "/lanes/"], ..SYNC },
+    Scenario { name: "unignore", prepare: unignored, device: DESKTOP, reaches: &["/stage", "index.db-wal"], ..SYNC },
 ];
 
 /// Thirty objects in the laptop's folder: small and large files, directories in directories, a symlink, a script.
@@ -142,6 +143,19 @@ fn condemned(ground: &Ground) {
     undoable(ground);
     ground.must(LAPTOP, &["prune", "--keep", "0d"]);
     ground.sync(DESKTOP);
+}
+
+/// The desktop ignores no more what it was not brought for that.
+fn unignored(ground: &Ground) {
+    two_devices(ground);
+    ground.must(DESKTOP, &["ignore", "later/", "*.tmp"]);
+    for at in 0..3 {
+        write(ground, &format!("docs/later/deep/file{at}"), 1000 + at * 30_000, 300 + at);
+        write(ground, &format!("docs/notes/scratch{at}.tmp"), 500, 310 + at);
+    }
+    ground.sync(LAPTOP);
+    ground.sync(DESKTOP);
+    ground.must(DESKTOP, &["ignore", "--remove", "later/", "--remove", "*.tmp"]);
 }
 
 /// Writes a file whose bytes do not compress and are in no other; its time is long ago, so that it is not read again.

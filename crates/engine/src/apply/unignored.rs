@@ -17,15 +17,11 @@ pub(crate) fn any_unignored(index: &Index, rules: &IgnoreRules) -> Result<bool, 
 
 /// Touches what no rule ignores any more, and forgets what is gone from the vault.
 pub(crate) fn touch_unignored(index: &mut Index, rules: &IgnoreRules) -> Result<(), SyncError> {
-    let mut all = Vec::new();
-    for (path, items) in unignored(index, rules)? {
-        index.clear_problem(IGNORED, path.as_bytes())?;
-        all.push(items);
-    }
-    for item in unignored_items(index, rules)? {
-        index.clear_problem(IGNORED_ITEM, item.as_bytes())?;
-        if index.item(item)?.is_some() {
-            all.push(vec![item]);
+    let (paths, items) = (unignored(index, rules)?, unignored_items(index, rules)?);
+    let mut all: Vec<_> = paths.iter().map(|(_, items)| items.clone()).collect();
+    for item in &items {
+        if index.item(*item)?.is_some() {
+            all.push(vec![*item]);
         }
     }
     for mut pending in all {
@@ -39,6 +35,13 @@ pub(crate) fn touch_unignored(index: &mut Index, rules: &IgnoreRules) -> Result<
                 pending.extend(page.iter().map(|(_, child)| *child));
             }
         }
+    }
+    // Last, so that whoever is cut short before finds them again: nothing else knows what is to be looked at.
+    for (path, _) in &paths {
+        index.clear_problem(IGNORED, path.as_bytes())?;
+    }
+    for item in &items {
+        index.clear_problem(IGNORED_ITEM, item.as_bytes())?;
     }
     Ok(())
 }
