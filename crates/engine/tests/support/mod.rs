@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each file of tests uses its part")]
 
 pub(crate) mod letting_go;
+pub(crate) mod two_places;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
