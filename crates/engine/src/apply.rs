@@ -102,6 +102,7 @@ pub(crate) fn apply(ctx: Apply<'_>, observer: &mut dyn Observer) -> Result<Recei
         late_modes: BTreeMap::new(),
         whole_sync: None,
         staged: 0,
+        reconsidered: HashSet::new(),
         adopted: false,
     };
     let result = applier.run();
@@ -262,6 +263,8 @@ struct Applier<'a, 'o> {
     whole_sync: Option<bool>,
     /// Counts names in staging.
     staged: u64,
+    /// What lies in directories that are made where they were moved: it may have been ignored until now.
+    reconsidered: HashSet<ItemId>,
     /// Whether a directory that had stayed for ignored files became one that is to be made, or what is ignored became local.
     adopted: bool,
 }

@@ -170,6 +170,10 @@ fn what_others_move_out_of_what_is_ignored_here_is_made_where_it_went() {
             let before = world.files(1);
             overlay(&mut world, 1, "x/\n*.o\n");
             world.sync_well(1);
+            // What is new in there never comes here.
+            world.fs(0).write("x/sub/deep/new/file", b"x/sub/deep/new/file").unwrap();
+            world.fs(0).write("dir/x/deep/new", b"dir/x/deep/new").unwrap();
+            world.rest();
             if edited {
                 world.fs(1).write("x/sub/file", b"edited while ignored").unwrap();
             }

@@ -14,7 +14,7 @@ use packetboat_core::local::{DirId, EntryState, Fingerprint, LocalEntry, LocalRe
 use packetboat_core::local_name;
 use packetboat_core::name::{Name, RelPath};
 use packetboat_core::plan::{HistoryRead, Planned, Step, seen_of, shown_name};
-use packetboat_core::tree::TreeWrite;
+use packetboat_core::tree::{TreeRead, TreeWrite};
 use packetboat_core::view::{Shown, Viewer};
 use packetboat_replica::fs::{FileKind, Stat};
 
@@ -282,10 +282,29 @@ impl Applier<'_, '_> {
         Ok(self.ctx.rules.covers(&path, shown.content.is_directory()))
     }
 
-    /// Leaves what stood for something that is to be made elsewhere now, and is ignored where it is.
+    /// Leaves what stood for something that is to be made elsewhere now, and is ignored where it is; and has what was never
+    /// brought here, since the directory was ignored where it lay, looked at with that directory.
     fn leave_what_it_was(&mut self, shown: &Shown) -> Result<(), SyncError> {
         if self.ctx.rules.is_empty() {
             return Ok(());
+        }
+        // One that is where it was made is new here with all that it holds.
+        let was_moved = shown.heads.first() != Some(&shown.placed) || self.reconsidered.contains(&shown.item);
+        if shown.content.is_directory() && was_moved {
+            let mut after = None;
+            loop {
+                let page = self.ctx.index.children(shown.item, after, PAGE)?;
+                let Some((last, _)) = page.last() else { break };
+                after = Some(last.clone());
+                for (_, child) in &page {
+                    // Before the directory is there, or a crash could forget it; and in the next pass even where it was
+                    // planned in this very batch.
+                    self.ctx.index.touch(*child)?;
+                    self.failed.insert(*child);
+                    self.reconsidered.insert(*child);
+                }
+                self.adopted = true;
+            }
         }
         for item in shown.twins.iter().map(|twin| twin.item).chain([shown.item]) {
             for entry in self.ctx.index.entries_of(item)? {
@@ -307,7 +326,7 @@ impl Applier<'_, '_> {
             self.forget_within(own)?;
         }
         self.ctx.index.remove_entry(dir, &name)?;
-        self.ctx.index.touch(entry.seen.item)?;
+        self.failed.insert(entry.seen.item);
         self.ctx.index.commit()?;
         self.adopted = true;
         Ok(())
@@ -954,6 +973,7 @@ fn bytes_of(step: &Step) -> u64 {
 }
 
 /// Smaller files are fetched whole: they have a chunk or two.
+const PAGE: usize = 1000;
 const LEAST_SHARED: u64 = packetboat_core::content::MIN_CHUNK_BYTES as u64;
 const FILE_MODE: u32 = 0o644;
 const DIRECTORY_MODE: u32 = 0o755;

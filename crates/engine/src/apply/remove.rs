@@ -251,6 +251,7 @@ impl Applier<'_, '_> {
                 dirs.extend(entry.own_dir);
                 self.ctx.index.remove_entry(dir, &entry.name)?;
                 self.ctx.index.touch(entry.seen.item)?;
+                self.failed.insert(entry.seen.item);
             }
         }
         Ok(())
