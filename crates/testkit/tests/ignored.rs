@@ -198,3 +198,30 @@ fn what_others_move_out_of_what_is_ignored_here_is_made_where_it_went() {
         }
     }
 }
+
+#[test]
+fn what_came_while_its_directory_was_ignored_comes_when_the_rule_goes_and_the_directory_moves_at_once() {
+    for moved in [false, true] {
+        for deep in ["x/z/new", "x/z/deep/new", "x/z/other/new"] {
+            let mut world = world(2);
+            world.fs(0).write("x/z/file", b"file").unwrap();
+            world.fs(0).write("x/z/deep/file", b"deep").unwrap();
+            world.rest();
+            world.fs(0).write(".packetboatignore", b"x/\n").unwrap();
+            world.rest();
+            world.fs(0).write(deep, b"new").unwrap();
+            world.fs(0).write(".packetboatignore", b"!else\n").unwrap();
+            world.sync_well(0);
+            // It learns of both while the former rules hold.
+            world.sync_well(1);
+            if moved {
+                world.fs(0).rename("x/z", "out").unwrap();
+                world.sync_well(0);
+            }
+            world.sync_well(1);
+            world.rest();
+            assert_eq!(texts(&world, 0), texts(&world, 1), "{deep}, moved: {moved}");
+            assert!(texts(&world, 1).iter().any(|(_, text)| text == "new"), "{deep}, moved: {moved}");
+        }
+    }
+}

@@ -252,6 +252,9 @@ impl Applier<'_, '_> {
             let path = if is_topmost(&dir) { path } else { seen_in.join(&shown.name) };
             self.ctx.index.set_problem(IGNORED, path.as_bytes(), "it is ignored here and not on this disk")?;
             self.ctx.index.set_problem(IGNORED_ITEM, shown.item.as_bytes(), "")?;
+        } else if matches!(task.holder, Some(Holder::Known(_))) {
+            // Its directory is on this disk, so that nothing else would keep it in mind.
+            self.ctx.index.set_problem(IGNORED_ITEM, shown.item.as_bytes(), "")?;
         }
         Ok(true)
     }
