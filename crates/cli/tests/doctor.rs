@@ -46,6 +46,18 @@ fn wrong(world: &World, what: &str) -> Vec<serde_json::Value> {
 }
 
 #[test]
+fn what_a_rule_keeps_from_this_disk_is_left_out_and_not_wrong() {
+    let world = World::with_two_devices();
+    world.packetboat("desktop", &["ignore", "*.iso"]).within("work").succeeds();
+    world.write("docs/large.iso", "kept from the other device");
+    world.sync("laptop", "docs");
+    world.packetboat("desktop", &["sync"]).within("work").succeeds();
+    let page = world.packetboat("desktop", &["doctor"]).within("work").succeeds();
+    assert!(page.stdout.contains("1 object is ignored here and not on this disk"), "{}", page.seen);
+    assert!(page.stdout.contains("Nothing needs doing."), "{}", page.seen);
+}
+
+#[test]
 fn a_damaged_index_is_one_line_of_the_page_and_names_what_to_move_and_what_to_run() {
     let world = World::with_vault();
     let state = world.replica_state("laptop");

@@ -302,8 +302,10 @@ fn folder(folder: &Path, status: Option<&Status>, findings: &mut Vec<Finding>) {
         let says = text::count(status.conflicts, "conflict waits", "conflicts wait");
         findings.push(wrong("conflicts", says, "see `packetboat conflicts`"));
     }
+    // Whoever wrote the rule wants it so.
+    let (ignored, problems): (Vec<_>, Vec<_>) = status.problems.iter().partition(|(kind, ..)| kind == "ignored");
     let (left_out, problems): (Vec<_>, Vec<_>) =
-        status.problems.iter().partition(|(kind, _, why)| kind == "skipped" && why.contains("sockets, pipes"));
+        problems.into_iter().partition(|(kind, _, why)| kind == "skipped" && why.contains("sockets, pipes"));
     if !problems.is_empty() {
         let says = text::count(problems.len() as u64, "object is", "objects are");
         let says = format!("{says} not here, or not as they should be");
@@ -312,6 +314,13 @@ fn folder(folder: &Path, status: Option<&Status>, findings: &mut Vec<Finding>) {
     if !left_out.is_empty() {
         let says = text::count(left_out.len() as u64, "socket, pipe or device is", "sockets, pipes and devices are");
         findings.push(in_order("left out", format!("{says} never synchronised")));
+    }
+    if !ignored.is_empty() {
+        let says = text::count(ignored.len() as u64, "object is", "objects are");
+        findings.push(in_order(
+            "left out",
+            format!("{says} ignored here and not on this disk: `packetboat status` lists them"),
+        ));
     }
     let waits = status.to_send + status.to_receive;
     if status.intermediary_reachable.is_ok() && waits > 0 && status.braked.is_none() {
