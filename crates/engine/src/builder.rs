@@ -39,7 +39,6 @@ use crate::telling::tell_all_but_the_last;
 
 /// What the index records once a change is folded.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large kind")]
 pub(crate) enum After {
     /// An entry, with what it has seen then; the place it had before, if that was another.
     Put { entry: LocalEntry, seen: SeenAfter, was: Option<(DirId, Name)> },

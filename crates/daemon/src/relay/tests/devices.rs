@@ -55,6 +55,7 @@ impl Clock for Still {
     fn now_ms(&self) -> i64 {
         1_790_000_000_000
     }
+    fn wait(&self, _: u64) {}
 }
 
 /// A host whose only way is its companion, another device that reaches the intermediary itself, and the companion.
